@@ -1,0 +1,120 @@
+"""Exact access to single frames, whatever holds them.
+
+Random access by seeking in a video is slow, and wrong on files of variable frame rate. So nothing here seeks: videos are decoded
+once from the start (`decode`), and pairs are read from folders of images or from arrays (`read_frame`).
+"""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
+
+
+class FrameError(Exception):
+    """A frame or video that cannot be read; the message names the file and what is wrong with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """A square region of a frame, in pixels of that frame; it may reach over the border."""
+
+    left: int
+    top: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFolder:
+    """Frames as image files: `names` in temporal order inside `folder`."""
+
+    folder: str
+    names: tuple[str, ...]
+
+    def __post_init__(self):  # a million clips share a few hundred file names: keep one copy of each
+        object.__setattr__(self, "names", tuple(map(sys.intern, self.names)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayFrames:
+    """Frames as rows of a memory-mapped `.npy` file of shape (frames of all clips, h, w, 3), uint8 RGB."""
+
+    path: str
+    first: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Frames = ImageFolder | ArrayFrames
+
+
+def read_frame(frames: Frames, index: int) -> np.ndarray:
+    """One frame as uint8 RGB of shape (h, w, 3).
+
+    Raises:
+      FrameError: the file is missing, empty or no image.
+      IndexError: `index` lies outside `frames`.
+    """
+    if not 0 <= index < len(frames):
+        raise IndexError(f"frame {index} of a clip of {len(frames)}")
+    if isinstance(frames, ArrayFrames):
+        return np.array(_mapped(frames.path)[frames.first + index])
+    path = os.path.join(frames.folder, frames.names[index])
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    if image is None:
+        raise FrameError(f"{path}: not a readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(path: str) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def decode(path: str) -> Iterator[np.ndarray]:
+    """All frames of a video file from its start, uint8 RGB of shape (h, w, 3).
+
+    Raises:
+      FrameError: the file does not decode at all, or its frame size changes midway.
+    """
+    capture = cv2.VideoCapture(str(path))
+    shape, count = None, 0
+    try:
+        while True:
+            good, image = capture.read()
+            if not good:
+                break
+            if shape is not None and image.shape != shape:
+                raise FrameError(f"{path}: the frame size changes from {shape[1]}x{shape[0]} to {image.shape[1]}x{image.shape[0]} at frame {count}")
+            shape, count = image.shape, count + 1
+            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    finally:
+        capture.release()
+    if not count:
+        raise FrameError(f"{path}: no frame could be decoded")
+
+
+def crop(image: np.ndarray, box: Box | None, size: int) -> np.ndarray:
+    """The region `box` of `image` (all of it where None), resized to (size, size, 3); edge pixels are repeated over the border."""
+    if box is not None:
+        height, width = image.shape[:2]
+        right, bottom = box.left + box.size, box.top + box.size
+        over = (max(0, -box.top), max(0, bottom - height), max(0, -box.left), max(0, right - width))
+        image = image[max(0, box.top) : bottom, max(0, box.left) : right]
+        if any(over):
+            image = cv2.copyMakeBorder(image, *over, cv2.BORDER_REPLICATE)
+    if image.shape[:2] == (size, size):
+        return image
+    shrinks = image.shape[0] > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
