@@ -96,7 +96,8 @@ def decode(path: str) -> Iterator[np.ndarray]:
             if not good:
                 break
             if shape is not None and image.shape != shape:
-                raise FrameError(f"{path}: the frame size changes from {shape[1]}x{shape[0]} to {image.shape[1]}x{image.shape[0]} at frame {count}")
+                before, after = (f"{w}x{h}" for h, w, _ in (shape, image.shape))
+                raise FrameError(f"{path}: the frame size changes from {before} to {after} at frame {count}")
             shape, count = image.shape, count + 1
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     finally:

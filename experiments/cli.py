@@ -1,0 +1,139 @@
+"""What the scripts share: flags in plain words, one line for an error, progress on stderr and tables on stdout."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # `python experiments/x.py` works without installing
+
+import jax
+import rich.console
+import rich.progress
+import rich.table
+
+from ma2mi_jax.errors import UserError
+
+out = rich.console.Console(highlight=False)
+err = rich.console.Console(stderr=True, highlight=False)
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help is `doc`; flags are never abbreviated, so that a new flag cannot change an old command."""
+    return argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def run(main) -> None:
+    """Calls `main(argv)`; exit code 0 or what it returns, 2 with one line for a `UserError`, 130 for Ctrl-C."""
+    try:
+        sys.exit(main(sys.argv[1:]) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes the run from its last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def log(message: str) -> None:
+    """A line on stderr."""
+    err.print(message, markup=False, soft_wrap=True)
+
+
+def truth(text: str) -> bool:
+    """A flag's `true` or `false`."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected true or false")
+    return text.lower() == "true"
+
+
+def span(text: str) -> tuple[int, int]:
+    """A flag's range of positive integers, `3:8`, or a single one."""
+    try:
+        low, high = map(int, (text if ":" in text else f"{text}:{text}").split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected two integers as in 3:8") from None
+    if not 1 <= low <= high:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 1 <= first <= last")
+    return low, high
+
+
+def positive(text: str) -> int:
+    """A flag's integer >= 1."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected an integer >= 1")
+
+
+def natural(text: str) -> int:
+    """A flag's integer >= 0."""
+    with contextlib.suppress(ValueError):
+        if int(text) >= 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected an integer >= 0")
+
+
+def fraction(text: str) -> float:
+    """A flag's number in [0, 1]."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
+
+
+def data_root(flag: str | None, name: str) -> pathlib.Path:
+    """Where a dataset lies: the flag, else `$MA2MI_DATA/<name>`, else `data/<name>`."""
+    return pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA", "data")) / name
+
+
+def cache_dir() -> pathlib.Path:
+    """Where drawn faces, decoded videos and compiled programs are kept: `$MA2MI_CACHE`, else `~/.cache/ma2mi_jax`."""
+    return pathlib.Path(os.environ.get("MA2MI_CACHE", "~/.cache/ma2mi_jax")).expanduser()
+
+
+def keep_compiled_programs() -> None:
+    """Compilations are kept on disk: the second start of a run takes seconds."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+
+
+def precision(choice: str) -> str:
+    """`auto` is bfloat16 where the device computes faster in it, float32 on a CPU."""
+    if choice != "auto":
+        return choice
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, start: int = 0):
+    """A bar on stderr with rate and time left; yields `advance(n=1, note="")`. Off a terminal it stays silent: there the log lines tell."""
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.fields[rate]}"),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("{task.fields[note]}"),
+    )
+    with rich.progress.Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task(what, total=total, completed=start, note="", rate="")
+
+        def advance(n: int = 1, note: str | None = None) -> None:
+            speed = bar.tasks[0].speed
+            fields = {"rate": f"{speed:.2f}/s" if speed else ""} | ({} if note is None else {"note": note})
+            bar.update(task, advance=n, **fields)
+
+        yield advance
+
+
+def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None:
+    """A table on stdout; numbers come ready as text."""
+    t = rich.table.Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", box=rich.table.box.SIMPLE)
+    for i, column in enumerate(columns):
+        t.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        t.add_row(*map(str, row))
+    out.print(t, markup=False)

@@ -1,0 +1,43 @@
+"""Orbax checkpoints: the training state and, with it, the place in the data."""
+
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from ma2mi_jax.errors import UserError
+
+
+def manager(directory: str | pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:
+    """Checkpoints `directory/<step>/`, the last `keep` of them; saves run in the background, so use it as a context manager."""
+    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True))
+
+
+def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = None) -> None:
+    """Saves `state` (a pytree of arrays) and the grain iterator `data` as `step`; returns as soon as the arrays are copied."""
+    items = {"state": ocp.args.StandardSave(state)}
+    if data is not None:
+        items["data"] = grain.checkpoint.CheckpointSave(data)
+    checkpoints.save(step, args=ocp.args.Composite(**items))
+
+
+def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None) -> Any:
+    """The newest state, in the shapes, dtypes and shardings of `state` (arrays or `jax.ShapeDtypeStruct`s); moves `data` to its place.
+
+    Raises:
+      UserError: there is no checkpoint, or its tree or shapes are not those of `state`.
+    """
+    step = checkpoints.latest_step()
+    if step is None:
+        raise UserError(f"{checkpoints.directory}: no finished checkpoint there; start the run again with --overwrite")
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    items = {"state": ocp.args.StandardRestore(abstract)}
+    if data is not None:
+        items["data"] = grain.checkpoint.CheckpointRestore(data)
+    try:
+        return checkpoints.restore(step, args=ocp.args.Composite(**items))["state"]
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{checkpoints.directory}/{step}: the checkpoint is not one of this network ({reason})") from error

@@ -1,0 +1,221 @@
+"""Pre-training on macro-expression videos (paper §3.2, Fig. 3): L_pre = L_rec + L_pos (Eq. 9-10), one pure step.
+
+The two branches are trained independently: the position encoder learns from L_pos alone, its map enters C_Δ under a stopped gradient;
+the action encoder and DiT learn from L_rec. `position_loss=False` is Table 4's second row: L_rec reaches both encoders.
+`objective="maer"` is Table 1's baseline: macro-expression recognition, seven-way cross-entropy on MIACNet.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from ma2mi_jax import architecture, autoencoder
+from ma2mi_jax.architecture import Architecture
+from ma2mi_jax.miacnet import condition
+from ma2mi_jax.position import Scale, position_losses
+from ma2mi_jax.warp import random_affine, warp
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One pre-training run; defaults are the paper's (§4.3) or, where it is silent, those of SPEC §2-3.
+
+    Attributes:
+      architecture: sizes of the networks and the open choices among them.
+      objective: `ma2mi`, or `maer` (then `classes` is the number of macro labels).
+      position_loss: train E_p by L_pos alone (True) or by L_rec (False).
+      position_scale: L3 on `unit` vectors or on `raw` features.
+      rotation (degrees), translation (of the image's side), flip: the range of τ.
+      steps, batch_size, learning_rate, decay, weight_decay: AdamW; the rate falls exponentially to `decay` times its start over `steps`.
+      dtype: of the computation, `float32` or `bfloat16`; parameters, statistics and losses are float32.
+      vae: shape of the frozen autoencoder in latent space, None in pixel space.
+    """
+
+    architecture: Architecture
+    objective: Literal["ma2mi", "maer"] = "ma2mi"
+    classes: int = 0
+    position_loss: bool = True
+    position_scale: Scale = "unit"
+    rotation: float = 20.0
+    translation: float = 0.1
+    flip: bool = True
+    delta: tuple[int, int] = (3, 8)
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    decay: float = 0.01
+    weight_decay: float = 0.01
+    seed: int = 0
+    dtype: str = "float32"
+    vae: autoencoder.Autoencoder | None = None
+
+
+@flax.struct.dataclass
+class State:
+    """What a step changes: `step` () int32, `params` {miacnet, dit} or {miacnet, classifier}, `batch_stats` of MIACNet, `opt_state`.
+
+    `first_bad_step` () int32 is −1 until a loss or gradient is not finite, then the number of that step.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    first_bad_step: jax.Array
+
+
+def learning_rate(config: Config) -> optax.Schedule:
+    """Exponential decay from `learning_rate` to `decay` times that after `steps` steps."""
+    return optax.exponential_decay(config.learning_rate, config.steps, config.decay)
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """AdamW."""
+    return optax.adamw(learning_rate(config), weight_decay=config.weight_decay)
+
+
+def init(config: Config, key: jax.Array) -> State:
+    """A fresh state; only shapes depend on anything but `key`."""
+    size = config.architecture.image_size
+    frame = jnp.zeros((1, size, size, 3))
+    encoder_key, rest_key = jax.random.split(key)
+    if config.objective == "maer":
+        variables = architecture.classifier(config.architecture, config.classes, jnp.float32).init(encoder_key, frame, frame, False)
+        params, batch_stats = variables["params"], variables["batch_stats"]["miacnet"]
+    else:
+        encoders = architecture.miacnet(config.architecture, jnp.float32)
+        c_delta, variables = encoders.init_with_output(encoder_key, frame, frame, False)
+        latent = jnp.zeros((1, *architecture.latent_shape(config.architecture)))
+        dit = architecture.dit(config.architecture, jnp.float32).init(rest_key, latent, c_delta)
+        params, batch_stats = {"miacnet": variables["params"], "dit": dit["params"]}, variables["batch_stats"]
+    return State(jnp.zeros((), jnp.int32), params, batch_stats, optimizer(config).init(params), jnp.full((), -1, jnp.int32))
+
+
+def to_float(frames: jax.Array) -> jax.Array:
+    """uint8 frames to float32 in [−1, 1]."""
+    return frames.astype(jnp.float32) / 127.5 - 1
+
+
+def latents(config: Config, vae_params: Any, frames: jax.Array) -> jax.Array:
+    """Z = E_ae(I) (Eq. 7), no gradient: (B, H, W, 3) in [−1, 1] -> (B, H/8, W/8, 4); in pixel space Z is the frame."""
+    if config.architecture.space == "pixel":
+        return frames
+    return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames, dtype=config.dtype))
+
+
+def reconstruction_loss(predicted: jax.Array, future: jax.Array) -> jax.Array:
+    """L_rec = mean |Ẑ_{t+δ} − Z_{t+δ}| (Eq. 9)."""
+    return jnp.mean(jnp.abs(predicted - future))
+
+
+def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None, axis_name=None):
+    """L_pre (Eq. 10) of one batch.
+
+    Args:
+      params: {miacnet, dit}.
+      batch: `frames` (B, 2, H, W, 3) uint8, the pair (I_t, I_{t+δ}).
+      keys: (B,) random keys, one for each sample's τ.
+
+    Returns:
+      The loss and (new batch statistics, metrics, Ẑ_{t+δ}).
+    """
+    encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype), axis_name)
+    frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
+
+    def encode(batch_stats, method, *frames):
+        variables = {"params": params["miacnet"], "batch_stats": batch_stats}
+        features, updated = encoders.apply(variables, *frames, True, method=method, mutable=["batch_stats"])
+        return features, updated["batch_stats"]
+
+    action, batch_stats = encode(batch_stats, "action", frame, future)  # (B, h, w, D)
+    position, parts, monitors = None, {}, {}
+    if config.architecture.fusion != "action":
+        if config.position_loss:  # one launch, and one BatchNorm update, for E_p(I) and E_p(τ(I))
+            tau = random_affine(keys, rotation=config.rotation, translation=config.translation, flip=config.flip)
+            both, batch_stats = encode(batch_stats, "position", jnp.concatenate([frame, warp(frame, tau)]))
+            position, position_of_warped = jnp.split(both, 2)
+            parts = position_losses(position, position_of_warped, tau, config.position_scale)
+        else:
+            position, batch_stats = encode(batch_stats, "position", frame)
+        monitors["position_norm"] = jnp.mean(jnp.linalg.norm(jax.lax.stop_gradient(position), axis=-1))
+        if config.position_loss:
+            position = jax.lax.stop_gradient(position)
+
+    c_delta = condition(action, position, config.architecture.fusion)
+    z, z_future = (latents(config, vae_params, f) for f in (frame, future))
+    predicted = architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply({"params": params["dit"]}, z, c_delta)
+    parts = {"loss_rec": reconstruction_loss(predicted, z_future), **parts}
+    loss = sum(parts.values())
+    return loss, (batch_stats, {"loss": loss, **parts, "copy_baseline": reconstruction_loss(z, z_future), **monitors}, predicted)
+
+
+def maer_loss(config: Config, params, batch_stats, batch, keys, vae_params=None, axis_name=None):
+    """Table 1's baseline: cross-entropy of the macro label from the first and the middle frame; returns as `ma2mi_loss`."""
+    network = architecture.classifier(config.architecture, config.classes, jnp.dtype(config.dtype), axis_name)
+    first, middle = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
+    variables = {"params": params, "batch_stats": {"miacnet": batch_stats}}
+    logits, updated = network.apply(variables, first, middle, True, mutable=["batch_stats"])
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
+    return loss, (updated["batch_stats"]["miacnet"], {"loss": loss, "accuracy": accuracy}, logits)
+
+
+def gradients(config: Config, state: State, batch, vae_params=None, axis_name: str | None = None):
+    """Gradients of the step's loss, averaged over `axis_name` where given: (grads, (batch_stats, metrics))."""
+    size = batch["frames"].shape[0]
+    first = size * jax.lax.axis_index(axis_name) if axis_name else 0  # a sample's τ depends on its place in the whole batch
+    step_key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, first + jnp.arange(size))
+    loss = maer_loss if config.objective == "maer" else ma2mi_loss
+
+    def of_params(params):
+        return loss(config, params, state.batch_stats, batch, keys, vae_params, axis_name)
+
+    grads, (batch_stats, metrics, _) = jax.grad(of_params, has_aux=True)(state.params)
+    if axis_name:
+        grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+    return grads, (batch_stats, metrics)
+
+
+def train_step(config: Config, state: State, batch, vae_params=None, axis_name: str | None = None) -> tuple[State, dict[str, jax.Array]]:
+    """One update by Eq. 10. Pure; jit it with `config` static and `state` donated (`jax.jit(partial(train_step, config), donate_argnums=0)`).
+
+    With a batch sharded over devices under jit, and with `axis_name` under pmap or shard_map (`check_vma=False`: the check would sum the
+    gradients a second time), it computes the same gradients, BatchNorm statistics being those of the whole batch each time.
+
+    Args:
+      batch: `frames` (B, 2, H, W, 3) uint8; `label` (B,) int32 for the `maer` objective. B is even; more keys are ignored.
+      vae_params: of the frozen autoencoder, in latent space.
+
+    Returns:
+      The next state and scalar float32 metrics: the losses, `copy_baseline`, `position_norm` (mean feature norm of F^p), `grad_norm`,
+      `learning_rate`.
+    """
+    grads, (batch_stats, metrics) = gradients(config, state, batch, vae_params, axis_name)
+    updates, opt_state = optimizer(config).update(grads, state.opt_state, state.params)
+    grad_norm = optax.global_norm(grads)
+    metrics = metrics | {"grad_norm": grad_norm, "learning_rate": learning_rate(config)(state.step)}
+    bad = ~jnp.isfinite(grad_norm + metrics["loss"])
+    return State(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        first_bad_step=jnp.where((state.first_bad_step < 0) & bad, state.step, state.first_bad_step),
+    ), metrics
+
+
+def reconstruct(config: Config, state: State, batch, vae_params=None) -> jax.Array:
+    """Î_{t+δ} (Fig. 5) for `frames` (B, 2, H, W, 3) uint8, with running BatchNorm statistics: (B, H, W, 3) float32 in [−1, 1]."""
+    encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype))
+    frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
+    c_delta = encoders.apply({"params": state.params["miacnet"], "batch_stats": state.batch_stats}, frame, future, False)
+    z = latents(config, vae_params, frame)
+    predicted = architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply({"params": state.params["dit"]}, z, c_delta)
+    if config.architecture.space == "pixel":
+        return jnp.clip(predicted, -1, 1)
+    return autoencoder.decode(config.vae, vae_params, predicted, dtype=config.dtype)
