@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from ma2mi_jax.dit import DiT, Predict
-from ma2mi_jax.miacnet import Classifier, Fusion, MIACNet
+from ma2mi_jax.miacnet import Fusion, MIACNet
 
 Space = Literal["latent", "pixel"]
 LATENT_SHRINK = 8  # side of a frame / side of its latent, and the latent's channels: the Stable-Diffusion autoencoder's
@@ -50,14 +50,14 @@ def latent_shape(architecture: Architecture) -> tuple[int, int, int]:
     return (side, side, LATENT_CHANNELS)
 
 
+def condition_features(architecture: Architecture) -> int:
+    """Length of C_Δ."""
+    return 8 * architecture.width * (2 if architecture.fusion == "concat" else 1)
+
+
 def miacnet(architecture: Architecture, dtype: Any, axis_name: str | None = None) -> MIACNet:
     """The encoders of `architecture`."""
     return MIACNet(architecture.width, architecture.fusion, dtype, axis_name)
-
-
-def classifier(architecture: Architecture, classes: int, dtype: Any, axis_name: str | None = None) -> Classifier:
-    """The encoders of `architecture` with the fully connected layer of fine-tuning."""
-    return Classifier(classes, architecture.width, architecture.fusion, dtype, axis_name)
 
 
 def dit(architecture: Architecture, dtype: Any) -> DiT:

@@ -1,37 +1,14 @@
-"""Accuracy, UF1 and UAR (paper §4.2, Eq. 11-12), always over predictions pooled across folds."""
+"""Accuracy, UF1 and UAR (paper §4.2, Eq. 11-12), always over predictions pooled across folds.
 
-import dataclasses
+Every score is a function of the confusion matrix, (..., classes, classes) counts with labels as rows, so that resampled subjects are just a
+leading axis.
+"""
 
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Pooled scores.
-
-    Attributes:
-      n: number of predictions.
-      accuracy: correct / n.
-      uf1: mean over all classes of F1_i = 2 TP / (2 TP + FP + FN); a class absent from labels and predictions alike counts as 0.
-      uar: mean recall over the classes that have a label.
-      f1, recall, support: by class; recall is NaN where support is 0.
-      confusion: (classes, classes) counts, rows are labels.
-      absent: classes with neither a label nor a prediction.
-    """
-
-    n: int
-    accuracy: float
-    uf1: float
-    uar: float
-    f1: np.ndarray
-    recall: np.ndarray
-    support: np.ndarray
-    confusion: np.ndarray
-    absent: tuple[int, ...]
-
-
-def score(labels: np.ndarray, predictions: np.ndarray, classes: int) -> Scores:
-    """Scores of `predictions` against `labels`, both (n,) integers in [0, classes).
+def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Counts (classes, classes) of two integer vectors (n,) with values in [0, classes).
 
     Raises:
       ValueError: no predictions, differing lengths or a value outside the classes.
@@ -41,19 +18,53 @@ def score(labels: np.ndarray, predictions: np.ndarray, classes: int) -> Scores:
         raise ValueError(f"labels {labels.shape} and predictions {predictions.shape}: expected two vectors of the same length > 0")
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= classes:
         raise ValueError(f"labels and predictions must lie in [0, {classes})")
-    confusion = np.zeros((classes, classes), int)
-    np.add.at(confusion, (labels, predictions), 1)
-    hits, support, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
-    f1 = 2 * hits / np.maximum(support + predicted, 1)  # 2 TP + FP + FN = support + predicted
-    recall = np.where(support > 0, hits / np.maximum(support, 1), np.nan)
-    return Scores(
-        n=labels.size,
-        accuracy=float(hits.sum() / labels.size),
-        uf1=float(f1.mean()),
-        uar=float(np.nanmean(recall)),
-        f1=f1,
-        recall=recall,
-        support=support,
-        confusion=confusion,
-        absent=tuple(np.flatnonzero(support + predicted == 0).tolist()),
-    )
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Correct / N, (...)."""
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum((-2, -1))
+
+
+def f1(confusion: np.ndarray) -> np.ndarray:
+    """F1_i = 2 TP / (2 TP + FP + FN) (Eq. 12), (..., classes); 0 for a class absent from labels and predictions alike."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return 2 * hits / np.maximum(confusion.sum(-1) + confusion.sum(-2), 1)
+
+
+def uf1(confusion: np.ndarray) -> np.ndarray:
+    """Mean F1 over all classes (Eq. 11), (...); the paper's N_c counts an absent class too."""
+    return f1(confusion).mean(-1)
+
+
+def recall(confusion: np.ndarray) -> np.ndarray:
+    """TP / (TP + FN), (..., classes); NaN for a class without labels."""
+    support = confusion.sum(-1)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return np.where(support > 0, hits / np.maximum(support, 1), np.nan)
+
+
+def uar(confusion: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that have labels, (...)."""
+    return np.nanmean(recall(confusion), -1)
+
+
+def absent(confusion: np.ndarray) -> np.ndarray:
+    """Indices of the classes with neither a label nor a prediction in one (classes, classes) matrix; each lowers UF1."""
+    return np.flatnonzero(confusion.sum(0) + confusion.sum(1) == 0)
+
+
+def subject_bootstrap(confusions: np.ndarray, score, seed: int = 0, samples: int = 2000) -> tuple[float, float]:
+    """95 % interval of a pooled score when subjects are drawn again with replacement.
+
+    Args:
+      confusions: (seeds, subjects, classes, classes): what each subject got when it was the test subject.
+      score: `accuracy`, `uf1` or `uar`; it is averaged over seeds.
+    """
+    subjects = confusions.shape[1]
+    drawn = np.random.default_rng(seed).multinomial(subjects, np.full(subjects, 1 / subjects), size=samples)  # (samples, subjects)
+    pooled = np.einsum("bs,kscd->bkcd", drawn, confusions)
+    low, high = np.quantile(score(pooled).mean(1), (0.025, 0.975))
+    return float(low), float(high)

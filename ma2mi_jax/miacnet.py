@@ -63,21 +63,20 @@ def condition(action: jax.Array, position: jax.Array | None, fusion: Fusion) -> 
     return fused.mean(axis=(1, 2))
 
 
-class Classifier(nn.Module):
-    """MIACNet and the single, zero-initialised fully connected layer of fine-tuning (paper §3.2): (onset, apex) -> logits (B, classes).
+def encode(network: MIACNet, params: Any, batch_stats: Any, encoder: Literal["action", "position"], *frames: jax.Array, train: bool):
+    """One encoder's feature map and the new BatchNorm statistics, which are `batch_stats` itself where `train` is False."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    if not train:
+        return network.apply(variables, *frames, False, method=encoder), batch_stats
+    features, updated = network.apply(variables, *frames, True, method=encoder, mutable=["batch_stats"])
+    return features, updated["batch_stats"]
 
-    Its variables are those of `MIACNet` under `miacnet`, and the layer under `classifier`.
-    """
 
-    classes: int
-    width: int = 64
-    fusion: Fusion = "mul"
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
+def init_classifier(features: int, classes: int) -> dict[str, jax.Array]:
+    """The single fully connected layer of fine-tuning (paper §3.2), zero-initialised (§4.3)."""
+    return {"kernel": jnp.zeros((features, classes)), "bias": jnp.zeros((classes,))}
 
-    def setup(self):
-        self.miacnet = MIACNet(self.width, self.fusion, self.dtype, self.axis_name)
-        self.classifier = nn.Dense(self.classes, kernel_init=nn.initializers.zeros)
 
-    def __call__(self, onset: jax.Array, apex: jax.Array, train: bool) -> jax.Array:
-        return self.classifier(self.miacnet(onset, apex, train))
+def classify(params: dict[str, jax.Array], c_delta: jax.Array) -> jax.Array:
+    """C_Δ (B, D) -> logits (B, classes)."""
+    return c_delta @ params["kernel"] + params["bias"]

@@ -15,7 +15,7 @@ import optax
 
 from ma2mi_jax import architecture, autoencoder
 from ma2mi_jax.architecture import Architecture
-from ma2mi_jax.miacnet import condition
+from ma2mi_jax.miacnet import classify, condition, encode, init_classifier
 from ma2mi_jax.position import Scale, position_losses
 from ma2mi_jax.warp import random_affine, warp
 
@@ -83,15 +83,14 @@ def init(config: Config, key: jax.Array) -> State:
     size = config.architecture.image_size
     frame = jnp.zeros((1, size, size, 3))
     encoder_key, rest_key = jax.random.split(key)
+    encoders = architecture.miacnet(config.architecture, jnp.float32)
+    c_delta, variables = encoders.init_with_output(encoder_key, frame, frame, False)
+    params, batch_stats = {"miacnet": variables["params"]}, variables["batch_stats"]
     if config.objective == "maer":
-        variables = architecture.classifier(config.architecture, config.classes, jnp.float32).init(encoder_key, frame, frame, False)
-        params, batch_stats = variables["params"], variables["batch_stats"]["miacnet"]
+        params["classifier"] = init_classifier(c_delta.shape[-1], config.classes)
     else:
-        encoders = architecture.miacnet(config.architecture, jnp.float32)
-        c_delta, variables = encoders.init_with_output(encoder_key, frame, frame, False)
         latent = jnp.zeros((1, *architecture.latent_shape(config.architecture)))
-        dit = architecture.dit(config.architecture, jnp.float32).init(rest_key, latent, c_delta)
-        params, batch_stats = {"miacnet": variables["params"], "dit": dit["params"]}, variables["batch_stats"]
+        params["dit"] = architecture.dit(config.architecture, jnp.float32).init(rest_key, latent, c_delta)["params"]
     return State(jnp.zeros((), jnp.int32), params, batch_stats, optimizer(config).init(params), jnp.full((), -1, jnp.int32))
 
 
@@ -126,21 +125,19 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
     encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype), axis_name)
     frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
 
-    def encode(batch_stats, method, *frames):
-        variables = {"params": params["miacnet"], "batch_stats": batch_stats}
-        features, updated = encoders.apply(variables, *frames, True, method=method, mutable=["batch_stats"])
-        return features, updated["batch_stats"]
+    def run(batch_stats, encoder, *frames):
+        return encode(encoders, params["miacnet"], batch_stats, encoder, *frames, train=True)
 
-    action, batch_stats = encode(batch_stats, "action", frame, future)  # (B, h, w, D)
+    action, batch_stats = run(batch_stats, "action", frame, future)  # (B, h, w, D)
     position, parts, monitors = None, {}, {}
     if config.architecture.fusion != "action":
         if config.position_loss:  # one launch, and one BatchNorm update, for E_p(I) and E_p(τ(I))
             tau = random_affine(keys, rotation=config.rotation, translation=config.translation, flip=config.flip)
-            both, batch_stats = encode(batch_stats, "position", jnp.concatenate([frame, warp(frame, tau)]))
+            both, batch_stats = run(batch_stats, "position", jnp.concatenate([frame, warp(frame, tau)]))
             position, position_of_warped = jnp.split(both, 2)
             parts = position_losses(position, position_of_warped, tau, config.position_scale)
         else:
-            position, batch_stats = encode(batch_stats, "position", frame)
+            position, batch_stats = run(batch_stats, "position", frame)
         monitors["position_norm"] = jnp.mean(jnp.linalg.norm(jax.lax.stop_gradient(position), axis=-1))
         if config.position_loss:
             position = jax.lax.stop_gradient(position)
@@ -155,13 +152,14 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
 
 def maer_loss(config: Config, params, batch_stats, batch, keys, vae_params=None, axis_name=None):
     """Table 1's baseline: cross-entropy of the macro label from the first and the middle frame; returns as `ma2mi_loss`."""
-    network = architecture.classifier(config.architecture, config.classes, jnp.dtype(config.dtype), axis_name)
+    encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype), axis_name)
     first, middle = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
-    variables = {"params": params, "batch_stats": {"miacnet": batch_stats}}
-    logits, updated = network.apply(variables, first, middle, True, mutable=["batch_stats"])
+    variables = {"params": params["miacnet"], "batch_stats": batch_stats}
+    c_delta, updated = encoders.apply(variables, first, middle, True, mutable=["batch_stats"])
+    logits = classify(params["classifier"], c_delta)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
     accuracy = jnp.mean(jnp.argmax(logits, -1) == batch["label"])
-    return loss, (updated["batch_stats"]["miacnet"], {"loss": loss, "accuracy": accuracy}, logits)
+    return loss, (updated["batch_stats"], {"loss": loss, "accuracy": accuracy}, logits)
 
 
 def gradients(config: Config, state: State, batch, vae_params=None, axis_name: str | None = None):
@@ -182,7 +180,7 @@ def gradients(config: Config, state: State, batch, vae_params=None, axis_name: s
 
 
 def train_step(config: Config, state: State, batch, vae_params=None, axis_name: str | None = None) -> tuple[State, dict[str, jax.Array]]:
-    """One update by Eq. 10. Pure; jit it with `config` static and `state` donated (`jax.jit(partial(train_step, config), donate_argnums=0)`).
+    """One update by Eq. 10. Pure; run it as `jax.jit(partial(train_step, config), donate_argnums=0)`: the state given is used up.
 
     With a batch sharded over devices under jit, and with `axis_name` under pmap or shard_map (`check_vma=False`: the check would sum the
     gradients a second time), it computes the same gradients, BatchNorm statistics being those of the whole batch each time.
