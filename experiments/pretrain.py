@@ -1,0 +1,284 @@
+"""Pre-train MIACNet on macro-expression videos, without labels (paper §3.2).
+
+  python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel --steps=1000
+  python experiments/pretrain.py --source=folder --data-root=my_videos
+  python experiments/pretrain.py --source=fervk39            # finds data/ferv39k or $MA2MI_DATA/ferv39k
+
+Writes into the run's folder: config.json, metrics.jsonl, TensorBoard events, checkpoints/, curves.png, reconstructions.png, summary.json.
+The same command resumes a run that was interrupted.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+import pathlib
+import time
+
+import cli
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ma2mi_jax import autoencoder, checkpoint, datasets, pipeline, pretrain, report, runs
+from ma2mi_jax.architecture import PRESETS
+from ma2mi_jax.errors import UserError
+
+SOURCES = ("dfew", "ferv39k", "fervk39", "afew", "folder", "synthetic")
+PICTURES = 8  # rows of reconstructions.png
+
+
+def flags(argv):
+    p = cli.parser(__doc__)
+    data = p.add_argument_group("data")
+    data.add_argument("--source", required=True, choices=SOURCES, help="the macro-expression videos; fervk39 is ferv39k")
+    data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<source>, else data/<source>)")
+    data.add_argument("--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between I_t and I_t+δ, drawn from A..B (3:8)")
+    data.add_argument("--clips", type=cli.positive, default=600, help="synthetic: number of clips to draw (600)")
+    data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
+    data.add_argument("--workers", type=cli.natural, default=0, help="processes that read frames; 0 reads in threads (0)")
+    network = p.add_argument_group("network")
+    network.add_argument("--preset", choices=PRESETS, default="paper", help="paper: 256 px, DiT-B/2; small: 128 px; tiny: 96 px (paper)")
+    network.add_argument("--space", choices=("latent", "pixel"), default="latent", help="what DiT predicts in (latent)")
+    network.add_argument(
+        "--vae",
+        default="stabilityai/sd-vae-ft-mse",
+        help="the frozen autoencoder: a diffusers folder, a hub id, or 'random' for a size check (stabilityai/sd-vae-ft-mse)",
+    )
+    network.add_argument("--fusion", choices=("mul", "add", "concat", "action"), default="mul", help="how C_Δ is made (mul)")
+    network.add_argument("--predict", choices=("change", "latent"), default="change", help="DiT's output: added to Z_t, or alone (change)")
+    training = p.add_argument_group("training")
+    training.add_argument("--objective", choices=("ma2mi", "maer"), default="ma2mi", help="maer: the labelled baseline of Table 1 (ma2mi)")
+    training.add_argument("--position-loss", type=cli.truth, default=True, metavar="true|false", help="train E_p by L_pos alone (true)")
+    training.add_argument("--position-scale", choices=("unit", "raw"), default="unit", help="L3 on unit or raw features (unit)")
+    length = training.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=cli.positive, help="length of the run (80)")
+    length.add_argument("--steps", type=cli.positive, help="length of the run, in updates")
+    training.add_argument("--batch-size", type=cli.positive, default=32, help="pairs a step, even (32)")
+    training.add_argument("--learning-rate", type=float, default=4e-4, help="at the start; falls to 1%% over the run (4e-4)")
+    training.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW (0.01)")
+    training.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the computation (auto)")
+    training.add_argument("--seed", type=cli.natural, default=0, help="of weights, order, pairs and τ (0)")
+    output = p.add_argument_group("output")
+    output.add_argument("--run", type=pathlib.Path, help="folder (runs/<source>-<preset>-<seed>)")
+    output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
+    output.add_argument("--checkpoint-every", type=cli.positive, default=500, help="steps (500)")
+    output.add_argument("--log-every", type=cli.positive, default=10, help="steps (10)")
+    f = p.parse_args(argv)
+    f.source = {"fervk39": "ferv39k"}.get(f.source, f.source)
+    f.run = f.run or pathlib.Path("runs") / f"{f.source}-{f.preset}-{f.seed}"
+    if f.batch_size % 2:
+        raise UserError(f"--batch-size={f.batch_size}: expected an even number, since L2 compares neighbours of a batch")
+    if f.batch_size % jax.device_count():
+        raise UserError(f"--batch-size={f.batch_size}: expected a multiple of the {jax.device_count()} devices it is spread over")
+    if f.batch_size // jax.device_count() % 2:
+        raise UserError(f"--batch-size={f.batch_size}: expected an even share for each of {jax.device_count()} devices")
+    if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
+        raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
+    return f
+
+
+def load_autoencoder(f, dtype):
+    """(shape, weights) of the frozen autoencoder, (None, None) in pixel space."""
+    if f.space == "pixel" or f.objective == "maer":
+        return None, None
+    if f.vae == "random":
+        cli.log("autoencoder: random weights of the real shape (--vae=random): a check of size and speed, not of science")
+        return autoencoder.SD_VAE, autoencoder.init(jax.random.key(0), autoencoder.SD_VAE)
+    return autoencoder.load(f.vae, dtype=dtype)
+
+
+def read_source(f):
+    with cli.progress("reading clips", 1) as advance:
+        return datasets.read_source(
+            f.source,
+            cli.data_root(f.data_root, f.source),
+            cache=cli.cache_dir(),
+            size=PRESETS[f.preset].image_size,
+            clips=f.clips,
+            seed=f.data_seed,
+            progress=advance.to,
+        )
+
+
+def fingerprint(source):
+    """Short hash of which clips there are and how long: a resumed run must see the same."""
+    text = "\n".join(f"{clip.id} {len(clip.frames)} {clip.label}" for clip in source.clips)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def main(argv):
+    f = flags(argv)
+    cli.keep_compiled_programs()
+    dtype = cli.precision(f.precision)
+
+    # ---------------------------------------------------------------- data, network, run folder
+    vae, vae_params = load_autoencoder(f, dtype)
+    source = read_source(f)
+    for note in source.notes:
+        cli.log(note)
+    clips = source.clips
+    if f.objective == "maer":
+        if not source.classes:
+            raise UserError(f"--objective=maer: needs labelled clips, and --source={f.source} has no labels")
+        clips = tuple(clip for clip in clips if clip.label >= 0)
+    per_epoch = pipeline.steps_per_epoch(len(clips), f.batch_size)
+    config = pretrain.Config(
+        architecture=dataclasses.replace(PRESETS[f.preset], space=f.space, fusion=f.fusion, predict=f.predict),
+        objective=f.objective,
+        classes=len(source.classes) if f.objective == "maer" else 0,
+        position_loss=f.position_loss,
+        position_scale=f.position_scale,
+        delta=f.delta,
+        steps=f.steps or (f.epochs or 80) * per_epoch,
+        batch_size=f.batch_size,
+        learning_rate=f.learning_rate,
+        weight_decay=f.weight_decay,
+        seed=f.seed,
+        dtype=dtype,
+        vae=vae,
+    )
+    identity = {"source": f.source, "clips": len(clips), "fingerprint": fingerprint(source)}
+    if vae_params is not None:
+        identity["autoencoder"] = autoencoder.fingerprint(vae_params)
+    resuming = runs.open_run(f.run, {"data": identity, "pretrain": dataclasses.asdict(config)}, "summary.json", f.overwrite)
+
+    # ---------------------------------------------------------------- state, batches
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+    stream = dict(image_size=config.architecture.image_size, batch_size=config.batch_size, seed=f.seed, workers=f.workers)
+    if f.objective == "maer":
+        batches = pipeline.middle_pairs(clips, **stream)
+    else:
+        batches = pipeline.pairs(clips, delta=config.delta, **stream)
+    iterator = iter(pipeline.to_device(batches, split))
+    state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed))
+    vae_params = jax.device_put(vae_params, whole)
+    step_fn = jax.jit(functools.partial(pretrain.train_step, config), donate_argnums=0)
+    sizes = {name: count(tree) for name, tree in state.params["miacnet"].items()} | {"dit": count(state.params.get("dit", {}))}
+    sizes["autoencoder (frozen)"] = count(vae_params)
+    cli.log("parameters: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
+    cli.log(f"{len(clips)} clips, {len(source.set_aside)} set aside; {config.steps} steps of {config.batch_size} pairs, {dtype}")
+
+    # ---------------------------------------------------------------- train
+    replaced: dict[str, int] = {}
+    began = time.monotonic()
+    with checkpoint.manager(f.run / "checkpoints") as checkpoints:
+        start = 0
+        if resuming and checkpoints.latest_step() is not None:
+            state = checkpoint.restore(checkpoints, state, iterator)
+            start = int(state.step)
+            cli.log(f"resuming {f.run} at step {start}")
+        with runs.MetricsLog(f.run, start) as log, cli.progress("pre-training", config.steps, start) as advance:
+            pending, last = [], time.monotonic()
+            for step in range(start, config.steps):
+                batch = next(iterator)
+                state, metrics = step_fn(state, {k: batch[k] for k in ("frames", "label")}, vae_params)
+                pending.append((batch["drawn"], batch["replaced"]))
+                final = step + 1 == config.steps
+                if step % f.log_every == 0 or final:
+                    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+                    now = time.monotonic()
+                    values["pairs_per_second"] = len(pending) * config.batch_size / (now - last)
+                    last = now
+                    log.write(step, {"epoch": step / per_epoch, **values})
+                    count_replaced(replaced, clips, pending)
+                    pending = []
+                    stop_if_not_finite(state, f.run)
+                    baseline = f" (copy {values['copy_baseline']:.4f})" if "copy_baseline" in values else ""
+                    note = f"loss {values['loss']:.4f}, rec {values.get('loss_rec', math.nan):.4f}{baseline}"
+                    advance(0, note)
+                    if not cli.err.is_terminal and (step % (10 * f.log_every) == 0 or final):
+                        cli.log(f"step {step + 1}/{config.steps}  {note}  {values['pairs_per_second']:.1f} pairs/s")
+                if (step + 1) % f.checkpoint_every == 0 or final:
+                    stop_if_not_finite(state, f.run)
+                    checkpoint.save(checkpoints, step + 1, state, iterator)
+                advance()
+        seconds = time.monotonic() - began
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+    # ---------------------------------------------------------------- results
+    lines = log.lines
+    tail = lines[-max(1, len(lines) // 10) :]
+    names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate")]
+    final = {k: float(np.mean([line[k] for line in tail])) for k in names}
+    report.pretraining_curves(f.run / "curves.png", lines)
+    if f.objective == "ma2mi":
+        draw_reconstructions(f.run / "reconstructions.png", config, state, clips, vae_params)
+    runs.write_json(
+        f.run / "summary.json",
+        {
+            "source": f.source,
+            "clips_used": len(clips),
+            "clips_set_aside": [dataclasses.asdict(s) for s in source.set_aside],
+            "notes": source.notes,
+            "frames_replaced": replaced,
+            "steps": config.steps,
+            "epochs": config.steps / per_epoch,
+            "final": final,
+            "final_is": f"mean over the last {len(tail)} logged steps",
+            "seconds": round(seconds, 1),
+            "steps_this_session": config.steps - start,
+            "parameters": sizes,
+            "versions": runs.versions(),
+        },
+    )
+    rows = [(k, f"{lines[0][k]:.4f}", f"{final[k]:.4f}") for k in names]
+    caption = f"{len(clips)} clips used, {len(source.set_aside)} set aside; {config.steps} steps; last = mean of {len(tail)} logged steps"
+    cli.table(f"pre-training on {f.source}", ("", "first", "last"), rows, caption)
+    if "copy_baseline" in final:
+        share = final["loss_rec"] / final["copy_baseline"]
+        cli.out.print(f"loss_rec ends at {share:.2f} of the copy baseline; below 1 is better than repeating the frame")
+    report_set_aside(source.set_aside)
+    cli.out.print(f"run: {f.run}", soft_wrap=True)
+
+
+def count_replaced(replaced, clips, pending):
+    """Adds the clips in which a frame could not be read to `replaced`, and says so the first time."""
+    for drawn, flagged in jax.device_get(pending):
+        for index in drawn[flagged]:
+            name = clips[index].id
+            if name not in replaced:
+                cli.log(f"{name}: a frame could not be read; the nearest readable one stands in (counted in summary.json)")
+            replaced[name] = replaced.get(name, 0) + 1
+
+
+def stop_if_not_finite(state, run):
+    """Ends the run, before it saves anything more, when a loss or gradient was not finite."""
+    bad = int(state.first_bad_step)
+    if bad >= 0:
+        raise UserError(
+            f"step {bad}: the loss or its gradient is not finite; the last good checkpoint is kept in {run / 'checkpoints'}. "
+            "Try a lower --learning-rate or --precision=float32, in another --run"
+        )
+
+
+def report_set_aside(set_aside, most=20):
+    if set_aside:
+        caption = f"and {len(set_aside) - most} more, in summary.json" if len(set_aside) > most else ""
+        cli.table(f"{len(set_aside)} clips set aside", ("clip", "reason"), [(s.id, s.reason) for s in set_aside[:most]], caption)
+
+
+def draw_reconstructions(path, config, state, clips, vae_params):
+    """Rows by a stated rule: clips evenly spaced in the source, the middle pair with the largest δ."""
+    chosen = [clips[i] for i in np.linspace(0, len(clips) - 1, min(PICTURES, len(clips))).round().astype(int)]
+    step = [min(config.delta[1], len(clip.frames) - 1) for clip in chosen]
+    first = [(len(clip.frames) - 1 - d) // 2 for clip, d in zip(chosen, step, strict=True)]
+    shown = [dataclasses.replace(c, onset=t, apex=t + d) for c, t, d in zip(chosen, first, step, strict=True)]
+    frames, _ = pipeline.load_pairs(shown, config.architecture.image_size)
+    predict = jax.jit(functools.partial(pretrain.reconstruct, config))
+    predicted = np.concatenate([np.asarray(predict(state, {"frames": frames[i : i + 1]}, vae_params)) for i in range(len(frames))])
+    pairs = np.asarray(pretrain.to_float(jnp.asarray(frames)))
+    names = [f"{clip.id[-24:]}\n{clip.onset} → {clip.apex}" for clip in shown]
+    title = "evenly spaced clips, the middle pair with the largest δ; changes amplified as written below them"
+    report.reconstructions(path, pairs[:, 0], pairs[:, 1], predicted, names, title)
+
+
+if __name__ == "__main__":
+    cli.run(main)
