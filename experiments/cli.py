@@ -108,7 +108,7 @@ def precision(choice: str) -> str:
 
 @contextlib.contextmanager
 def progress(what: str, total: int, start: int = 0):
-    """A bar on stderr with rate and time left; yields `advance(n=1, note="")`. Off a terminal it stays silent: there the log lines tell."""
+    """A bar on stderr with rate and time left; yields `advance(n=1, note=None)`. Off a terminal it stays silent: there log lines tell."""
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -121,12 +121,19 @@ def progress(what: str, total: int, start: int = 0):
     with rich.progress.Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=start, note="", rate="")
 
-        def advance(n: int = 1, note: str | None = None) -> None:
+        def advance(n: int = 1, note: str | None = None, **fields) -> None:
             speed = bar.tasks[0].speed
-            fields = {"rate": f"{speed:.2f}/s" if speed else ""} | ({} if note is None else {"note": note})
-            bar.update(task, advance=n, **fields)
+            fields |= {"rate": f"{speed:.2f}/s" if speed else ""} | ({} if note is None else {"note": note})
+            bar.update(task, advance=None if "completed" in fields else n, **fields)
 
         yield advance
+
+
+@contextlib.contextmanager
+def reading(what: str):
+    """A bar on stderr for a reader; yields its callback `progress(done, total)`."""
+    with progress(what, 1) as advance:
+        yield lambda done, total: advance(0, completed=done, total=total)
 
 
 def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None:

@@ -90,7 +90,7 @@ def load_autoencoder(f, dtype):
 
 
 def read_source(f):
-    with cli.progress("reading clips", 1) as advance:
+    with cli.reading("reading clips") as progress:
         return datasets.read_source(
             f.source,
             cli.data_root(f.data_root, f.source),
@@ -98,7 +98,7 @@ def read_source(f):
             size=PRESETS[f.preset].image_size,
             clips=f.clips,
             seed=f.data_seed,
-            progress=advance.to,
+            progress=progress,
         )
 
 
@@ -151,11 +151,8 @@ def main(argv):
     # ---------------------------------------------------------------- state, batches
     mesh = Mesh(np.array(jax.devices()), ("data",))
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-    stream = dict(image_size=config.architecture.image_size, batch_size=config.batch_size, seed=f.seed, workers=f.workers)
-    if f.objective == "maer":
-        batches = pipeline.middle_pairs(clips, **stream)
-    else:
-        batches = pipeline.pairs(clips, delta=config.delta, **stream)
+    stream = {"image_size": config.architecture.image_size, "batch_size": config.batch_size, "seed": f.seed, "workers": f.workers}
+    batches = pipeline.middle_pairs(clips, **stream) if f.objective == "maer" else pipeline.pairs(clips, delta=f.delta, **stream)
     iterator = iter(pipeline.to_device(batches, split))
     state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed))
     vae_params = jax.device_put(vae_params, whole)

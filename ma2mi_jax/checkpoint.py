@@ -10,8 +10,8 @@ import orbax.checkpoint as ocp
 from ma2mi_jax.errors import UserError
 
 
-def manager(directory: str | pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:
-    """Checkpoints `directory/<step>/`, the last `keep` of them; saves run in the background, so use it as a context manager."""
+def manager(directory: str | pathlib.Path, keep: int | None = 2) -> ocp.CheckpointManager:
+    """Checkpoints `directory/<step>/`, the last `keep` of them (None: all); saves run in the background, so use it as a context manager."""
     return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True))
 
 
@@ -23,15 +23,19 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = 
     checkpoints.save(step, args=ocp.args.Composite(**items))
 
 
-def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None) -> Any:
-    """The newest state, in the shapes, dtypes and shardings of `state` (arrays or `jax.ShapeDtypeStruct`s); moves `data` to its place.
+def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, step: int | None = None) -> Any:
+    """The state saved as `step` (None: the newest), in the shapes, dtypes and shardings of `state`; moves `data` to its place.
+
+    Args:
+      state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+      data: the grain iterator that was saved with it, or None.
 
     Raises:
       UserError: there is no checkpoint, or its tree or shapes are not those of `state`.
     """
-    step = checkpoints.latest_step()
-    if step is None:
-        raise UserError(f"{checkpoints.directory}: no finished checkpoint there; start the run again with --overwrite")
+    step = checkpoints.latest_step() if step is None else step
+    if step not in checkpoints.all_steps():
+        raise UserError(f"{checkpoints.directory}: no finished checkpoint {'' if step is None else step} there; was the run interrupted?")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     items = {"state": ocp.args.StandardRestore(abstract)}
     if data is not None:

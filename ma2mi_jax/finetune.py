@@ -19,6 +19,7 @@ from ma2mi_jax import architecture
 from ma2mi_jax.architecture import Architecture
 from ma2mi_jax.folds import Fold
 from ma2mi_jax.miacnet import classify, condition, encode, init_classifier
+from ma2mi_jax.pipeline import steps_per_epoch
 from ma2mi_jax.pretrain import to_float
 from ma2mi_jax.warp import random_affine, warp
 
@@ -169,16 +170,6 @@ class Member:
         order = np.random.default_rng([self.seed, self.fold.number, epoch]).permutation(clips)
         steps = steps_per_epoch(len(clips), batch_size)
         return np.resize(order, (steps, batch_size))
-
-
-def steps_per_epoch(clips: int, batch_size: int) -> int:
-    """Whole batches in an epoch, at least one."""
-    return max(1, clips // batch_size)
-
-
-def stack(trees: Sequence[Any]) -> Any:
-    """Members' trees as one, with a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def train_members(config: Config, members: Sequence[Member], states: State, data, on_epoch) -> State:

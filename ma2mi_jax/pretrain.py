@@ -54,6 +54,16 @@ class Config:
     vae: autoencoder.Autoencoder | None = None
 
 
+def config_from_json(content: dict[str, Any]) -> Config:
+    """The inverse of `dataclasses.asdict` after a way through JSON, where tuples are lists."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+    fields["architecture"] = Architecture(**content["architecture"])
+    if content["vae"]:
+        vae = {k: tuple(v) if isinstance(v, list) else v for k, v in content["vae"].items()}
+        fields["vae"] = autoencoder.Autoencoder(**vae)
+    return Config(**fields)
+
+
 @flax.struct.dataclass
 class State:
     """What a step changes: `step` () int32, `params` {miacnet, dit} or {miacnet, classifier}, `batch_stats` of MIACNet, `opt_state`.
@@ -79,7 +89,7 @@ def optimizer(config: Config) -> optax.GradientTransformation:
 
 
 def init(config: Config, key: jax.Array) -> State:
-    """A fresh state; only shapes depend on anything but `key`."""
+    """A fresh state (jit this: thousands of small random draws are slow one by one)."""
     size = config.architecture.image_size
     frame = jnp.zeros((1, size, size, 3))
     encoder_key, rest_key = jax.random.split(key)
@@ -195,7 +205,7 @@ def train_step(config: Config, state: State, batch, vae_params=None, axis_name: 
     """
     grads, (batch_stats, metrics) = gradients(config, state, batch, vae_params, axis_name)
     updates, opt_state = optimizer(config).update(grads, state.opt_state, state.params)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     metrics = metrics | {"grad_norm": grad_norm, "learning_rate": learning_rate(config)(state.step)}
     bad = ~jnp.isfinite(grad_norm + metrics["loss"])
     return State(

@@ -23,7 +23,9 @@ def visible_gain(change: np.ndarray) -> float:
     return float(np.clip(1 / max(np.quantile(np.abs(change), 0.995) / 2, 1e-6) / 2, 1, 50))
 
 
-def reconstructions(path: pathlib.Path, frames: np.ndarray, futures: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str) -> None:
+def reconstructions(
+    path: pathlib.Path, frames: np.ndarray, futures: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str
+) -> None:
     """Fig. 5: a row a pair with I_t, I_{t+δ}, Î_{t+δ}, and the true and the predicted change, amplified alike within a row.
 
     Args:

@@ -3,6 +3,7 @@
 A folder is *unfinished* until its result file is written, and only an unfinished run of the same configuration is resumed.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -78,8 +79,15 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes whole or not at all. Numbers that are not finite become null, which JSON can hold."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole(path: pathlib.Path):
+    """Yields a path to write to, which becomes `path` at the end of the block: a killed run leaves no half file."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    yield temporary
     os.replace(temporary, path)
 
 
