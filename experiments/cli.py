@@ -15,7 +15,8 @@ import rich.table
 
 from ma2mi_jax.errors import UserError
 
-out = rich.console.Console(highlight=False)
+WIDTH = None if sys.stdout.isatty() else 140  # tables are not folded where no terminal bounds them
+out = rich.console.Console(highlight=False, width=WIDTH)
 err = rich.console.Console(stderr=True, highlight=False)
 
 

@@ -53,11 +53,14 @@ def flags(argv):
     training.add_argument("--fold-chunk", default="auto", help="fine-tunes that are trained at once (auto)")
     output = p.add_argument_group("output")
     output.add_argument("--run", type=pathlib.Path, help="folder (runs/<target>-<name of the init>)")
+    output.add_argument("--compare", type=pathlib.Path, help="a finished run over the same clips: prints the paired difference to it")
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     f = p.parse_args(argv)
     f.run = f.run or pathlib.Path("runs") / f"{f.target}-from-{pathlib.Path(f.init).name}"
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
+    if f.compare:
+        runs.read_json(f.compare / "results.json")  # fail now, not after the training
     if f.fold_chunk != "auto":
         try:
             f.fold_chunk = cli.positive(f.fold_chunk)
@@ -174,6 +177,8 @@ def main(argv):
         "seconds": round(seconds, 1),
         "versions": runs.versions(),
     }
+    if f.compare:
+        found["compare"] = results.compare(predictions, f.compare, source.classes)
     results.write_predictions(f.run / "predictions.csv", predictions, source.classes)
     loss, accuracy = (np.concatenate([getattr(h, name) for h in histories], axis=1) for name in ("loss", "accuracy"))
     tested = [
@@ -222,9 +227,31 @@ def print_results(found, run):
         (name, v["n"], f"{v['f1']:.3f}", "–" if v["recall"] is None else f"{v['recall']:.3f}") for name, v in found["per_class"].items()
     ]
     cli.table("classes", ("", "n", "F1", "recall"), per_class)
+    if "compare" in found:
+        print_comparison(found)
     for name in found["absent_classes"]:
         cli.out.print(f"{name}: neither labelled nor predicted; it counts as 0 in UF1")
     cli.out.print(f"run: {run}", soft_wrap=True)
+
+
+def print_comparison(found):
+    """Ours beside the other run's, over the same subjects."""
+    other = found["compare"]
+    rows = [
+        (
+            k,
+            f"{found[k]:.4f}",
+            f"{v['theirs']:.4f}",
+            f"{v['difference']:+.4f}",
+            "{:+.2f} to {:+.2f}".format(*v["interval95"]),
+            f"{v['p']:.3f}",
+        )
+        for k, v in other.items()
+        if k != "run"
+    ]
+    caption = f"{found['subjects']} subjects, N = {found['n']}; interval and p (exchange test) over subjects"
+    columns = ("", f"from {pathlib.Path(found['init']).name}", f"{pathlib.Path(other['run']).name}", "difference", "95 % interval", "p")
+    cli.table("the same subjects, two runs", columns, rows, caption)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,24 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def compare(ours: Predictions, run: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
+    """Paired comparison with the finished run in folder `run`, over the same clips and subjects: see `metrics.paired_by_subject`.
+
+    Raises:
+      UserError: `run` is no finished run, or predicted other clips or classes.
+    """
+    theirs = read_predictions(run / "predictions.csv")
+    seeds = sorted({seed for _, seed in theirs})
+    try:
+        classes = np.array([[names.index(theirs[clip.id, seed][0]) for clip in ours.clips] for seed in seeds])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"--compare={run}: that run has no prediction for {error}; compare runs over the same clips and classes") from None
+    a, b = (confusions_by_subject(ours, c, len(names)) for c in (ours.classes, classes))
+    return {"run": str(run)} | {
+        name: {"theirs": score(b.sum(1)).mean(), **metrics.paired_by_subject(a, b, score)} for name, score in SCORES.items()
+    }
+
+
 def oracle(predictions: Predictions, every_epoch: np.ndarray, count: int) -> dict[str, Any]:
     """What choosing each fold's epoch on its own test subject would report: not a result, but what much published code prints.
 

@@ -1,0 +1,40 @@
+# make demo   the whole method on faces it draws itself: pre-train, leave-one-subject-out with and without it, evaluate
+# make test   all tests            make lint   ruff            QUICK=1 make demo   the same, too short to mean anything
+PYTHON ?= python3
+VENV ?= .venv
+RUN = runs/demo
+REQUIREMENTS = $(shell nvidia-smi >/dev/null 2>&1 && echo requirements.txt || echo requirements-cpu.txt)
+
+ifdef QUICK
+PRETRAIN = --clips=32 --steps=8 --batch-size=8
+FINETUNE = --subjects=3 --clips-per-subject=6 --epochs=1 --batch-size=8
+else
+PRETRAIN = --clips=600 --steps=1200 --batch-size=16
+FINETUNE = --subjects=8 --clips-per-subject=14 --epochs=12
+endif
+
+.PHONY: demo test lint
+demo: $(VENV)/installed
+	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel $(PRETRAIN) --run=$(RUN)/pretrained --overwrite
+	$(VENV)/bin/python experiments/finetune.py --target=synthetic --preset=tiny --init=none $(FINETUNE) --run=$(RUN)/from-scratch --overwrite
+	$(VENV)/bin/python experiments/finetune.py --target=synthetic --init=$(RUN)/pretrained $(FINETUNE) --run=$(RUN)/from-pretrained \
+		--compare=$(RUN)/from-scratch --overwrite
+	$(VENV)/bin/python experiments/evaluate.py --run=$(RUN)/from-pretrained
+	@echo "pictures: $(RUN)/pretrained/reconstructions.png $(RUN)/from-pretrained/confusion.png $(RUN)/from-pretrained/curves.png"
+
+test: $(VENV)/installed-test
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/installed: requirements.txt requirements-cpu.txt constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet -c constraints.txt -r $(REQUIREMENTS)
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed requirements-test.txt
+	$(VENV)/bin/pip install --quiet -c constraints.txt -r requirements-test.txt
+	touch $@
