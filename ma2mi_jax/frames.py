@@ -7,6 +7,7 @@ once from the start (`decode`), and pairs are read from folders of images or fro
 import dataclasses
 import functools
 import os
+import re
 import sys
 from collections.abc import Iterator
 
@@ -15,6 +16,14 @@ import numpy as np
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
+# where a packet of encoded video tells the picture's size, by the codec's four letters
+_SIZE_IN_PACKET = {
+    "mjpg": re.compile(rb"\xff[\xc0-\xc2]\x00\x11\x08(....)", re.DOTALL),
+    "mpg1": re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL),
+    "mpg2": re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL),
+    "vp80": re.compile(rb"\x9d\x01\x2a(....)", re.DOTALL),
+    "h264": re.compile(rb"\x00\x00\x01[\x27\x47\x67](.{8})", re.DOTALL),  # the parameter set, in which the size has no fixed place
+}
 
 
 class FrameError(Exception):
@@ -88,6 +97,7 @@ def decode(path: str) -> Iterator[np.ndarray]:
     Raises:
       FrameError: the file does not decode at all, or its frame size changes midway.
     """
+    _require_one_size(str(path))
     capture = cv2.VideoCapture(str(path))
     shape, count = None, 0
     try:
@@ -106,11 +116,59 @@ def decode(path: str) -> Iterator[np.ndarray]:
         raise FrameError(f"{path}: no frame could be decoded")
 
 
+def _require_one_size(path: str) -> None:
+    """Raises FrameError if the encoded frames differ in size: opencv scales all to the first one's, and so distorts the faces."""
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])  # the packets as they lie in the file: costs no decoding
+    try:
+        codec = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1").lower()
+        if codec not in _SIZE_IN_PACKET:
+            return
+        first, count = None, 0
+        while True:
+            good, packet = capture.read()
+            if not good:
+                return
+            told = _SIZE_IN_PACKET[codec].search(packet.tobytes())
+            first = first or (told and told[1])
+            if told and told[1] != first:
+                raise FrameError(f"{path}: the frame size changes at frame {count}")
+            count += 1
+    finally:
+        capture.release()
+
+
+def video_fps(path: str) -> float:
+    """Frames per second as the video's header has it, 0 where it says nothing."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+
+
+def frame_number(name: str) -> int | None:
+    """The number of a frame by its file name: the last integer in it (`reg_img46.jpg` → 46, `006_05562.jpg` → 5562), None without one."""
+    numbers = re.findall(r"[0-9]+", os.path.splitext(name)[0])
+    return int(numbers[-1]) if numbers else None
+
+
+def frame_order(name: str) -> tuple[int, str]:
+    """Sorting key that puts the image files of a folder in temporal order, whatever the zero padding; names without a number come first."""
+    number = frame_number(name)
+    return (-1 if number is None else number, name)
+
+
 def crop(image: np.ndarray, box: Box | None, size: int) -> np.ndarray:
-    """The region `box` of `image` (all of it where None), resized to (size, size, 3); edge pixels are repeated over the border."""
+    """The region `box` of `image` (all of it where None), resized to (size, size, 3); edge pixels are repeated over the border.
+
+    Raises:
+      FrameError: `box` lies outside of `image` altogether.
+    """
     if box is not None:
         height, width = image.shape[:2]
         right, bottom = box.left + box.size, box.top + box.size
+        if right <= 0 or bottom <= 0 or box.left >= width or box.top >= height:
+            raise FrameError(f"the face box {box} lies outside of the frame, which is {width}x{height}")
         over = (max(0, -box.top), max(0, bottom - height), max(0, -box.left), max(0, right - width))
         image = image[max(0, box.top) : bottom, max(0, box.left) : right]
         if any(over):
