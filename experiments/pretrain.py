@@ -79,14 +79,14 @@ def flags(argv):
     return f
 
 
-def load_autoencoder(f, dtype):
+def load_autoencoder(f):
     """(shape, weights) of the frozen autoencoder, (None, None) in pixel space."""
     if f.space == "pixel" or f.objective == "maer":
         return None, None
     if f.vae == "random":
         cli.log("autoencoder: random weights of the real shape (--vae=random): a check of size and speed, not of science")
         return autoencoder.SD_VAE, autoencoder.init(jax.random.key(0), autoencoder.SD_VAE)
-    return autoencoder.load(f.vae, dtype=dtype)
+    return autoencoder.load(f.vae)
 
 
 def read_source(f):
@@ -118,7 +118,7 @@ def main(argv):
     dtype = cli.precision(f.precision)
 
     # ---------------------------------------------------------------- data, network, run folder
-    vae, vae_params = load_autoencoder(f, dtype)
+    vae, vae_params = load_autoencoder(f)
     source = read_source(f)
     for note in source.notes:
         cli.log(note)

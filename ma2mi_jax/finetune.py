@@ -21,6 +21,7 @@ from ma2mi_jax.folds import Fold
 from ma2mi_jax.miacnet import classify, condition, encode, init_classifier
 from ma2mi_jax.pipeline import steps_per_epoch
 from ma2mi_jax.pretrain import to_float
+from ma2mi_jax.unroll import unrolled_under_vmap
 from ma2mi_jax.warp import random_affine, warp
 
 Tune = Literal["both", "action", "position"]
@@ -143,13 +144,15 @@ def predict(config: Config, state: State, data, indices: jax.Array) -> jax.Array
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def step_members(config: Config, states: State, data, indices, keys, total_steps, active):
     """`fold_step` of M members: stacked states, indices (M, B), keys, total_steps, active (M,). The states given are used up."""
-    return jax.vmap(partial(fold_step, config), in_axes=(0, None, 0, 0, 0, 0))(states, data, indices, keys, total_steps, active)
+    return jax.vmap(unrolled_under_vmap(partial(fold_step, config)), in_axes=(0, None, 0, 0, 0, 0))(
+        states, data, indices, keys, total_steps, active
+    )
 
 
 @partial(jax.jit, static_argnums=0)
 def predict_members(config: Config, states: State, data, indices):
     """`predict` of M members: indices (M, B) -> (M, B, classes)."""
-    return jax.vmap(partial(predict, config), in_axes=(0, None, 0))(states, data, indices)
+    return jax.vmap(unrolled_under_vmap(partial(predict, config)), in_axes=(0, None, 0))(states, data, indices)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,10 +110,11 @@ def to_float(frames: jax.Array) -> jax.Array:
 
 
 def latents(config: Config, vae_params: Any, frames: jax.Array) -> jax.Array:
-    """Z = E_ae(I) (Eq. 7), no gradient: (B, H, W, 3) in [−1, 1] -> (B, H/8, W/8, 4); in pixel space Z is the frame."""
+    """Z = E_ae(I) (Eq. 7), without gradient: (B, H, W, 3) in [−1, 1] -> (B, H/8, W/8, 4); in pixel space Z is the frame."""
     if config.architecture.space == "pixel":
         return frames
-    return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames, dtype=config.dtype))
+    # In float32 whatever the step computes in: in bfloat16 the change of a latent by half a pixel of motion drowns in rounding.
+    return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames))
 
 
 def reconstruction_loss(predicted: jax.Array, future: jax.Array) -> jax.Array:

@@ -7,8 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ma2mi_jax.convolution import conv_general_dilated
-
 BLOCKS = (2, 2, 2, 2)
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # torchvision's kaiming_normal_(mode="fan_out")
 
@@ -51,9 +49,7 @@ class ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv = functools.partial(
-            nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=KERNEL_INIT, conv_general_dilated=conv_general_dilated
-        )
+        conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=KERNEL_INIT)
         norm = functools.partial(
             nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name
         )
