@@ -59,6 +59,7 @@ def flags(argv):
     f.run = f.run or pathlib.Path("runs") / f"{f.target}-from-{pathlib.Path(f.init).name}"
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
+    runs.check_run(f.run, "results.json", f.overwrite)
     if f.compare:
         runs.read_json(f.compare / "results.json")  # fail now, not after the training
     if f.fold_chunk != "auto":

@@ -76,6 +76,9 @@ def flags(argv):
         raise UserError(f"--batch-size={f.batch_size}: expected an even share for each of {jax.device_count()} devices")
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
+    if f.objective == "maer" and f.source == "folder":
+        raise UserError("--objective=maer: needs labelled clips, and --source=folder has no labels")
+    runs.check_run(f.run, "summary.json", f.overwrite)
     return f
 
 
@@ -124,8 +127,6 @@ def main(argv):
         cli.log(note)
     clips = source.clips
     if f.objective == "maer":
-        if not source.classes:
-            raise UserError(f"--objective=maer: needs labelled clips, and --source={f.source} has no labels")
         clips = tuple(clip for clip in clips if clip.label >= 0)
     per_epoch = pipeline.steps_per_epoch(len(clips), f.batch_size)
     config = pretrain.Config(

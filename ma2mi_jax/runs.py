@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,38 +22,50 @@ import tensorboardX
 from ma2mi_jax.errors import UserError
 
 
+def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
+    """Whether an unfinished run lies in the folder. Changes nothing: call it before any long work.
+
+    Args:
+      result: the file whose presence says that the run is finished.
+      overwrite: an earlier run, finished or not, may be deleted.
+
+    Raises:
+      UserError: the folder holds a finished run, or something that is no run.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--run={path}: a file of that name is in the way; choose another folder")
+    if not path.is_dir() or not any(path.iterdir()):
+        return False
+    if not (path / "config.json").exists():
+        raise UserError(f"--run={path}: the folder is not empty and no config.json says it is a run; choose another folder")
+    if (path / result).exists() and not overwrite:
+        raise UserError(f"--run={path}: a finished run is there ({result}); choose another folder or give --overwrite")
+    return not overwrite
+
+
 def open_run(path: pathlib.Path, config: Mapping[str, Any], result: str, overwrite: bool = False) -> bool:
     """Makes the run's folder and writes `config.json`; returns whether an unfinished run of the same `config` is there to be resumed.
 
     Args:
       config: what decides the numbers; JSON-like.
-      result: the file whose presence says that the run is finished.
-      overwrite: delete what an earlier run left.
+      result, overwrite: as for `check_run`; with `overwrite` an earlier run is deleted.
 
     Raises:
-      UserError: the folder holds a finished run, another configuration's run, or something that is no run.
+      UserError: as `check_run`; or the unfinished run there is of another configuration.
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as they will be when read back
-    file = path / "config.json"
-    if path.exists() and not path.is_dir():
-        raise UserError(f"--run={path}: a file of that name is in the way; choose another folder")
-    if path.is_dir() and any(path.iterdir()):
-        if not file.exists():
-            raise UserError(f"--run={path}: the folder is not empty and no config.json says it is a run; choose another folder")
-        if overwrite:
-            shutil.rmtree(path)
-        elif (path / result).exists():
-            raise UserError(f"--run={path}: a finished run is there ({result}); choose another folder or give --overwrite")
-        else:
-            different = _first_difference(read_json(file)["config"], config)
-            if different:
-                raise UserError(
-                    f"--run={path}: an unfinished run of another configuration is there ({different}); "
-                    "give the same flags to resume it, another folder, or --overwrite"
-                )
-            return True
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"config": config, "command": " ".join(sys.argv), "versions": versions()})
+    if check_run(path, result, overwrite):
+        different = _first_difference(read_json(path / "config.json")["config"], config)
+        if different:
+            raise UserError(
+                f"--run={path}: an unfinished run of another configuration is there ({different}); "
+                "give the same flags to resume it, another folder, or --overwrite"
+            )
+        return True
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.mkdir(parents=True)
+    write_json(path / "config.json", {"config": config, "command": shlex.join(sys.argv), "versions": versions()})
     return False
 
 

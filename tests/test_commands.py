@@ -1,0 +1,246 @@
+"""The scripts as people run them: from the repository root, in their own processes, with every bad flag and file."""
+
+import json
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SMALL = ["--preset=tiny", "--space=pixel", "--clips=12", "--batch-size=4", "--log-every=1", "--checkpoint-every=3"]
+SUBJECTS = ["--subjects=3", "--clips-per-subject=5", "--batch-size=8", "--epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device and a cache of its own for drawn faces."""
+    variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return variables | {"MA2MI_CACHE": str(tmp_path_factory.mktemp("cache")), "MA2MI_DATA": "", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def command(environment):
+    def run(script, *flags, check=0):
+        arguments = [sys.executable, f"experiments/{script}.py", *map(str, flags)]
+        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == check, done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pretrained(command, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "pretrained"
+    done = command("pretrain", "--source=synthetic", *SMALL, "--steps=7", f"--run={run}")
+    return run, done
+
+
+@pytest.fixture(scope="module")
+def finetuned(command, pretrained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "finetuned"
+    done = command("finetune", "--target=synthetic", f"--init={pretrained[0]}", *SUBJECTS, "--seeds=2", f"--run={run}")
+    return run, done
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def parameters(run):
+    step = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+    return ocp.StandardCheckpointer().restore(run.absolute() / "checkpoints" / str(step) / "state")
+
+
+def test_pretrain_writes_what_the_contract_names(pretrained):
+    run, done = pretrained
+    assert {p.name for p in run.iterdir()} >= {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "reconstructions.png",
+        "curves.png",
+        "summary.json",
+    }
+    assert list(run.glob("events.out.tfevents*"))
+    keys = {"loss", "loss_rec", "loss_l1", "loss_l2", "loss_l3", "copy_baseline", "learning_rate", "grad_norm", "pairs_per_second", "epoch"}
+    assert [line["step"] for line in lines(run)] == list(range(7))
+    assert keys <= set(lines(run)[0])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["clips_used"] == 12
+    assert summary["clips_set_aside"] == []
+    assert {"final", "seconds", "versions"} <= set(summary)
+    assert "loss_rec" in done.stdout
+    assert "parameters" in done.stderr
+
+
+def test_killed_and_resumed_is_never_killed(command, environment, pretrained, tmp_path):
+    run = tmp_path / "killed"
+    flags = ["--source=synthetic", *SMALL, "--steps=7", f"--run={run}"]
+    process = subprocess.Popen([sys.executable, "experiments/pretrain.py", *flags], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 250
+    while len(lines(run) if (run / "metrics.jsonl").exists() else []) < 5:  # past the checkpoint of step 3, before that of step 6 is needed
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "summary.json").exists()
+    done = command("pretrain", *flags)
+    assert "resuming" in done.stderr
+
+    whole = pretrained[0]
+    timeless = lambda run: [{k: v for k, v in line.items() if k != "pairs_per_second"} for line in lines(run)]  # noqa: E731
+    assert timeless(run) == timeless(whole)  # the same losses: so the same batches
+    a, b = parameters(run), parameters(whole)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (name, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=str(name))
+    position = lambda run: next((run / "checkpoints" / "7" / "data").glob("*.json")).read_text()  # noqa: E731
+    assert position(run) == position(whole)  # and the next batch is the same one
+
+
+def test_finetune_writes_what_the_contract_names(finetuned):
+    run, done = finetuned
+    assert {p.name for p in run.iterdir()} >= {
+        "config.json",
+        "results.json",
+        "predictions.csv",
+        "confusion.png",
+        "curves.png",
+        "checkpoints",
+    }
+    results = json.loads((run / "results.json").read_text())
+    assert {"n", "classes", "accuracy", "uf1", "uar", "per_class", "per_fold", "confusion", "seeds", "oracle"} <= set(results)
+    assert results["n"] == 15
+    assert np.sum(results["confusion"]) == 30  # two seeds
+    assert len(results["per_fold"]) == 3
+    assert len(results["seeds"]["accuracy"]["values"]) == 2
+    rows = (run / "predictions.csv").read_text().splitlines()
+    assert rows[0].startswith("clip,subject,fold,seed,label,prediction,p_")
+    assert len(rows) == 1 + 30
+    assert all(row.split(",")[1] == row.split(",")[2] for row in rows[1:])  # under LOSO the fold is the subject
+    assert "N = 15" in done.stdout
+    assert "oracle" in done.stdout
+
+
+def test_evaluate_agrees_and_notices_a_changed_prediction(command, finetuned):
+    run, _ = finetuned
+    assert "agrees" in command("evaluate", f"--run={run}").stdout
+    file = run / "predictions.csv"
+    text = file.read_text()
+    row = text.splitlines()[1].split(",")
+    other = next(c for c in json.loads((run / "results.json").read_text())["classes"] if c != row[5])
+    file.write_text(text.replace(",".join(row), ",".join([*row[:5], other, *row[6:]])))
+    assert "differ" in command("evaluate", f"--run={run}", check=1).stdout
+    file.write_text(text)
+
+
+def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned):
+    run, _ = pretrained
+    again = command("pretrain", "--source=synthetic", *SMALL, "--steps=7", f"--run={run}", check=2)
+    assert "finished run" in again.stderr
+    assert "--overwrite" in again.stderr
+    again = command("finetune", "--target=synthetic", f"--init={run}", *SUBJECTS, f"--run={finetuned[0]}", check=2)
+    assert "--overwrite" in again.stderr
+
+
+def test_an_unfinished_run_of_another_configuration_is_refused(command, pretrained, tmp_path):
+    run = tmp_path / "other"
+    run.mkdir()
+    (run / "config.json").write_text((pretrained[0] / "config.json").read_text())
+    done = command("pretrain", "--source=synthetic", *SMALL, "--steps=7", "--learning-rate=1e-3", f"--run={run}", check=2)
+    assert "pretrain.learning_rate is 0.0004 there, 0.001 here" in done.stderr
+
+
+@pytest.fixture
+def bad_places(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no video")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.mp4").write_bytes(b"no video")
+    (tmp_path / "vae").mkdir()
+    return tmp_path
+
+
+PIXEL = "--preset=tiny --space=pixel --steps=2"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        ("pretrain", "--source=folder --data-root={}/missing " + PIXEL, ["missing", "--data-root"]),
+        ("pretrain", "--source=folder --data-root={}/empty " + PIXEL, ["empty"]),
+        ("pretrain", "--source=folder --data-root={}/texts " + PIXEL, ["texts", "video"]),
+        ("pretrain", "--source=folder --data-root={}/broken " + PIXEL, ["broken", "decode"]),
+        ("pretrain", "--source=fervk39 --data-root={}/empty " + PIXEL, ["2_ClipsforFaceCrop", "empty", "--data-root"]),
+        ("pretrain", "--source=dfew --data-root={}/missing " + PIXEL, ["Clip/clip_224x224", "missing"]),
+        ("pretrain", "--source=afew --data-root={}/empty " + PIXEL, ["Train_AFEW"]),
+        ("pretrain", "--source=nonsense " + PIXEL, ["invalid choice", "nonsense"]),
+        ("pretrain", "--source=synthetic --delta=8:3 " + PIXEL, ["--delta", "8:3"]),
+        ("pretrain", "--source=synthetic --batch-size=3 " + PIXEL, ["--batch-size", "even"]),
+        ("pretrain", "--source=synthetic --position-loss=maybe " + PIXEL, ["true or false"]),
+        ("pretrain", "--source=synthetic --steps=0", ["--steps", "integer >= 1"]),
+        ("pretrain", "--source=synthetic --preset=tiny --steps=2", ["--vae", "--space=pixel", "network"]),
+        ("pretrain", "--source=synthetic --preset=tiny --steps=2 --vae={}/vae", ["config.json"]),
+        ("pretrain", "--source=synthetic --run={}/texts " + PIXEL, ["texts", "not empty"]),
+        ("finetune", "--target=casme2 --data-root={}/missing --preset=tiny", ["missing", "--data-root"]),
+        ("finetune", "--target=samm --data-root={}/empty --preset=tiny", ["empty", "--data-root"]),
+        ("finetune", "--target=mmew --data-root={}/empty --preset=tiny", ["Micro_Expression"]),
+        ("finetune", "--target=synthetic --init={}/missing", ["--init", "no such folder"]),
+        ("finetune", "--target=synthetic --init={}/empty", ["config.json"]),
+        ("finetune", "--target=synthetic --preset=tiny --fold-chunk=many", ["--fold-chunk"]),
+        ("finetune", "--target=synthetic --preset=tiny --amplitude=3", ["--amplitude"]),
+        ("finetune", "--target=synthetic --preset=tiny --compare={}/missing", ["missing"]),
+        ("evaluate", "--run={}/missing", ["missing"]),
+        ("evaluate", "--run={}/empty", ["empty"]),
+    ],
+)
+def test_bad_input_ends_in_one_clear_line(bad_places, monkeypatch, capsys, script, flags, words):
+    if "--run" not in flags:
+        flags += " --run={}/run"
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.setenv("MA2MI_CACHE", str(bad_places / "cache"))
+    monkeypatch.setattr(sys, "argv", [script, *flags.format(*[bad_places] * 2).split()])
+    import cli
+
+    main = runpy.run_path(str(ROOT / "experiments" / f"{script}.py"))["main"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "error: " in message
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("script", ["pretrain", "finetune", "evaluate"])
+def test_help_is_in_plain_words(command, script):
+    assert "--run" in command(script, "--help").stdout
+
+
+def test_every_command_of_the_readme_parses(monkeypatch, tmp_path):
+    """A flag that the README names and a script lacks fails here."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^\s*(?:\$ )?python experiments/(\w+)\.py ([^\n#]*)", text, re.MULTILINE)
+    assert len(commands) >= 4
+    for script, flags in commands:
+        source = (ROOT / "experiments" / f"{script}.py").read_text()
+        for flag in shlex.split(flags):
+            name = flag.split("=")[0]
+            if name.startswith("--"):
+                assert f'"{name}"' in source, f"README: {script}.py has no {name}"
+    for target in re.findall(r"^\s*make (\w+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
