@@ -163,6 +163,21 @@ def test_an_unfinished_run_of_another_configuration_is_refused(command, pretrain
     assert "pretrain.learning_rate is 0.0004 there, 0.001 here" in done.stderr
 
 
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(command, tmp_path):
+    run = tmp_path / "diverged"
+    flags = [f for f in SMALL if "checkpoint" not in f]
+    done = command(
+        "pretrain", "--source=synthetic", *flags, "--checkpoint-every=1", "--steps=9", "--learning-rate=1e30", f"--run={run}", check=2
+    )
+    message = done.stderr.strip().splitlines()[-1]
+    assert "not finite" in message
+    assert "--learning-rate" in message
+    bad = int(re.search(r"step (\d+)", message)[1])
+    kept = [int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit()]
+    assert max(kept) == bad  # the state before the bad step, which was its bad-th update away from the start
+    assert not (run / "summary.json").exists()
+
+
 @pytest.fixture
 def bad_places(tmp_path):
     (tmp_path / "empty").mkdir()
