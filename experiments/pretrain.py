@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ma2mi_jax import autoencoder, checkpoint, datasets, pipeline, pretrain, report, runs
+from ma2mi_jax import autoencoder, checkpoint, datasets, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 
@@ -45,6 +45,9 @@ def flags(argv):
         "--vae",
         default="stabilityai/sd-vae-ft-mse",
         help="the frozen autoencoder: a diffusers folder, a hub id, or 'random' for a size check (stabilityai/sd-vae-ft-mse)",
+    )
+    network.add_argument(
+        "--cached-latents", type=cli.truth, default=True, metavar="true|false", help="use those of a prepared --data-root, if any (true)"
     )
     network.add_argument("--fusion", choices=("mul", "add", "concat", "action"), default="mul", help="how C_Δ is made (mul)")
     network.add_argument("--predict", choices=("change", "latent"), default="change", help="DiT's output: added to Z_t, or alone (change)")
@@ -147,13 +150,19 @@ def main(argv):
     identity = {"source": f.source, "clips": len(clips), "fingerprint": fingerprint(source)}
     if vae_params is not None:
         identity["autoencoder"] = autoencoder.fingerprint(vae_params)
+    cached = (
+        vae_params is not None and f.cached_latents and store.cached_latents(clips, identity["autoencoder"], PRESETS[f.preset].image_size)
+    )
+    if cached:
+        identity["cached_latents"] = True  # float16: a run without them differs in the last digits
     resuming = runs.open_run(f.run, {"data": identity, "pretrain": dataclasses.asdict(config)}, "summary.json", f.overwrite)
 
     # ---------------------------------------------------------------- state, batches
     mesh = Mesh(np.array(jax.devices()), ("data",))
     whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
     stream = {"image_size": config.architecture.image_size, "batch_size": config.batch_size, "seed": f.seed, "workers": f.workers}
-    batches = pipeline.middle_pairs(clips, **stream) if f.objective == "maer" else pipeline.pairs(clips, delta=f.delta, **stream)
+    maer = f.objective == "maer"
+    batches = pipeline.middle_pairs(clips, **stream) if maer else pipeline.pairs(clips, delta=f.delta, latents=cached, **stream)
     iterator = iter(pipeline.to_device(batches, split))
     state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed))
     vae_params = jax.device_put(vae_params, whole)
@@ -162,6 +171,8 @@ def main(argv):
     sizes["autoencoder (frozen)"] = count(vae_params)
     cli.log("parameters: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size))
     cli.log(f"{len(clips)} clips, {len(source.set_aside)} set aside; {config.steps} steps of {config.batch_size} pairs, {dtype}")
+    if cached:
+        cli.log("latents: from the prepared data; the autoencoder draws the last pictures and is not run otherwise")
 
     # ---------------------------------------------------------------- train
     replaced: dict[str, int] = {}
@@ -176,7 +187,7 @@ def main(argv):
             pending, last = [], time.monotonic()
             for step in range(start, config.steps):
                 batch = next(iterator)
-                state, metrics = step_fn(state, {k: batch[k] for k in ("frames", "label")}, vae_params)
+                state, metrics = step_fn(state, {k: batch[k] for k in ("frames", "label", "latents") if k in batch}, vae_params)
                 pending.append((batch["drawn"], batch["replaced"]))
                 final = step + 1 == config.steps
                 if step % f.log_every == 0 or final:

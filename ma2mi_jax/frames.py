@@ -65,7 +65,20 @@ class ArrayFrames:
         return self.count
 
 
-Frames = ImageFolder | ArrayFrames
+@dataclasses.dataclass(frozen=True)
+class StoreFrames:
+    """Frames as records of an ArrayRecord file of JPEG images, as `store.py` writes; `latents`: a `.npy` file with a row a record."""
+
+    path: str
+    first: int
+    count: int
+    latents: str = ""
+
+    def __len__(self) -> int:
+        return self.count
+
+
+Frames = ImageFolder | ArrayFrames | StoreFrames
 
 
 def read_frame(frames: Frames, index: int) -> np.ndarray:
@@ -79,16 +92,52 @@ def read_frame(frames: Frames, index: int) -> np.ndarray:
         raise IndexError(f"frame {index} of a clip of {len(frames)}")
     if isinstance(frames, ArrayFrames):
         return np.array(_mapped(frames.path)[frames.first + index])
+    if isinstance(frames, StoreFrames):
+        return _rgb(cv2.imdecode(np.frombuffer(read_record(frames, index), np.uint8), cv2.IMREAD_COLOR), f"{frames.path}: record {index}")
     path = os.path.join(frames.folder, frames.names[index])
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    return _rgb(cv2.imread(path, cv2.IMREAD_COLOR), path)
+
+
+def read_latents(frames: StoreFrames, index: int) -> np.ndarray:
+    """The latents of one frame, float16 (h, w, 4), as `autoencoder.encode` gave them.
+
+    Raises:
+      FrameError: their file cannot be read.
+    """
+    try:
+        return np.array(_mapped(frames.latents)[frames.first + index])
+    except (OSError, ValueError) as error:
+        raise FrameError(f"{frames.latents}: {error}") from None
+
+
+def read_record(frames: StoreFrames, index: int) -> bytes:
+    """The JPEG file of one frame, as it was stored.
+
+    Raises:
+      FrameError: the container cannot be read there.
+    """
+    try:
+        return _opened(frames.path).read([frames.first + index])[0]
+    except (RuntimeError, IndexError) as error:  # every record has its own checksum, so what is damaged says so
+        raise FrameError(f"{frames.path}: record {frames.first + index} cannot be read ({error})") from None
+
+
+def _rgb(image: np.ndarray | None, what: str) -> np.ndarray:
     if image is None:
-        raise FrameError(f"{path}: not a readable image")
+        raise FrameError(f"{what}: not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)  # opened when first used, in whatever process that is: neither map nor reader can be sent to another
 def _mapped(path: str) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+@functools.lru_cache(maxsize=256)
+def _opened(path: str):
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    return ArrayRecordReader(path, "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=1 << 16)  # random access
 
 
 def decode(path: str) -> Iterator[np.ndarray]:

@@ -16,7 +16,7 @@ from absl import flags
 
 from ma2mi_jax.clips import Clip
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.frames import FrameError, crop, read_frame
+from ma2mi_jax.frames import FrameError, crop, read_frame, read_latents
 
 Choose = Callable[[int, np.random.Generator], tuple[int, int]]
 """From the number of frames (at least 2) to the positions of the earlier and the later frame of a pair."""
@@ -38,7 +38,14 @@ def middle_pair(frames: int, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def pairs(
-    clips: Sequence[Clip], *, delta: tuple[int, int] = (3, 8), image_size: int, batch_size: int, seed: int, workers: int = 0
+    clips: Sequence[Clip],
+    *,
+    delta: tuple[int, int] = (3, 8),
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    latents: bool = False,
 ) -> grain.IterDataset:
     """An endless stream of batches of (I_t, I_{t+δ}), one pair of every clip in every epoch, in an order drawn anew each time.
 
@@ -57,6 +64,7 @@ def pairs(
       seed: not negative.
       workers: processes that read; 0 reads in threads of this process. Workers are spawned, so the main module needs its
         `if __name__ == "__main__"`. Close the iterator when done with it.
+      latents: whether to read the cached latents too, which all clips must have (`store.cached_latents`).
 
     Returns:
       Batches of
@@ -65,7 +73,8 @@ def pairs(
         `drawn` (B,) int32, the clip whose turn it was: differs from `clip` only where another clip stands in;
         `position` (B, 2) int32, the two positions in the clip, ascending;
         `label` (B,) int32, of the clip that is shown;
-        `replaced` (B,) bool, whether anything else than what was drawn is shown.
+        `replaced` (B,) bool, whether anything else than what was drawn is shown;
+        `latents` (B, 2, h, w, 4) float16, if asked for: those of `frames`.
 
     Raises:
       UserError: `batch_size` or `delta` makes no sense; while iterating, if `STAND_INS` clips in a row cannot be read.
@@ -75,7 +84,7 @@ def pairs(
     if not 1 <= low <= high:
         raise UserError(f"--delta={low}:{high}: expected LOW:HIGH with 1 <= LOW <= HIGH, such as --delta=3:8")
     choose = functools.partial(future_pair, delta=delta)
-    return _stream(clips, range(len(clips)), choose, image_size, batch_size, seed, workers)
+    return _stream(clips, range(len(clips)), choose, image_size, batch_size, seed, workers, latents)
 
 
 def middle_pairs(clips: Sequence[Clip], *, image_size: int, batch_size: int, seed: int, workers: int = 0) -> grain.IterDataset:
@@ -122,7 +131,7 @@ def load_pairs(clips: Sequence[Clip], image_size: int, progress: Callable[[int],
     def read(index: int) -> bool:
         clip, replaced = clips[index], False
         for slot, position in enumerate((clip.onset, clip.apex)):
-            found, frames[index, slot] = _read_nearest(clip, position, image_size)
+            found, frames[index, slot] = read_nearest(clip, position, image_size)
             replaced |= found != position
         return replaced
 
@@ -140,7 +149,14 @@ def load_pairs(clips: Sequence[Clip], image_size: int, progress: Callable[[int],
 
 
 def _stream(
-    clips: Sequence[Clip], usable: Sequence[int], choose: Choose, image_size: int, batch_size: int, seed: int, workers: int
+    clips: Sequence[Clip],
+    usable: Sequence[int],
+    choose: Choose,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    latents: bool = False,
 ) -> grain.IterDataset:
     if batch_size < 2 or batch_size % 2:
         raise UserError(f"--batch-size={batch_size}: expected an even number, for the position loss compares neighbours in the batch")
@@ -154,14 +170,14 @@ def _stream(
         grain.MapDataset.source(range(n))
         .seed(seed)
         .shuffle()[:epoch]
-        .random_map(functools.partial(_sample, clips, usable, choose, image_size))
+        .random_map(functools.partial(_sample, clips, usable, choose, image_size, latents))
         .repeat()
         .batch(batch_size, drop_remainder=True)
     )
     return _Batches(batches, workers)
 
 
-def _sample(clips, usable, choose: Choose, image_size: int, turn: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _sample(clips, usable, choose: Choose, image_size: int, latents: bool, turn: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """One pair of the clip `usable[turn]`, or of the first after it that can be read."""
     attempts = min(STAND_INS, len(usable))
     for attempt in range(attempts):
@@ -169,12 +185,13 @@ def _sample(clips, usable, choose: Choose, image_size: int, turn: int, rng: np.r
         clip = clips[index]
         wanted = choose(len(clip.frames), rng)
         try:
-            first = _read_nearest(clip, wanted[0], image_size)
-            second = _read_nearest(clip, wanted[1], image_size, taken=first[0])
+            first = read_nearest(clip, wanted[0], image_size)
+            second = read_nearest(clip, wanted[1], image_size, taken=first[0])
+            positions, images = zip(*sorted((first, second), key=lambda read: read[0]), strict=True)
+            cached = {"latents": np.stack([read_latents(clip.frames, p) for p in positions])} if latents else {}
         except FrameError as error:
             problem = error
             continue
-        positions, images = zip(*sorted((first, second), key=lambda read: read[0]), strict=True)
         return {
             "frames": np.stack(images),
             "clip": np.int32(index),
@@ -182,11 +199,12 @@ def _sample(clips, usable, choose: Choose, image_size: int, turn: int, rng: np.r
             "position": np.array(positions, np.int32),
             "label": np.int32(clip.label),
             "replaced": np.bool_(attempt > 0 or positions != wanted),
+            **cached,
         }
     raise UserError(f"{attempts} clips in a row cannot be read, so the run stops; the last: {problem}; check that the disk is there")
 
 
-def _read_nearest(clip: Clip, position: int, image_size: int, taken: int | None = None) -> tuple[int, np.ndarray]:
+def read_nearest(clip: Clip, position: int, image_size: int, taken: int | None = None) -> tuple[int, np.ndarray]:
     """The readable frame nearest to `position`, other than `taken`: its position and the crop, uint8 (image_size, image_size, 3)."""
     problem = None
     for candidate in sorted(range(len(clip.frames)), key=lambda other: abs(other - position)):

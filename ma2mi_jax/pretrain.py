@@ -127,7 +127,8 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
 
     Args:
       params: {miacnet, dit}.
-      batch: `frames` (B, 2, H, W, 3) uint8, the pair (I_t, I_{t+δ}).
+      batch: `frames` (B, 2, H, W, 3) uint8, the pair (I_t, I_{t+δ}); and `latents` (B, 2, h, w, 4) float16, if they are at hand: the
+        autoencoder then is not run. Nothing is lost by a cache: τ moves what E_p sees for L3, never Z.
       keys: (B,) random keys, one for each sample's τ.
 
     Returns:
@@ -154,7 +155,10 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
             position = jax.lax.stop_gradient(position)
 
     c_delta = condition(action, position, config.architecture.fusion)
-    z, z_future = (latents(config, vae_params, f) for f in (frame, future))
+    if "latents" in batch:
+        z, z_future = jnp.moveaxis(batch["latents"].astype(jnp.float32), 1, 0)
+    else:
+        z, z_future = (latents(config, vae_params, f) for f in (frame, future))
     predicted = architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply({"params": params["dit"]}, z, c_delta)
     parts = {"loss_rec": reconstruction_loss(predicted, z_future), **parts}
     loss = sum(parts.values())
@@ -197,7 +201,8 @@ def train_step(config: Config, state: State, batch, vae_params=None, axis_name: 
     gradients a second time), it computes the same gradients, BatchNorm statistics being those of the whole batch each time.
 
     Args:
-      batch: `frames` (B, 2, H, W, 3) uint8; `label` (B,) int32 for the `maer` objective. B is even; more keys are ignored.
+      batch: `frames` (B, 2, H, W, 3) uint8; `label` (B,) int32 for the `maer` objective; `latents` if cached, see
+        `ma2mi_loss`. B is even; more keys are ignored.
       vae_params: of the frozen autoencoder, in latent space.
 
     Returns:
