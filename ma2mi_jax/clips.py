@@ -47,6 +47,15 @@ class SetAside:
 
 
 @dataclasses.dataclass(frozen=True)
+class Repair:
+    """Something in a clip's record that was not as its dataset has it: a `kind` that repairs share, and what happened to this clip."""
+
+    id: str
+    kind: str
+    what: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """What a reader found: the usable clips, the others with their reasons, and whatever was repaired.
 
@@ -57,6 +66,7 @@ class Source:
       set_aside: clips on disk or in the sheet that are not in `clips`.
       notes: one line for each kind of repair or irregularity that was met, with its count.
       annotations: file name of the annotation sheet, `""` where there is none.
+      repairs: each single repair behind the notes; a clip may have several.
     """
 
     name: str
@@ -65,3 +75,4 @@ class Source:
     set_aside: tuple[SetAside, ...] = ()
     notes: tuple[str, ...] = ()
     annotations: str = ""
+    repairs: tuple[Repair, ...] = ()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ma2mi_jax import faces, frames, shots
-from ma2mi_jax.datasets import folder, layouts
+from ma2mi_jax.datasets import extract, folder
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.faces import Detector, Face
 from ma2mi_jax.frames import Box
@@ -244,7 +244,7 @@ def test_a_shot_without_a_face_costs_only_itself(tmp_path):
 
 
 def test_a_long_shot_is_divided_evenly(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "LONGEST", 10)
+    monkeypatch.setattr(extract, "LONGEST", 10)
     drawn.video(tmp_path / "data" / "a.avi", walls(25), "MJPG")
     clips = read(tmp_path / "data", tmp_path).clips
     assert [(clip.id, len(clip.frames)) for clip in clips] == [("a#1", 8), ("a#2", 8), ("a#3", 9)]
@@ -253,8 +253,8 @@ def test_a_long_shot_is_divided_evenly(tmp_path, monkeypatch):
 
 def test_numbers_of_many_shots_are_padded():
     assert shots.spans([0.0] * 1200, 100) == [(i, i + 100) for i in range(0, 1200, 100)]
-    verdict = folder.Verdict(tuple(folder.Shot(*span) for span in shots.spans([0.0] * 1200, 100)))
-    clips, _ = folder._clips(folder.Item("a", "a.mp4"), "entry", verdict)
+    verdict = extract.Verdict(tuple(extract.Shot(*span) for span in shots.spans([0.0] * 1200, 100)))
+    clips, _ = extract._clips(extract.Item("a", "a.mp4"), "entry", verdict)
     assert [clip.id for clip in clips] == sorted(clip.id for clip in clips)
     assert clips[0].id == "a#01"
 
@@ -380,7 +380,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder, "_keep_frames", full)
+    monkeypatch.setattr(extract, "_keep_frames", full)
     assert "cannot be written (No space left on device)" in error_of(tmp_path / "data", tmp_path)
 
 
@@ -472,15 +472,15 @@ def test_what_a_killed_run_left_is_swept_and_what_another_run_writes_is_not(tmp_
 
 def test_two_runs_that_make_the_same_entry_agree(tmp_path, monkeypatch):
     drawn.video(tmp_path / "data" / "a.mp4", walls(3))
-    keep = folder._keep_frames
+    keep = extract._keep_frames
 
     def while_another_is_quicker(*arguments):
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "_keep_frames", keep)
+            patch.setattr(extract, "_keep_frames", keep)
             read(tmp_path / "data", tmp_path)
         keep(*arguments)
 
-    monkeypatch.setattr(folder, "_keep_frames", while_another_is_quicker)
+    monkeypatch.setattr(extract, "_keep_frames", while_another_is_quicker)
     (clip,) = read(tmp_path / "data", tmp_path).clips
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [os.path.basename(clip.frames.folder)]
 
@@ -502,47 +502,3 @@ def test_real_faces(tmp_path):
         assert abs(face.x - 128) < 40
         assert abs(face.y - 128) < 40
         assert 140 < face.size < 280
-
-
-# ------------------------------------------------------------------------------------------------------------ named datasets
-
-EXAMPLES = {
-    "dfew": ["Clip/clip_224x224/00001/1.jpg"],
-    "ferv39k": ["2_ClipsforFaceCrop/Action/Happy/0267/1.jpg", "2_ClipsforFaceCrop/2_ClipsforFaceCrop/Action/Happy/0267/1.jpg"],
-    "afew": ["Train_AFEW/Angry/000046280.avi", "Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/000046280/1.jpg"],
-    "casme2": ["Cropped/sub01/EP02_01f/reg_img46.jpg", "CASME2_RAW_selected/sub01/EP02_01f/img46.jpg"],
-    "samm": ["006/006_1_2/006_05562.jpg"],
-    "mmew": ["Micro_Expression/happiness/S13-07-001/1.jpg", "Micro_Expression/S13/happiness/S13-07-001/1.jpg"],
-}
-
-
-@pytest.mark.parametrize(("name", "example"), [(name, example) for name, examples in EXAMPLES.items() for example in examples])
-def test_a_dataset_that_is_there(tmp_path, name, example):
-    path = tmp_path / example
-    path.parent.mkdir(parents=True)
-    with pytest.raises(UserError, match=f"={name}: looked for"):
-        layouts.require(name, str(tmp_path))
-    path.write_bytes(b"")
-    assert layouts.require(name, str(tmp_path)) is None
-
-
-def test_every_dataset_says_what_it_looks_for(tmp_path):
-    (tmp_path / "full").mkdir()
-    for i in range(7):
-        (tmp_path / "full" / f"part{i}.zip").write_bytes(b"")
-    (tmp_path / "empty").mkdir()
-    there = {"absent": "the folder does not exist", "empty": "the folder is empty", "full": "the folder holds part0.zip, part1.zip, "}
-    for name, (root, found) in itertools.product(layouts.LAYOUTS, there.items()):
-        with pytest.raises(UserError) as error:
-            layouts.require(name, str(tmp_path / root))
-        said = str(error.value)
-        assert layouts.LAYOUTS[name].shown in said
-        assert found in said
-        assert str(tmp_path / root) in said
-        assert said.endswith("unpack the dataset there or give --data-root=FOLDER")
-        assert "\n" not in said
-
-
-def test_fervk39_is_ferv39k(tmp_path):
-    with pytest.raises(UserError, match="--source=ferv39k: looked for 2_ClipsforFaceCrop/<scene>"):
-        layouts.require("fervk39", str(tmp_path))

@@ -4,45 +4,90 @@ import pathlib
 from collections.abc import Callable
 
 from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import folder, layouts
+from ma2mi_jax.datasets import afew, casme2, dfew, ferv39k, folder, mmew, samm
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.faces import Detector
 
 Progress = Callable[[int, int], None]
 
 
-def read_source(name: str, root: pathlib.Path, *, cache: pathlib.Path, size: int, clips: int, seed: int, progress: Progress) -> Source:
+def read_source(
+    name: str,
+    root: pathlib.Path,
+    *,
+    cache: pathlib.Path,
+    size: int,
+    clips: int,
+    seed: int,
+    split: str | None = None,
+    detector: Detector | None = None,
+    progress: Progress | None = None,
+) -> Source:
     """The macro-expression videos called `name`.
 
     Args:
       root: where they lie; not used by `synthetic`.
-      cache: where drawn or decoded frames are kept.
+      cache: where drawn or decoded frames are kept, and what was found out about the others.
       size: side of drawn frames; other sources keep what they have, and the pipeline resizes.
       clips, seed: of `synthetic`.
+      split: part of `dfew` (`train_1` ... `test_5`), `ferv39k` (`train`, `test`, a scene's) or `afew` (`train`, `val`); None is all.
+      detector: finds the faces in raw frames; None is `faces.haar()`.
       progress: called as progress(done, total).
 
     Raises:
-      UserError: nothing usable lies under `root`.
+      UserError: nothing usable lies under `root`, or there is no such split.
     """
+    own = {"cache": str(cache / name), "progress": progress}
+    if split is not None and name in ("synthetic", "folder"):
+        raise UserError(f"--source={name}: no split {split!r}; it has none, so leave --split out")
     match name:
         case "synthetic":
             from ma2mi_jax import synthetic  # the only reader that needs jax
 
-            return synthetic.macro_source(str(cache / "synthetic"), clips=clips, size=size, seed=seed, progress=progress)
+            return synthetic.macro_source(**own, clips=clips, size=size, seed=seed)
         case "folder":
-            return folder.read(str(root), cache=str(cache / "folder"), progress=progress)
-    layouts.require(name, str(root))
-    raise UserError(f"--source={name}: the reader of this dataset is not written yet")
+            return folder.read(str(root), **own, detector=detector)
+        case "dfew":
+            return dfew.read(str(root), **own, split=split)
+        case "ferv39k" | "fervk39":
+            return ferv39k.read(str(root), **(own | {"cache": str(cache / "ferv39k")}), split=split)
+        case "afew":
+            return afew.read(str(root), **own, split=split, detector=detector)
+    raise UserError(f"--source={name}: no such source; give dfew, ferv39k, afew, folder or synthetic")
 
 
 def read_target(
-    name: str, root: pathlib.Path, *, cache: pathlib.Path, size: int, subjects: int, clips_per_subject: int, amplitude: float, seed: int
+    name: str,
+    root: pathlib.Path,
+    *,
+    cache: pathlib.Path,
+    size: int,
+    subjects: int,
+    clips_per_subject: int,
+    amplitude: float,
+    seed: int,
+    annotations: str | None = None,
+    detector: Detector | None = None,
+    progress: Progress | None = None,
 ) -> Source:
-    """The micro-expression clips called `name`; arguments as for `read_source`, the last four being of `synthetic`."""
+    """The micro-expression clips called `name`.
+
+    Args:
+      root, cache, size, detector, progress: as for `read_source`.
+      subjects, clips_per_subject, amplitude, seed: of `synthetic`.
+      annotations: path of the annotation sheet; None finds it under `root`.
+
+    Raises:
+      UserError: frames or sheet are not there, or no row of it can be used.
+    """
+    own = {"cache": str(cache / name), "progress": progress}
     if name == "synthetic":
         from ma2mi_jax import synthetic
 
         return synthetic.micro_source(
-            str(cache / "synthetic"), subjects=subjects, clips_per_subject=clips_per_subject, size=size, seed=seed, amplitude=amplitude
+            **own, subjects=subjects, clips_per_subject=clips_per_subject, size=size, seed=seed, amplitude=amplitude
         )
-    layouts.require(name, str(root))
-    raise UserError(f"--target={name}: the reader of this dataset is not written yet")
+    readers = {"casme2": casme2.read, "samm": samm.read, "mmew": mmew.read}
+    if name not in readers:
+        raise UserError(f"--target={name}: no such target; give casme2, samm, mmew or synthetic")
+    return readers[name](str(root), **own, annotations=annotations, detector=detector)

@@ -1,0 +1,26 @@
+"""What is known to be wrong in the annotation sheets. Keyed by (subject, file name): copies of a sheet differ in the order
+of their rows.
+
+A correction is applied only where the sheet says what it names as wrong, so that a copy which its authors have mended stays as it is.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+    """`column` of the sheet reads `wrong`; `right` is put there, or nothing if None: then the frame is estimated."""
+
+    column: str
+    wrong: str
+    right: str | None
+    reason: str
+
+
+CORRECTIONS = {
+    # CASME II
+    ("sub04", "EP12_01f"): Correction("apexframe", "/", "279", "the sheet gives no apex; 279 is commonly used"),
+    # SAMM
+    ("028", "028_4_1"): Correction("apexframe", "1143", None, "one copy has the apex after the offset, 1134"),
+    ("032", "032_3_1"): Correction("apexframe", "1930", None, "one copy has 1930 for a frame in the 4900s"),
+}
