@@ -86,9 +86,14 @@ def main(argv):
 
     # ---------------------------------------------------------------- results
     frames, megabytes = sum(len(clip.frames) for clip in source.clips), sum(p.stat().st_size for p in f.out.iterdir()) / 1e6
-    rows = [("clips", len(source.clips)), ("frames", frames), ("set aside", len(source.set_aside)), ("repairs", len(source.repairs))]
+    rows = [
+        ("clips", len(source.clips)),
+        ("frames", f"{frames} of {f.size} x {f.size}"),
+        ("set aside", len(source.set_aside)),
+        ("repairs", len(source.repairs)),
+    ]
     rows += [("latents", "yes" if vae else "no"), ("MB", f"{megabytes:.1f}"), ("seconds", f"{time.monotonic() - began:.1f}")]
-    cli.table(f"{source.name}, prepared at {f.size} x {f.size}", ("", ""), rows)
+    cli.table(f"{source.name}, prepared", ("", ""), rows)
     for note in source.notes:
         cli.out.print(note, markup=False, soft_wrap=True)
     cli.out.print(f"use it by --{f.kind}={source.name} --data-root={f.out}", soft_wrap=True)
