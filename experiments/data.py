@@ -1,4 +1,4 @@
-"""What prepare.py and inspect.py share: the flags that name a dataset, macro or micro, and its reading."""
+"""The flags that name a dataset, macro or micro, and its reading: for prepare.py and inspect.py, in part for the others."""
 
 import cli
 
@@ -18,13 +18,18 @@ def add_flags(p, required=True):
     data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<name>, else data/<name>)")
     data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
     data.add_argument("--annotations", help="targets: the annotation sheet (default: found under the root)")
-    data.add_argument("--detector", choices=("haar", "yunet"), default="haar", help="finds the face where frames are uncropped (haar)")
-    data.add_argument("--detector-model", help="yunet: its .onnx file")
+    add_detector(data)
     data.add_argument("--clips", type=cli.positive, default=600, help="synthetic source: number of clips (600)")
     data.add_argument("--subjects", type=cli.positive, default=12, help="synthetic target: number of subjects (12)")
     data.add_argument("--clips-per-subject", type=cli.positive, default=14, help="synthetic target: clips of each (14)")
     data.add_argument("--amplitude", type=cli.fraction, default=0.3, help="synthetic target: how much of a full expression (0.3)")
     data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
+
+
+def add_detector(group):
+    """The flags that choose how faces are found."""
+    group.add_argument("--detector", choices=("haar", "yunet"), default="haar", help="finds the face where frames are uncropped (haar)")
+    group.add_argument("--detector-model", help="yunet: its .onnx file")
 
 
 def settle(f):

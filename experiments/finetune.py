@@ -16,6 +16,7 @@ import cli
 import jax
 import numpy as np
 import targets
+from data import add_detector
 
 from ma2mi_jax import checkpoint, finetune, loso, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS, Architecture
@@ -31,6 +32,7 @@ def flags(argv):
     data.add_argument("--target", required=True, choices=TARGETS, help="the micro-expression clips")
     data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<target>, else data/<target>)")
     data.add_argument("--annotations", help="the annotation sheet (default: found under the root)")
+    add_detector(data)
     data.add_argument("--protocol", choices=("loso", "kfold"), help="leave one subject out, or k folds over subjects (by dataset)")
     data.add_argument("--folds", type=cli.positive, default=5, help="k of kfold (5)")
     data.add_argument("--folds-file", help="CSV file subject,fold that gives the folds")
@@ -114,7 +116,9 @@ def main(argv):
     # ---------------------------------------------------------------- network, data, run folder
     architecture, record = read_init(f)
     root = cli.data_root(f.data_root, f.target)
-    target = {"name": f.target, "data_root": str(root.resolve()), "annotations": f.annotations, "size": architecture.image_size}
+    annotations = str(pathlib.Path(f.annotations).resolve()) if f.annotations else None
+    target = {"name": f.target, "data_root": str(root.resolve()), "annotations": annotations, "size": architecture.image_size}
+    target |= {"detector": f.detector, "detector_model": f.detector_model}
     target |= {"subjects": f.subjects, "clips_per_subject": f.clips_per_subject, "amplitude": f.amplitude, "data_seed": f.data_seed}
     source = targets.read_target(target)
     for note in source.notes:

@@ -19,9 +19,10 @@ import cli
 import jax
 import jax.numpy as jnp
 import numpy as np
+from data import add_detector
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ma2mi_jax import autoencoder, checkpoint, datasets, pipeline, pretrain, report, runs, store
+from ma2mi_jax import autoencoder, checkpoint, datasets, faces, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 
@@ -34,6 +35,8 @@ def flags(argv):
     data = p.add_argument_group("data")
     data.add_argument("--source", required=True, choices=SOURCES, help="the macro-expression videos; fervk39 is ferv39k")
     data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<source>, else data/<source>)")
+    data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
+    add_detector(data)
     data.add_argument("--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between I_t and I_t+δ, drawn from A..B (3:8)")
     data.add_argument("--clips", type=cli.positive, default=600, help="synthetic: number of clips to draw (600)")
     data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
@@ -104,6 +107,8 @@ def read_source(f):
             size=PRESETS[f.preset].image_size,
             clips=f.clips,
             seed=f.data_seed,
+            split=f.split,
+            detector=faces.detector(f.detector, f.detector_model),
             progress=progress,
         )
 

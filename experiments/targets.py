@@ -7,14 +7,14 @@ import cli
 import jax
 import numpy as np
 
-from ma2mi_jax import datasets, folds, pipeline
+from ma2mi_jax import datasets, faces, folds, pipeline
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.finetune import Member
 
 
 def read_target(target):
     """The Source of a configuration's `target` entry."""
-    with cli.reading("reading clips"):
+    with cli.reading("reading clips") as progress:
         return datasets.read_target(
             target["name"],
             pathlib.Path(target["data_root"]),
@@ -24,6 +24,9 @@ def read_target(target):
             clips_per_subject=target["clips_per_subject"],
             amplitude=target["amplitude"],
             seed=target["data_seed"],
+            annotations=target["annotations"],
+            detector=faces.detector(target["detector"], target["detector_model"]),
+            progress=progress,
         )
 
 
