@@ -216,6 +216,26 @@ def test_casme2_by_the_sheet_of_2014(root, tmp_path):
     assert "surprise 1 (published 25)" in source.notes[-1]
 
 
+def test_a_copy_that_its_authors_have_mended_stays_as_it_is(root, tmp_path):
+    miniatures.casme2(root, 2019)
+    row = ["04", "EP12_01f", None, 261, 291, 321, None, "4", "others"]
+    miniatures.workbook(root / "CASME2-coding-20190701.xlsx", miniatures.CASME2_HEADINGS, [row])
+    source = read("casme2", root, tmp_path)
+    assert records(source) == {"sub04/EP12_01f": ("sub04", "others", 31, 0, 15, 30, "4")}
+    assert source.repairs == ()
+
+
+def test_an_estimated_apex_is_kept_until_the_clip_changes(root, tmp_path, monkeypatch):
+    miniatures.casme2(root, 2019)
+    first, estimated, estimate = read("casme2", root, tmp_path), [], micro.estimate_apex
+    monkeypatch.setattr(micro, "estimate_apex", lambda clip: estimated.append(clip.id) or estimate(clip))
+    assert read("casme2", root, tmp_path) == first
+    assert estimated == []
+    miniatures.clip(root / "Cropped" / "Cropped" / "sub05" / "EP09_05f", [18], "reg_img{}.jpg")
+    read("casme2", root, tmp_path)
+    assert estimated == ["sub05/EP09_05f"]
+
+
 def test_a_class_of_the_published_size_is_not_told(root, tmp_path, monkeypatch):
     miniatures.casme2(root, 2019)
     counts = {"happiness": 1, "disgust": 1, "repression": 1, "surprise": 2, "others": 2}
@@ -439,22 +459,22 @@ def test_a_cache_that_cannot_be_written(root, tmp_path):
     assert "the cache cannot be written" in error_of("dfew", root, tmp_path)
 
 
-def test_a_folder_that_cannot_be_listed(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("folder", ["00002", "data"])
+def test_a_folder_that_cannot_be_listed(root, tmp_path, monkeypatch, folder):
     miniatures.dfew(root)
     scandir = disk.os.scandir
 
     def forbidden(path):
-        if str(path).endswith("00002"):
+        if str(path).endswith(folder):
             raise PermissionError(13, "Permission denied")
         return scandir(path)
 
     monkeypatch.setattr(disk.os, "scandir", forbidden)
-    assert "00002: the folder cannot be listed (Permission denied)" in error_of("dfew", root, tmp_path)
+    assert f"{folder}: the folder cannot be listed (Permission denied)" in error_of("dfew", root, tmp_path)
 
 
-def test_readers_do_not_need_jax():
-    """They are imported in the spawned workers of the pipeline."""
-    code = "import sys; from ma2mi_jax import datasets; sys.exit('jax' in sys.modules)"
+def test_the_one_reader_that_computes_is_imported_only_if_asked_for():
+    code = "import sys; from ma2mi_jax import datasets; sys.exit('ma2mi_jax.synthetic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1]).returncode == 0
 
 
