@@ -233,6 +233,8 @@ def write(
         for future in as_completed(futures):
             future.result()
     shards = [future.result() for future in futures]
+    if (latents := _latents_record(out)) and [each["of"] for each in latents["shards"]] != [shard["sha256"] for shard in shards]:
+        (out / LATENTS).unlink()  # they are of other frames
     _write_json(out / MANIFEST, _manifest_of(source, identity, plan, shards))
 
 
@@ -279,7 +281,7 @@ def add_latents(
                 except OSError as error:
                     raise UserError(f"{path}: cannot be written ({error.strerror}); free the disk") from error
                 kept = _finish(path, {"autoencoder": autoencoder, "of": shard["sha256"], "records": shard["records"]})
-            files.append(_facts(kept))
+            files.append({**_facts(kept), "of": kept["of"]})
             done += shard["records"]
             if progress:
                 progress(done, total)
@@ -332,6 +334,7 @@ def _shard(out: pathlib.Path, number: int, clips: Sequence[Clip], identity: dict
     if (kept := _done(path, identity)) is not None:
         advance(frames)
         return kept
+    (out / MANIFEST).unlink(missing_ok=True)  # it holds no more; nobody reads what is half of the old and half of the new
     counts, replaced, unreadable = [], [], []
     writer = ArrayRecordWriter(_part(path), "group_size:1,uncompressed")  # a record alone can be read; JPEG is compressed already
     try:
@@ -362,18 +365,18 @@ def _jpeg(clip: Clip, position: int, size: int) -> tuple[int, bytes]:
     Raises:
       FrameError: no frame of the clip can be read.
     """
-    found = position
     try:
         image = read_frame(clip.frames, position)
         if clip.box is None and image.shape[:2] == (size, size) and (file := _file(clip.frames, position)).startswith(b"\xff\xd8"):
             return position, file
         image = crop(image, clip.box, size)
     except (FrameError, OSError, cv2.error):
-        found, image = read_nearest(clip, position, size)
+        found, _ = read_nearest(clip, position, size)
+        return found, _jpeg(clip, found, size)[1]  # the very file of that frame
     good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
     if not good:
-        raise FrameError(f"{clip.id}: frame {found} cannot be written as JPEG")
-    return found, data.tobytes()
+        raise FrameError(f"{clip.id}: frame {position} cannot be written as JPEG")
+    return position, data.tobytes()
 
 
 def _file(frames, position: int) -> bytes:
@@ -508,8 +511,9 @@ def _write_json(path: pathlib.Path, content: Any) -> None:
 @contextlib.contextmanager
 def _threads(workers: int, stop: threading.Event | None = None) -> Iterator[ThreadPoolExecutor]:
     """A pool in which opencv, being called from all threads, uses one thread a call; on an error `stop` is set and the rest dropped."""
-    before = cv2.getNumThreads()
+    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
     cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a frame that cannot be read is reported by us, once
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool
@@ -517,4 +521,5 @@ def _threads(workers: int, stop: threading.Event | None = None) -> Iterator[Thre
         if stop is not None:
             stop.set()
         pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(before[0])
+        cv2.utils.logging.setLogLevel(before[1])

@@ -1,8 +1,9 @@
-"""The datasets by the names of the command line; one reader a file, each returning a `clips.Source`."""
+"""The datasets by the names of the command line; one reader a file, each returning a `clips.Source`. A prepared folder serves for any."""
 
 import pathlib
 from collections.abc import Callable
 
+from ma2mi_jax import store
 from ma2mi_jax.clips import Source
 from ma2mi_jax.datasets import afew, casme2, dfew, ferv39k, folder, mmew, samm
 from ma2mi_jax.errors import UserError
@@ -38,6 +39,10 @@ def read_source(
       UserError: nothing usable lies under `root`, or there is no such split.
     """
     own = {"cache": str(cache / name), "progress": progress}
+    if store.is_prepared(root):
+        if split is not None:
+            raise UserError(f"--split={split}: {root} holds prepared data, and what is in it was chosen then; leave --split out")
+        return store.read(root, {"fervk39": "ferv39k"}.get(name, name), "source")
     if split is not None and name in ("synthetic", "folder"):
         raise UserError(f"--source={name}: no split {split!r}; it has none, so leave --split out")
     match name:
@@ -81,6 +86,10 @@ def read_target(
       UserError: frames or sheet are not there, or no row of it can be used.
     """
     own = {"cache": str(cache / name), "progress": progress}
+    if store.is_prepared(root):
+        if annotations is not None:
+            raise UserError(f"--annotations={annotations}: {root} holds prepared data with their annotations; leave the flag out")
+        return store.read(root, name, "target")
     if name == "synthetic":
         from ma2mi_jax import synthetic
 
