@@ -178,6 +178,7 @@ def main(argv):
         "epoch_reported": "last",
         "set_aside": [dataclasses.asdict(s) for s in source.set_aside],
         "notes": source.notes,
+        "repairs": [dataclasses.asdict(r) for r in source.repairs],
         "frames_replaced": [source.clips[i].id for i in replaced],
         "seconds": round(seconds, 1),
         "versions": runs.versions(),

@@ -232,6 +232,7 @@ def main(argv):
             "clips_used": len(clips),
             "clips_set_aside": [dataclasses.asdict(s) for s in source.set_aside],
             "notes": source.notes,
+            "repairs": [dataclasses.asdict(r) for r in source.repairs],
             "frames_replaced": replaced,
             "steps": config.steps,
             "epochs": config.steps / per_epoch,
