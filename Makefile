@@ -9,7 +9,7 @@ ifdef QUICK
 PRETRAIN = --clips=32 --steps=8 --batch-size=8
 FINETUNE = --subjects=3 --clips-per-subject=6 --epochs=1 --batch-size=8
 else
-PRETRAIN = --clips=400 --steps=800 --batch-size=16 --learning-rate=1e-3
+PRETRAIN = --clips=400 --steps=600 --batch-size=16 --learning-rate=1e-3
 FINETUNE = --subjects=8 --clips-per-subject=14 --epochs=20 --learning-rate=3e-3
 endif
 
