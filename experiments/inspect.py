@@ -93,14 +93,14 @@ def print_counts(f, source):
     rows += [("subjects", len({clip.subject for clip in clips} - {""}) or "unknown")]
     rows += [("frames per second", ", ".join(f"{n} at {fps:g}" for fps, n in tally(clip.fps for clip in clips)).replace("at 0", "unknown"))]
     rows += [("face crop", f"{sum(clip.box is not None for clip in clips)} clips; the others are cropped already")]
-    cli.table(f"{source.name}, {f.root}" if f.root.exists() else source.name, ("", ""), rows)
+    table(f"{source.name}, {f.root}" if f.root.exists() else source.name, ("", ""), rows)
     names = (*source.classes, *(["no label"] if any(clip.label < 0 for clip in clips) else []))  # label -1 is the last of these
     if source.classes:
         counts = collections.Counter(clip.label for clip in clips)
         of_class = lambda label: {clip.subject for clip in clips if clip.label == label}  # noqa: E731
         labels = [*range(len(source.classes)), *([-1] if len(names) > len(source.classes) else [])]
         rows = [(name, counts[k], f"{counts[k] / len(clips):.1%}", len(of_class(k) - {""})) for k, name in zip(labels, names, strict=True)]
-        cli.table("clips per class", ("class", "clips", "", "subjects"), rows)
+        table("clips per class", ("class", "clips", "", "subjects"), rows)
     if f.kind == "target":
         by_class = lambda inside: [sum(clip.label % len(names) == k for clip in inside) for k in range(len(names))]  # noqa: E731
         folds = targets.make_folds(FOLDS.get(f.name, LOSO), clips)
@@ -109,11 +109,11 @@ def print_counts(f, source):
         for subject in sorted(fold_of):
             inside = [clip for clip in clips if clip.subject == subject]
             rows.append((subject, fold_of[subject], len(inside), *by_class(inside)))
-        cli.table("clips per subject", ("subject", "fold", "clips", *names), rows)
+        table("clips per subject", ("subject", "fold", "clips", *names), rows)
         if len(folds) < len(fold_of):
             tested = [(fold, [clips[i] for i in fold.test]) for fold in folds]
             rows = [(fold.name, len({clip.subject for clip in inside}), len(inside), *by_class(inside)) for fold, inside in tested]
-            cli.table("clips per fold", ("fold", "subjects", "clips", *names), rows)
+            table("clips per fold", ("fold", "subjects", "clips", *names), rows)
 
 
 def print_lengths(clips):
@@ -121,12 +121,12 @@ def print_lengths(clips):
     measures["onset to apex"] = [clip.apex - clip.onset for clip in clips if min(clip.onset, clip.apex) >= 0]
     measures["onset to offset"] = [clip.offset - clip.onset for clip in clips if min(clip.onset, clip.offset) >= 0]
     rows = [(name, min(values), f"{np.median(values):g}", max(values)) for name, values in measures.items() if values]
-    cli.table("lengths, in frames", ("", "min", "median", "max"), rows)
+    table("lengths, in frames", ("", "min", "median", "max"), rows)
     values = measures["frames of a clip"]
     counts, edges = np.histogram(values, np.unique(np.linspace(min(values), max(values) + 1, BINS + 1).round().astype(int)))
     bars = ["█" * -(-40 * count // counts.max()) for count in counts]
     rows = [(f"{a}-{b - 1}", n, bar.ljust(40, "·")) for a, b, n, bar in zip(edges, edges[1:], counts, bars, strict=False)]  # one edge more
-    cli.table("frames of a clip", ("frames", "clips", ""), rows)
+    table("frames of a clip", ("frames", "clips", ""), rows)
 
 
 def print_irregular(f, source):
@@ -143,9 +143,17 @@ def print_irregular(f, source):
     for (fate, why), count in kinds[:SHOWN]:
         inside = [(clip, what) for *key, clip, what in ((r[0], r[2], r[1], r[3]) for r in rows) if tuple(key) == (fate, why)]
         more = f"and {count - SHOWN} more, in {f.out / 'irregular.csv'}" if count > SHOWN else ""
-        cli.table(f"{fate}, {count}: {why}", ("clip", ""), inside[:SHOWN], more)
+        table(f"{fate}, {count}: {why}", ("clip", ""), inside[:SHOWN], more)
     if len(kinds) > SHOWN:
         cli.out.print(f"and {len(kinds) - SHOWN} more kinds, in {f.out / 'irregular.csv'}", markup=False, soft_wrap=True)
+
+
+def table(title, columns, rows, caption=""):
+    """As `cli.table`, but titles and captions are not folded to the width of the table."""
+    cli.out.print(title, style="bold", markup=False, soft_wrap=True)
+    cli.table("", columns, rows)
+    if caption:
+        cli.out.print(f"{caption}\n", markup=False, soft_wrap=True)
 
 
 def tally(values):

@@ -206,9 +206,10 @@ def _sample(clips, usable, choose: Choose, image_size: int, latents: bool, turn:
 
 def read_nearest(clip: Clip, position: int, image_size: int, taken: int | None = None) -> tuple[int, np.ndarray]:
     """The readable frame nearest to `position`, other than `taken`: its position and the crop, uint8 (image_size, image_size, 3)."""
-    problem = None
-    for candidate in sorted(range(len(clip.frames)), key=lambda other: abs(other - position)):
-        if candidate == taken:
+    problem, count = None, len(clip.frames)
+    nearest_first = (there for distance in range(count) for there in sorted({position - distance, position + distance}))
+    for candidate in nearest_first:
+        if candidate == taken or not 0 <= candidate < count:
             continue
         try:
             return candidate, crop(read_frame(clip.frames, candidate), clip.box, image_size)
