@@ -18,6 +18,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = ["--preset=tiny", "--space=pixel", "--clips=12", "--batch-size=4", "--log-every=1", "--checkpoint-every=3"]
+STEPS = 40  # enough that a kill after the first checkpoint comes before the end
 SUBJECTS = ["--subjects=3", "--clips-per-subject=5", "--batch-size=8", "--epochs=1"]
 
 
@@ -42,7 +43,7 @@ def command(environment):
 @pytest.fixture(scope="module")
 def pretrained(command, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "pretrained"
-    done = command("pretrain", "--source=synthetic", *SMALL, "--steps=7", f"--run={run}")
+    done = command("pretrain", "--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}")
     return run, done
 
 
@@ -74,7 +75,7 @@ def test_pretrain_writes_what_the_contract_names(pretrained):
     }
     assert list(run.glob("events.out.tfevents*"))
     keys = {"loss", "loss_rec", "loss_l1", "loss_l2", "loss_l3", "copy_baseline", "learning_rate", "grad_norm", "pairs_per_second", "epoch"}
-    assert [line["step"] for line in lines(run)] == list(range(7))
+    assert [line["step"] for line in lines(run)] == list(range(STEPS))
     assert keys <= set(lines(run)[0])
     summary = json.loads((run / "summary.json").read_text())
     assert summary["clips_used"] == 12
@@ -86,10 +87,10 @@ def test_pretrain_writes_what_the_contract_names(pretrained):
 
 def test_killed_and_resumed_is_never_killed(command, environment, pretrained, tmp_path):
     run = tmp_path / "killed"
-    flags = ["--source=synthetic", *SMALL, "--steps=7", f"--run={run}"]
+    flags = ["--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}"]
     process = subprocess.Popen([sys.executable, "experiments/pretrain.py", *flags], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 250
-    while len(lines(run) if (run / "metrics.jsonl").exists() else []) < 5:  # past the checkpoint of step 3, before that of step 6 is needed
+    while not list(run.glob("checkpoints/*/commit_success.txt")):  # saves are asynchronous: killed before the first, a run starts anew
         assert time.monotonic() < deadline
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.01)
@@ -106,7 +107,7 @@ def test_killed_and_resumed_is_never_killed(command, environment, pretrained, tm
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for (name, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_array_equal(x, y, err_msg=str(name))
-    position = lambda run: next((run / "checkpoints" / "7" / "data").glob("*.json")).read_text()  # noqa: E731
+    position = lambda run: next((run / "checkpoints" / str(STEPS) / "data").glob("*.json")).read_text()  # noqa: E731
     assert position(run) == position(whole)  # and the next batch is the same one
 
 
@@ -148,7 +149,7 @@ def test_evaluate_agrees_and_notices_a_changed_prediction(command, finetuned):
 
 def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned):
     run, _ = pretrained
-    again = command("pretrain", "--source=synthetic", *SMALL, "--steps=7", f"--run={run}", check=2)
+    again = command("pretrain", "--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}", check=2)
     assert "finished run" in again.stderr
     assert "--overwrite" in again.stderr
     again = command("finetune", "--target=synthetic", f"--init={run}", *SUBJECTS, f"--run={finetuned[0]}", check=2)
@@ -159,7 +160,7 @@ def test_an_unfinished_run_of_another_configuration_is_refused(command, pretrain
     run = tmp_path / "other"
     run.mkdir()
     (run / "config.json").write_text((pretrained[0] / "config.json").read_text())
-    done = command("pretrain", "--source=synthetic", *SMALL, "--steps=7", "--learning-rate=1e-3", f"--run={run}", check=2)
+    done = command("pretrain", "--source=synthetic", *SMALL, f"--steps={STEPS}", "--learning-rate=1e-3", f"--run={run}", check=2)
     assert "pretrain.learning_rate is 0.0004 there, 0.001 here" in done.stderr
 
 
@@ -253,6 +254,8 @@ def test_every_command_of_the_readme_parses(monkeypatch, tmp_path):
     assert len(commands) >= 4
     for script, flags in commands:
         source = (ROOT / "experiments" / f"{script}.py").read_text()
+        if re.search(r"^(import|from) data\b", source, re.MULTILINE) or "    import data" in source:
+            source += (ROOT / "experiments" / "data.py").read_text()
         for flag in shlex.split(flags):
             name = flag.split("=")[0]
             if name.startswith("--"):
