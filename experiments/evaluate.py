@@ -34,8 +34,7 @@ def main(argv):
     with cli.progress("evaluating", len(parts)) as advance:
         tests = loso.reload(config, parts, data, f.run, lambda _: advance())
     probabilities = loso.pool(parts, tests, record["seeds"], len(source.clips))
-    fold_of = {int(i): fold.name for fold in folds for i in fold.test}
-    predictions = results.Predictions(source.clips, [fold_of[i] for i in range(len(source.clips))], record["seeds"], probabilities)
+    predictions = targets.predictions_of(source.clips, folds, record["seeds"], probabilities)
     found = results.summary(predictions, source.classes)
 
     differing, largest = [], 0.0

@@ -16,13 +16,12 @@ import cli
 import jax
 import numpy as np
 import targets
-from data import add_detector
+from data import TARGETS, add_detector
 
 from ma2mi_jax import checkpoint, finetune, loso, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS, Architecture
 from ma2mi_jax.errors import UserError
 
-TARGETS = ("casme2", "samm", "mmew", "synthetic")
 PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
 
 
@@ -166,8 +165,7 @@ def main(argv):
 
     # ---------------------------------------------------------------- results
     every_epoch = loso.pool(parts, [h.probabilities for h in histories], seeds, len(source.clips))  # (epochs, S, N, classes)
-    fold_of = {int(i): fold.name for fold in folds for i in fold.test}
-    predictions = results.Predictions(source.clips, [fold_of[i] for i in range(len(source.clips))], seeds, every_epoch[-1])
+    predictions = targets.predictions_of(source.clips, folds, seeds, every_epoch[-1])
     found = results.summary(predictions, source.classes)
     found |= {
         "oracle": results.oracle(predictions, every_epoch.argmax(-1), len(source.classes)),

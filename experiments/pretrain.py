@@ -19,14 +19,13 @@ import cli
 import jax
 import jax.numpy as jnp
 import numpy as np
-from data import add_detector
+from data import SOURCES, add_detector
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ma2mi_jax import autoencoder, checkpoint, datasets, faces, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 
-SOURCES = ("dfew", "ferv39k", "fervk39", "afew", "folder", "synthetic")
 PICTURES = 8  # rows of reconstructions.png
 
 

@@ -7,7 +7,7 @@ import cli
 import jax
 import numpy as np
 
-from ma2mi_jax import datasets, faces, folds, pipeline
+from ma2mi_jax import datasets, faces, folds, pipeline, results
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.finetune import Member
 
@@ -65,3 +65,9 @@ def read_folds_file(path):
 def members_of(seeds, all_folds):
     """Every seed's every fold."""
     return [Member(seed, fold) for seed in seeds for fold in all_folds]
+
+
+def predictions_of(clips, all_folds, seeds, probabilities):
+    """Pooled probabilities (seeds, clips, classes) with the fold that tested each clip."""
+    tested_by = {int(i): fold.name for fold in all_folds for i in fold.test}
+    return results.Predictions(clips, [tested_by[i] for i in range(len(clips))], seeds, probabilities)
