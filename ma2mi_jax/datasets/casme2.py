@@ -1,7 +1,7 @@
 """CASME II: 26 subjects, 200 frames a second; cropped (`reg_img46.jpg`) or raw (`img46.jpg`), with the sheet of 2014 or of 2019."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ma2mi_jax import faces
 from ma2mi_jax.clips import Source
@@ -19,6 +19,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
+    classes: Mapping[str, int] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source:
@@ -28,6 +29,7 @@ def read(
       root: the folder that holds the frames, and the sheet unless `annotations` names it.
       cache: folder for what is found out about the clips.
       annotations: path of the sheet.
+      classes: others than the paper's, with the number of clips published of each.
       detector: finds the faces in raw frames; None is `faces.haar()`.
       progress: called as progress(done, total).
 
@@ -43,9 +45,9 @@ def read(
     sheet = micro.find_sheet("casme2", root, frames, "CASME2-coding", annotations)
     rows = sheets.read(sheet)
     old = "objectiveclasses" not in rows[0]
-    dataset = dataclasses.replace(dataset, published=CLASSES_2014 if old else CLASSES_2019)
+    dataset = dataclasses.replace(dataset, published=classes or (CLASSES_2014 if old else CLASSES_2019))
     found = micro.read(dataset, rows, folders, sheet=sheet, cropped=bool(cropped), cache=cache, detector=detector, progress=progress)
-    notes = ("the sheet of 2014, by which N is 246: the paper's 249 is by that of 2019",) if old else ()
+    notes = ("the sheet of 2014, by which N is 246: the paper's 249 is by that of 2019",) if old and not classes else ()
     return dataclasses.replace(found, notes=(*notes, *found.notes))
 
 

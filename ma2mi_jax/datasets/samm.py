@@ -1,8 +1,9 @@
 """SAMM: 29 subjects, 200 frames a second, grey and far wider than the face: `006/006_1_2/006_05562.jpg`."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ma2mi_jax import faces
 from ma2mi_jax.clips import Source
@@ -18,6 +19,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
+    classes: Mapping[str, int] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source:
@@ -27,7 +29,8 @@ def read(
     if not folders:
         raise disk.not_found("--target=samm", root, SHOWN)
     sheet = micro.find_sheet("samm", root, frames, "SAMM_Micro", annotations)
-    return micro.read(DATASET, sheets.read(sheet), folders, sheet=sheet, cropped=None, cache=cache, detector=detector, progress=progress)
+    dataset = dataclasses.replace(DATASET, published=classes or CLASSES)
+    return micro.read(dataset, sheets.read(sheet), folders, sheet=sheet, cropped=None, cache=cache, detector=detector, progress=progress)
 
 
 def _subjects(root: str) -> str | None:
