@@ -6,7 +6,7 @@ from ma2mi_jax import datasets, faces
 from ma2mi_jax.errors import UserError
 
 SOURCES = ("dfew", "ferv39k", "fervk39", "afew", "folder", "synthetic")
-TARGETS = ("casme2", "samm", "mmew", "synthetic")
+TARGETS = ("casme2", "samm", "mmew", "smic", "megc2019", "synthetic")
 
 
 def add_flags(p, required=True):
@@ -15,7 +15,9 @@ def add_flags(p, required=True):
     which = data.add_mutually_exclusive_group(required=required)
     which.add_argument("--source", choices=SOURCES, help="macro-expression videos, for pre-training; fervk39 is ferv39k")
     which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning")
-    data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<name>, else data/<name>)")
+    data.add_argument(
+        "--data-root", help="where they lie; megc2019: in casme2, samm, smic there (default: $MA2MI_DATA/<name>, else data/<name>)"
+    )
     data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
     data.add_argument("--annotations", help="targets: the annotation sheet (default: found under the root)")
     add_detector(data)
@@ -36,12 +38,18 @@ def settle(f):
     """Adds `f.kind`, `f.name` and `f.root`."""
     f.kind = "source" if f.source else "target"
     f.name = {"fervk39": "ferv39k"}.get(f.source, f.source) or f.target
-    f.root = cli.data_root(f.data_root, f.name)
+    f.root = root(f.data_root, f.name)
     if f.kind == "source" and f.annotations:
         raise UserError(f"--annotations={f.annotations}: only a --target has an annotation sheet")
     if f.kind == "target" and f.split:
         raise UserError(f"--split={f.split}: only a --source has splits")
     return f
+
+
+def root(flag, name):
+    """Where a dataset lies. By default the parts of the composite lie where they do alone, unless it has a folder of its own (prepared)."""
+    place = cli.data_root(flag, name)
+    return place.parent if name == "megc2019" and not flag and not place.exists() else place
 
 
 def read(f, size):

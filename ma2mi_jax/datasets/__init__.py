@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ma2mi_jax import store
 from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import afew, casme2, dfew, ferv39k, folder, mmew, samm
+from ma2mi_jax.datasets import afew, casme2, dfew, ferv39k, folder, megc2019, mmew, samm, smic
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.faces import Detector
 
@@ -78,9 +78,9 @@ def read_target(
     """The micro-expression clips called `name`.
 
     Args:
-      root, cache, size, detector, progress: as for `read_source`.
+      root, cache, size, detector, progress: as for `read_source`; the root of `megc2019` holds the folders casme2, samm and smic.
       subjects, clips_per_subject, amplitude, seed: of `synthetic`.
-      annotations: path of the annotation sheet; None finds it under `root`.
+      annotations: path of the annotation sheet; None finds it under `root`. Not for `smic` and `megc2019`.
 
     Raises:
       UserError: frames or sheet are not there, or no row of it can be used.
@@ -90,13 +90,21 @@ def read_target(
         if annotations is not None:
             raise UserError(f"--annotations={annotations}: {root} holds prepared data with their annotations; leave the flag out")
         return store.read(root, name, "target")
-    if name == "synthetic":
-        from ma2mi_jax import synthetic
+    if name in ("smic", "megc2019") and annotations is not None:
+        why = "it has none" if name == "smic" else "there is one for each dataset, found in its folder"
+        raise UserError(f"--annotations={annotations}: --target={name} takes no sheet, for {why}; leave the flag out")
+    match name:
+        case "synthetic":
+            from ma2mi_jax import synthetic
 
-        return synthetic.micro_source(
-            **own, subjects=subjects, clips_per_subject=clips_per_subject, size=size, seed=seed, amplitude=amplitude
-        )
+            return synthetic.micro_source(
+                **own, subjects=subjects, clips_per_subject=clips_per_subject, size=size, seed=seed, amplitude=amplitude
+            )
+        case "smic":
+            return smic.read(str(root), **own, detector=detector)
+        case "megc2019":
+            return megc2019.read(str(root), **(own | {"cache": str(cache)}), detector=detector)
     readers = {"casme2": casme2.read, "samm": samm.read, "mmew": mmew.read}
     if name not in readers:
-        raise UserError(f"--target={name}: no such target; give casme2, samm, mmew or synthetic")
+        raise UserError(f"--target={name}: no such target; give casme2, samm, mmew, smic, megc2019 or synthetic")
     return readers[name](str(root), **own, annotations=annotations, detector=detector)
