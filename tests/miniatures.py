@@ -177,12 +177,13 @@ def samm(root, home="SAMM/SAMM"):
 
 
 def mmew(root, by_subject=False):
-    """Either layout. Numbers: 01-001 the same, 02-003 sheet absolute and files from 1, 03-001 sheet from 1 and files absolute."""
+    """Either layout. Numbers: as the files' but for S13-02-003, sheet absolute and files from 1, and S02-03-001, the other way about."""
     headings = ["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units", "Estimated Emotion", "remarks"]
     rows = [
         [1, "S01-01-001", 1, 9, 12, "12", "happiness", None],
         ["S13", "S13-02-003", 1480, 1488, 1491, "1+2", "Surprise", "raw numbers"],
         [2.0, "S02-03-001", 1, 5, 10, "4", "disgust", None],
+        ["S01", "S01-07-001", 20, 30, 60, "12", "happiness", "look again"],  # offset after the last frame
         ["02", "S02-04-001", 3, 40, 9, "4+7", "anger", None],  # impossible apex
         [3, "S03-05-001", 4, 6, 2, "5", "fear", None],  # impossible offset
         [3, "S03-06-001", 1, 3, 5, "5", "others", None],
@@ -192,6 +193,7 @@ def mmew(root, by_subject=False):
         ("happiness/S01-01-001", range(1, 13), 9),
         ("surprise/S13-02-003", range(1, 13), 9),
         ("disgust/S02-03-001", range(731, 741), 735),
+        ("happiness/S01-07-001", range(1, 46), 30),
         ("anger/S02-04-001", range(1, 11), 7),
         ("fear/S03-05-001", range(1, 9), 6),
         ("others/S03-06-001", range(1, 6), 3),

@@ -309,16 +309,42 @@ def test_mmew_in_either_layout(root, tmp_path, by_subject):
     source = read("mmew", root, tmp_path)
     assert records(source) == {
         "S01/S01-01-001": ("S01", "happiness", 12, 0, 8, 11, "12"),
+        "S01/S01-07-001": ("S01", "happiness", 45, 19, 29, 44, "12"),
         "S02/S02-03-001": ("S02", "disgust", 10, 0, 4, 9, "4"),
         "S02/S02-04-001": ("S02", "anger", 10, 2, 6, 8, "4+7"),
         "S03/S03-05-001": ("S03", "fear", 8, 3, 5, 7, "5"),
         "S13/S13-02-003": ("S13", "surprise", 12, 0, 8, 11, "1+2"),
     }
     assert {(clip.fps, clip.box) for clip in source.clips} == {(90, None)}
-    assert repairs(source, places.REBASED) == {"S02/S02-03-001": "by +730", "S13/S13-02-003": "by -1479"}
+    assert repairs(source, places.STRAYS) == {
+        "S02/S02-03-001": "by +730: from 1 in each clip, where the files count on from elsewhere",
+        "S13/S13-02-003": "by -1479: from elsewhere, where the files begin with the onset",
+    }
+    assert repairs(source, places.REBASED) == {}
+    assert repairs(source, places.ABSENT) == {"S01/S01-07-001": "offset 60 → 45"}, "wrong, and no sign of another count"
+    assert notes(source, "how the sheet counts") == [
+        "how the sheet counts frames, by its rows: as the files do 3; from elsewhere, where the files begin with the onset 2; "
+        "from 1 in each clip, where the files count on from elsewhere 1"
+    ]
     assert repairs(source, places.APEX) == {"S02/S02-04-001": "apex 40 is not after onset 3 and up to offset 9; 7.jpg taken"}
     assert repairs(source, places.BOUNDS) == {"S03/S03-05-001": "offset 2 is not after onset 4"}
     assert notes(source, "rows of other") == ["rows of other emotions, which the protocol leaves out: 1 (others 1)"]
+
+
+def test_mmew_by_a_sheet_of_other_numbers(root, tmp_path):
+    """Five clips of files from 1 in a sheet of absolute numbers, of which one has a wrong offset; and one that counts as its files do."""
+    headings = ["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units", "Estimated Emotion", "remarks"]
+    rows = [[1, f"S01-0{i}-001", 900 * i, 900 * i + 4, 900 * i + (9 if i < 5 else 90), "4", "anger", None] for i in range(1, 6)]
+    rows.append([1, "S01-06-001", 731, 735, 740, "4", "anger", None])
+    miniatures.workbook(root / "MMEW_Micro_Exp.xlsx", headings, rows)
+    for i in range(1, 7):
+        numbers = range(1, 11) if i < 6 else range(729, 741)
+        miniatures.clip(root / "Micro_Expression" / "anger" / f"S01-0{i}-001", numbers, "{}.jpg", 5)
+    source = read("mmew", root, tmp_path)
+    assert [record[3:6] for record in records(source).values()] == [(0, 4, 9)] * 5 + [(2, 6, 11)]
+    assert repairs(source, places.REBASED) == {f"S01/S01-0{i}-001": f"by {1 - 900 * i:+d}" for i in range(1, 6)}
+    assert repairs(source, places.STRAYS) == {"S01/S01-06-001": "by +0: as the files do"}
+    assert repairs(source, places.ABSENT) == {"S01/S01-05-001": "offset 91 → 10"}
 
 
 def test_rows_that_no_rule_can_mend_are_set_aside(root, tmp_path):

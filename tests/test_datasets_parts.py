@@ -147,12 +147,14 @@ def test_the_nearest_frame(numbers, wanted):
 
 
 NUMBER = st.none() | st.integers(0, 20005)
+SAME, FROM_ONE, FROM_ONSET = places.COUNTINGS
+COUNTS = st.sampled_from([SAME, FROM_ONE, FROM_ONSET])
 
 
 @settings(max_examples=300, deadline=None)
-@given(numbers=NUMBERS, onset=NUMBER, apex=NUMBER, offset=NUMBER, rebases=st.booleans())
-def test_every_row_finds_a_place(numbers, onset, apex, offset, rebases):
-    place = places.locate(numbers, onset, apex, offset, rebases=rebases)
+@given(numbers=NUMBERS, onset=NUMBER, apex=NUMBER, offset=NUMBER, counts=st.none() | COUNTS)
+def test_every_row_finds_a_place(numbers, onset, apex, offset, counts):
+    place = places.locate(numbers, onset, apex, offset, counts=counts)
     assert 0 <= place.onset < len(numbers)
     assert place.onset <= place.offset < len(numbers)
     assert place.apex == -1 or place.onset < place.apex <= place.offset
@@ -163,29 +165,87 @@ def test_every_row_finds_a_place(numbers, onset, apex, offset, rebases):
         assert [numbers[i] for i in place[:3]] == [onset, apex, offset], "no silence about a frame that is not the sheet's"
 
 
+@st.composite
+def rows(draw, counts):
+    """Files, what a sheet that counts so says of them (onset, apex, offset), and the true positions of the three."""
+    count, shift = draw(st.integers(8, 200)), draw(st.integers(300, 9000))
+    onset = draw(st.integers(0, count - 3))
+    offset = draw(st.integers(onset + 2, count - 1))
+    true = (onset, draw(st.integers(onset + 1, offset)), offset)
+    if counts == FROM_ONSET:
+        true = tuple(position - onset for position in true)
+        return range(1, count + 1), tuple(position + shift for position in true), true
+    first = shift if counts == FROM_ONE else draw(st.sampled_from([1, shift]))
+    return range(first, first + count), tuple(position + (first if counts == SAME else 1) for position in true), true
+
+
 @FAST
-@given(data=st.data(), count=st.integers(8, 200), shift=st.integers(300, 9000))
-def test_a_sheet_that_counts_from_elsewhere_is_rebased(data, count, shift):
-    onset = data.draw(st.integers(1, count - 2))
-    offset = data.draw(st.integers(onset + 2, count))
-    apex = data.draw(st.integers(onset + 1, offset))
-    true = places.locate(range(1, count + 1), onset, apex, offset, rebases=True)
-    assert true == (onset - 1, apex - 1, offset - 1, ())
-    absolute = places.locate(range(1 + shift, count + 1 + shift), onset, apex, offset, rebases=True)
-    assert absolute == (*true[:3], ((places.REBASED, f"by {shift:+d}"),)), "a sheet of the clip's own numbers"
-    begins = places.locate(range(1, offset - onset + 2), onset + shift, apex + shift, offset + shift, rebases=True)
-    assert begins[:3] == (0, apex - onset, offset - onset), "files from 1 on, which begin with the onset"
-    assert [kind for kind, _ in begins.faults] == [places.REBASED]
+@given(data=st.data(), counts=COUNTS, many=st.integers(1, 8))
+def test_a_sheet_is_rebased_as_most_of_its_rows_count(data, counts, many):
+    """Against a minority with a wrong offset or apex, which as rows alone could be read in other ways."""
+    right = [data.draw(rows(counts)) for _ in range(many)]
+    wrong = []
+    for _ in range(many - 1):
+        files, (onset, apex, offset), true = data.draw(rows(counts))
+        if data.draw(st.booleans()):
+            wrong.append((files, (onset, apex, offset + data.draw(st.integers(1, 9000))), (*true[:2], None)))
+        else:
+            wrong.append((files, (onset, offset + data.draw(st.integers(1, 9000)), offset), (true[0], -1, true[2])))
+    votes = places.counting((files, sheet[0], sheet[2]) for files, sheet, _ in data.draw(st.permutations(right + wrong)))
+    assert next(iter(votes)) == counts
+    assert many <= votes[counts] <= sum(votes.values()) <= 2 * many - 1
+    for files, sheet, true in right + wrong:
+        place = places.locate(files, *sheet, counts=counts)
+        shift = files[true[0]] - sheet[0]
+        expected = true[2] if true[2] is not None else places.nearest(files, sheet[2] + shift)
+        assert place[:3] == (*true[:2], expected)
+        faults = dict(place.faults)
+        assert faults.get(places.REBASED) == (f"by {shift:+d}" if shift else None)
+        assert places.STRAYS not in faults
+        assert (places.ABSENT in faults) == (files[expected] != sheet[2] + shift)
+
+
+@FAST
+@given(data=st.data(), counts=COUNTS, own=COUNTS)
+def test_a_row_that_has_no_place_as_the_sheet_counts_is_an_exception(data, counts, own):
+    files, sheet, true = data.draw(rows(own))
+    place, faults = places.locate(files, *sheet, counts=counts), {}
+    shift, right = places.COUNTINGS[counts](files[0], sheet[0]), files[true[0]] - sheet[0]
+    placed = files[0] - places.CLOSE <= sheet[0] + shift <= files[-1] + places.CLOSE
+    if placed and counts != FROM_ONSET:
+        faults = {places.REBASED: f"by {shift:+d}"} if shift else {}
+    elif shift == right:
+        faults = {places.REBASED: f"by {right:+d}"} if right else {}
+    else:
+        faults = {places.STRAYS: f"by {right:+d}: {own}"}
+    assert {kind: what for kind, what in place.faults if kind in (places.REBASED, places.STRAYS)} == faults
+    if shift == right or places.STRAYS in faults:
+        assert place[:3] == true
+    else:
+        assert place[0] == places.nearest(files, sheet[0] + shift)
+
+
+def test_a_row_alone_does_not_tell_a_wrong_offset_from_another_count():
+    files, wrong = range(1, 46), (20, 30, 60)  # the offset is 40: as the files would begin with the onset, 1 ... 41 fits
+    assert places.counting([(files, 20, 60)]) == {FROM_ONSET: 1, SAME: 0, FROM_ONE: 0}
+    sheet = [(files, 20, 60), (files, 1, 45), (files, 3, 30)]
+    assert places.counting(sheet) == {SAME: 2, FROM_ONSET: 1, FROM_ONE: 0}
+    assert places.locate(files, *wrong, counts=SAME) == (19, 29, 44, ((places.ABSENT, "offset 60 → 45"),))
+    assert places.locate(files, *wrong, counts=FROM_ONSET)[:3] == (0, 10, 40)
+
+
+def test_what_says_nothing_has_no_vote():
+    files = range(1, 11)
+    silent = [(files, None, 5), (files, 5, None), (files, 5, 5), (files, 6, 2), (files, 500, 600)]
+    assert places.counting(silent) == {SAME: 0, FROM_ONE: 0, FROM_ONSET: 0}
+    assert list(places.counting([*silent, (range(700, 710), 1, 10), (files, 1, 10)])) == [SAME, FROM_ONE, FROM_ONSET], "of equals the first"
 
 
 def test_rebasing_is_not_for_every_dataset_nor_for_a_few_absent_frames():
     assert places.locate(range(1, 13), 1480, 1488, 1491)[:3] == (11, -1, 11)
-    few = places.locate(range(5, 61), 3, 20, 50, rebases=True)
+    few = places.locate(range(5, 61), 3, 20, 50, counts=SAME)
     assert few == (0, 15, 45, ((places.ABSENT, "onset 3 → 5"),))
-
-
-def test_a_wrong_offset_does_not_rebase():
-    assert places.locate(range(1, 46), 1, 20, 300, rebases=True) == (0, 19, 44, ((places.ABSENT, "offset 300 → 45"),))
+    assert places.counting([(range(5, 61), 3, 50)])[SAME] == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- estimated apices

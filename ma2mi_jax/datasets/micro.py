@@ -4,7 +4,7 @@ N is part of a result. So a row of the protocol is given up only if its frames a
 repaired by a rule that stands here, counted, and told clip by clip:
 
 - a fault that is known and has a known answer is corrected (`corrections.py`);
-- frame numbers that count from another frame than the files' are rebased (`places.origin`);
+- frame numbers that count from another frame than the files' are rebased, in the way most rows of the sheet speak for (`places.counting`);
 - an onset or offset that is missing, or an offset not after its onset, gives way to the first or last frame of the clip;
 - a frame that is not there gives way to the nearest that is;
 - an apex that is missing, not after the onset (an onset is no apex: the pair would show nothing) or after the offset is estimated, as the
@@ -27,7 +27,7 @@ from ma2mi_jax import faces
 from ma2mi_jax.clips import Clip, Repair, SetAside, Source
 from ma2mi_jax.datasets import disk, extract, sheets
 from ma2mi_jax.datasets.corrections import CORRECTIONS
-from ma2mi_jax.datasets.places import APEX, locate
+from ma2mi_jax.datasets.places import APEX, counting, locate
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.frames import Box, FrameError, ImageFolder, crop, frame_number, read_frame
 
@@ -97,15 +97,15 @@ def read(
     Raises:
       UserError: not one row can be used, or the cache cannot be written.
     """
-    by_id = {id.lower(): frames for id, frames in folders.items()}
+    by_id = {id.lower(): _numbered(frames) for id, frames in folders.items()}
+    votes = _votes(dataset, rows, by_id) if dataset.rebases else {}
     samples, set_aside, others, used = {}, [], collections.Counter(), set()
     for row in rows:
-        subject = dataset.subject_name(row["subject"])
-        id = f"{subject or row['subject']}/{row['filename']}"
+        subject, id = dataset.subject_name(row["subject"]), _id(dataset, row)
         used.add(id.lower())
         emotion = row["estimatedemotion"].lower()
         emotion = {"other": "others"}.get(emotion, emotion)
-        frames = _numbered(by_id.get(id.lower()))
+        frames = by_id.get(id.lower())
         if emotion not in dataset.published:
             others[emotion or "none given"] += 1
         elif subject is None:
@@ -117,7 +117,8 @@ def read(
         elif len(frames) < 2:
             set_aside.append(SetAside(id, f"onset and apex need two frames, its folder holds {len(frames)}"))
         else:
-            samples[id] = _sample(dataset, row, Clip(id, frames, subject=subject, label=list(dataset.published).index(emotion)))
+            clip = Clip(id, frames, subject=subject, label=list(dataset.published).index(emotion), fps=dataset.fps)
+            samples[id] = _sample(row, clip, next(iter(votes), None))
     if not samples:
         why = f"{set_aside[0].id} {set_aside[0].reason}" if set_aside else f"no row's emotion is one of {', '.join(dataset.published)}"
         raise UserError(
@@ -132,6 +133,8 @@ def read(
     notes = disk.notes_of(repairs)
     if boxes := sum(clip.box is not None for clip in clips):
         notes = (f"raw frames, cropped by one face box a clip: {boxes} of {len(clips)}", *notes)
+    if sum(map(bool, votes.values())) > 1:
+        notes += (f"how the sheet counts frames, by its rows: {'; '.join(f'{name} {n}' for name, n in votes.items() if n)}",)
     if others:
         notes += (f"rows of other emotions, which the protocol leaves out: {others.total()} ({_counts(others)})",)
     if unlisted := [id for id in folders if id.lower() not in used]:
@@ -175,12 +178,26 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
 # ------------------------------------------------------------------------------------------------------------- frame numbers
 
 
-def _numbered(frames: ImageFolder | None) -> ImageFolder | None:
+def _id(dataset: Dataset, row: Mapping[str, str]) -> str:
+    return f"{dataset.subject_name(row['subject']) or row['subject']}/{row['filename']}"
+
+
+def _numbered(frames: ImageFolder) -> ImageFolder:
     """Without the images that have no number, which are no frames."""
-    return frames and ImageFolder(frames.folder, tuple(name for name in frames.names if frame_number(name) is not None))
+    return ImageFolder(frames.folder, tuple(name for name in frames.names if frame_number(name) is not None))
 
 
-def _sample(dataset: Dataset, row: Mapping[str, str], clip: Clip) -> Sample:
+def _numbers(frames: ImageFolder) -> list[int]:
+    return [frame_number(name) for name in frames.names]
+
+
+def _votes(dataset: Dataset, rows: Sequence[Mapping[str, str]], folders: Mapping[str, ImageFolder]) -> Mapping[str, int]:
+    """How the sheet counts frames; rows of emotions that the protocol leaves out have a say too."""
+    there = [(row, frames) for row in rows if (frames := folders.get(_id(dataset, row).lower()))]
+    return counting((_numbers(frames), sheets.whole(row["onsetframe"]), sheets.whole(row["offsetframe"])) for row, frames in there)
+
+
+def _sample(row: Mapping[str, str], clip: Clip, counts: str | None) -> Sample:
     repairs = []
     correction = CORRECTIONS.get((clip.subject, row["filename"]))
     if correction and row[correction.column] == correction.wrong:
@@ -189,13 +206,10 @@ def _sample(dataset: Dataset, row: Mapping[str, str], clip: Clip) -> Sample:
         repairs.append(
             Repair(clip.id, KNOWN, f"{correction.column} {correction.wrong} → {correction.right or 'estimated'}: {correction.reason}")
         )
-    numbers = [frame_number(name) for name in clip.frames.names]
     onset, apex, offset = (sheets.whole(row[column]) for column in ("onsetframe", "apexframe", "offsetframe"))
-    place = locate(numbers, onset, apex, offset, rebases=dataset.rebases)
+    place = locate(_numbers(clip.frames), onset, apex, offset, counts=counts)
     repairs += [Repair(clip.id, kind, what) for kind, what in place.faults]
-    clip = dataclasses.replace(
-        clip, onset=place.onset, apex=place.apex, offset=place.offset, fps=dataset.fps, action_units=row.get("actionunits", "")
-    )
+    clip = dataclasses.replace(clip, onset=place.onset, apex=place.apex, offset=place.offset, action_units=row.get("actionunits", ""))
     return Sample(clip, tuple(repairs))
 
 

@@ -1,12 +1,28 @@
-"""Where the frames are that a sheet names: from its numbers to positions among the files, and what had to be mended on the way."""
+"""Where the frames are that a sheet names: from its numbers to positions among the files, and what had to be mended on the way.
+
+A sheet and the files may count frames from different ones, in one of three ways (`COUNTINGS`). A row alone cannot tell a wrong offset
+from another way of counting. So the sheet as a whole decides (`counting`), and a row goes its own way only for a reason (`_origin`).
+"""
 
 import bisect
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 CLOSE = 5  # frames by which a sheet may overshoot the files before another origin is thought of: a few frames are missing now and then
 
+COUNTINGS = {
+    "as the files do": lambda first, onset: 0,
+    "from 1 in each clip, where the files count on from elsewhere": lambda first, onset: first - 1,
+    "from elsewhere, where the files begin with the onset": lambda first, onset: first - onset,
+}
+"""The ways a sheet may count: by the first file's number and the onset, what to add to the sheet's numbers to have the files'.
+
+The most particular claim comes first: nearly every row agrees with the last one, which always finds the onset.
+"""
+
 REBASED = "frame numbers of the sheet rebased to the files'"
+STRAYS = "frame numbers that have no place among the files as the sheet's other rows count, counted in another way"
 BOUNDS = "onset or offset missing or impossible, the clip's first or last frame taken"
 ABSENT = "frames of the sheet absent on disk, the nearest taken"
 APEX = "apex missing or impossible, the frame that differs most from the onset taken"
@@ -21,13 +37,13 @@ class Place(NamedTuple):
     faults: tuple[tuple[str, str], ...]
 
 
-def locate(numbers: Sequence[int], onset: int | None, apex: int | None, offset: int | None, *, rebases: bool = False) -> Place:
+def locate(numbers: Sequence[int], onset: int | None, apex: int | None, offset: int | None, *, counts: str | None = None) -> Place:
     """Where the frames are that a sheet names.
 
     Args:
       numbers: of the files, ascending, at least one.
       onset, apex, offset: as the sheet has them, None where it has no number.
-      rebases: whether the two may count from different frames.
+      counts: how the sheet counts, one of COUNTINGS; None if the dataset leaves no doubt that it does as the files do.
     """
     faults = []
     if offset is not None and onset is not None and offset <= onset:
@@ -35,8 +51,13 @@ def locate(numbers: Sequence[int], onset: int | None, apex: int | None, offset: 
         offset = None
     elif onset is None or offset is None:
         faults.append((BOUNDS, f"no {' and no '.join(name for name, n in (('onset', onset), ('offset', offset)) if n is None)}"))
-    if rebases and onset is not None and (shift := origin(numbers, onset, offset)):
-        faults.append((REBASED, f"by {shift:+d}"))
+    if counts is not None and onset is not None:
+        own = _origin(numbers, onset, offset, counts)
+        shift = COUNTINGS[own](numbers[0], onset)
+        if own != counts:
+            faults.append((STRAYS, f"by {shift:+d}: {own}"))
+        elif shift:
+            faults.append((REBASED, f"by {shift:+d}"))
         onset, apex, offset = (None if n is None else n + shift for n in (onset, apex, offset))
     onset, offset = numbers[0] if onset is None else onset, numbers[-1] if offset is None else offset
 
@@ -65,19 +86,40 @@ def nearest(numbers: Sequence[int], wanted: int) -> int:
     return min((j for j in (i - 1, i) if 0 <= j < len(numbers)), key=lambda j: abs(numbers[j] - wanted))
 
 
-def origin(numbers: Sequence[int], onset: int, offset: int | None) -> int:
-    """What to add to a sheet's frame numbers to have the files'.
+def counting(rows: Iterable[tuple[Sequence[int], int | None, int | None]]) -> Mapping[str, int]:
+    """How many rows of a sheet speak for each of COUNTINGS, the most spoken for first; of equals the more particular claim.
 
-    0 if onset and offset then lie among the files, but for CLOSE. Else it is tried whether the sheet counts from 1 in files that
-    count on from elsewhere, and whether it counts from elsewhere in files that begin with the onset. The last always finds the onset.
+    A row speaks for the first by which its onset and offset both lie among its files. A row without either, or with an offset that is not
+    after its onset, and one that none of them fits, says nothing.
+
+    Args:
+      rows: of each the numbers of its files, ascending, its onset and its offset.
     """
-    first, last = numbers[0], numbers[-1]
+    votes = collections.Counter(dict.fromkeys(COUNTINGS, 0))
+    for numbers, onset, offset in rows:
+        if onset is not None and offset is not None and onset < offset:
+            beyond = {name: _beyond(numbers, onset, [onset, offset], name) for name in COUNTINGS}
+            votes.update([name for name in COUNTINGS if beyond[name] <= (0 if COUNTINGS[name](numbers[0], onset) else CLOSE)][:1])
+    return dict(votes.most_common())
+
+
+def _origin(numbers: Sequence[int], onset: int, offset: int | None, counts: str) -> str:
+    """How a row counts in a sheet that `counts`: as the sheet, unless its onset has no place among the files then.
+
+    A sheet that counts from elsewhere leaves no row without a place. There a row goes its own way if its onset and offset lie among the
+    files in a more particular one: numbers from elsewhere hardly do so by chance.
+    """
+    *particular, anywhere = COUNTINGS
     ends = [onset] if offset is None else [onset, offset]
+    if counts == anywhere:
+        own = next((name for name in particular if not _beyond(numbers, onset, ends, name)), anywhere)
+        return own if COUNTINGS[own](numbers[0], onset) != numbers[0] - onset else anywhere
+    if _beyond(numbers, onset, [onset], counts) <= CLOSE:
+        return counts
+    return next(name for frames in (ends, [onset]) for name in COUNTINGS if not _beyond(numbers, onset, frames, name))
 
-    def outside(shift: int, frames: Sequence[int]) -> int:
-        return max(max(first - n - shift, n + shift - last, 0) for n in frames)
 
-    shifts = (0, first - 1, first - onset)
-    if fitting := [shift for shift in shifts if outside(shift, ends) <= (CLOSE if shift == 0 else 0)]:
-        return fitting[0]
-    return next(shift for shift in shifts if outside(shift, [onset]) == 0)
+def _beyond(numbers: Sequence[int], onset: int, ends: Sequence[int], counts: str) -> int:
+    """By how many frames `ends` of a row miss the files, 0 if they lie among them."""
+    shift = COUNTINGS[counts](numbers[0], onset)
+    return max(0, *(max(numbers[0] - n - shift, n + shift - numbers[-1]) for n in ends))
