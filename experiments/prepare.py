@@ -45,6 +45,11 @@ def main(argv):
     f = flags(argv)
     if f.verify:
         return verify(f.out)
+    with store.alone(f.out):
+        prepare(f)
+
+
+def prepare(f):
     cli.keep_compiled_programs()
     vae = autoencoder.load(f.vae) if f.latents else None  # before the long work: a wrong flag shows at once
 

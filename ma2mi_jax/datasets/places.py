@@ -22,7 +22,7 @@ The most particular claim comes first: nearly every row agrees with the last one
 """
 
 REBASED = "frame numbers of the sheet rebased to the files'"
-STRAYS = "frame numbers that have no place among the files as the sheet's other rows count, counted in another way"
+STRAYS = "frame numbers that do not count as those of the sheet's other rows, rebased in another way"
 BOUNDS = "onset or offset missing or impossible, the clip's first or last frame taken"
 ABSENT = "frames of the sheet absent on disk, the nearest taken"
 APEX = "apex missing or impossible, the frame that differs most from the onset taken"
