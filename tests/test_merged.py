@@ -353,3 +353,15 @@ def test_prepared_by_the_command_and_read_back(tmp_path, name):
     ours, theirs = (pipeline.load_pairs(each.clips, 32)[0].astype(int) for each in (before, after))
     assert np.abs(ours - theirs).mean() < 2
     assert f"was prepared from --target={name}" in error_of("casme2", tmp_path / "out", tmp_path)
+
+
+def test_the_composite_lies_where_its_parts_do_unless_it_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import data
+
+    monkeypatch.setenv("MA2MI_DATA", str(tmp_path))
+    assert data.root(None, "megc2019") == tmp_path
+    assert data.root(None, "smic") == tmp_path / "smic"
+    assert data.root("typed/wrongly", "megc2019") == pathlib.Path("typed/wrongly")
+    (tmp_path / "megc2019").mkdir()
+    assert data.root(None, "megc2019") == tmp_path / "megc2019"
