@@ -1,8 +1,10 @@
-"""Reload every fold's checkpoint of a fine-tuning run, predict again, and compare with what the run wrote.
+"""Reload every fold's checkpoint of a fine-tuning run, predict again, and compare with what the run wrote; or export encoders.
 
   python experiments/evaluate.py --run=runs/synthetic-from-none
+  python experiments/evaluate.py --run=runs/synthetic-from-none --export=encoders     # for PyTorch: load_file, load_state_dict
 
-Exit code 0 if every prediction agrees, 1 if not.
+Exit code 0 if every prediction agrees, 1 if not. With --export nothing is predicted: each encoder of each fold, or the two of a
+pre-training run, are written as safetensors under torchvision's ResNet18 names.
 """
 
 import pathlib
@@ -10,36 +12,51 @@ import pathlib
 import cli
 import targets
 
-from ma2mi_jax import finetune, loso, results, runs
-from ma2mi_jax.architecture import Architecture
-from ma2mi_jax.errors import UserError
+from ma2mi_jax import exchange, finetune, loso, results, runs
+
+
+def export(out, name, params, batch_stats):
+    """Writes the encoders of one MIACNet, <name>_action_encoder.safetensors and <name>_position_encoder.safetensors."""
+    for encoder in params:
+        path = out / f"{name}_{encoder}.safetensors"
+        exchange.write(path, params[encoder], batch_stats[encoder], encoder)
+        cli.out.print(f"{path}", soft_wrap=True)
 
 
 def main(argv):
     p = cli.parser(__doc__)
     p.add_argument("--run", type=pathlib.Path, required=True, help="folder of a finished experiments/finetune.py")
+    p.add_argument("--export", type=pathlib.Path, metavar="DIR", help="write the encoders there, as safetensors for torchvision's ResNet18")
     f = p.parse_args(argv)
     cli.keep_compiled_programs()
 
-    record = runs.read_json(f.run / "config.json")["config"]
-    if "finetune" not in record:
-        raise UserError(f"--run={f.run}: not a fine-tuning run; expected a folder made by experiments/finetune.py")
+    if f.export and "pretrain" in runs.read_json(f.run / "config.json")["config"]:
+        _, state = targets.read_pretrained(f.run)
+        export(f.export, "pretrained", state.params["miacnet"], state.batch_stats)
+        return 0
+    run = targets.read_run(f.run)
+    if f.export:
+        for (seed, fold), params, batch_stats in targets.saved_members(run):
+            export(f.export, f"seed{seed}-{fold.replace('/', '-')}", params["miacnet"], batch_stats)
+        return 0
     written = runs.read_json(f.run / "results.json")
     before = results.read_predictions(f.run / "predictions.csv")
-    config = finetune.Config(**record["finetune"] | {"architecture": Architecture(**record["finetune"]["architecture"])})
+    record, config = run.record, run.config
     source = targets.read_target(record["target"])
     folds = targets.make_folds(record["protocol"], source.clips)
     parts = loso.chunks(targets.members_of(record["seeds"], folds), record["fold_chunk"])
     data, _ = targets.load(source, config.architecture.image_size)
+    tests = []
     with cli.progress("evaluating", len(parts)) as advance:
-        tests = loso.reload(config, parts, data, f.run, lambda _: advance())
-    probabilities = loso.pool(parts, tests, record["seeds"], len(source.clips))
-    predictions = targets.predictions_of(source.clips, folds, record["seeds"], probabilities)
+        for members, states in zip(parts, loso.saved(config, parts, f.run), strict=True):
+            tests.append(finetune.predict_clips(config, states, data, [m.fold.test for m in members]))
+            advance()
+    predictions = targets.predictions_of(source.clips, folds, record["seeds"], loso.pool(parts, tests, record["seeds"], len(source.clips)))
     found = results.summary(predictions, source.classes)
 
     differing, largest = [], 0.0
-    for seed, rows in zip(predictions.seeds, probabilities, strict=True):
-        for clip, now in zip(source.clips, rows, strict=True):
+    for seed, rows in zip(predictions.seeds, predictions.probabilities, strict=True):
+        for clip, now in zip(predictions.clips, rows, strict=True):
             prediction, then = before.pop((clip.id, seed), (None, None))
             if prediction != source.classes[now.argmax()]:
                 differing.append((clip.id, seed, prediction or "absent", source.classes[now.argmax()]))
@@ -48,7 +65,7 @@ def main(argv):
     differing += [(clip, seed, prediction, "absent") for (clip, seed), (prediction, _) in before.items()]
 
     rows = [(k, f"{written[k]:.4f}", f"{found[k]:.4f}") for k in ("accuracy", "uf1", "uar")]
-    total = probabilities.shape[0] * probabilities.shape[1]
+    total = predictions.classes.size
     caption = f"{total} predictions, {len(differing)} differ; probabilities differ by at most {largest:.1e} (written with 6 digits)"
     cli.table(f"{f.run}", ("", "written", "reloaded"), rows, caption)
     if differing:

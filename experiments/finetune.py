@@ -2,24 +2,26 @@
 
   python experiments/finetune.py --target=synthetic --init=runs/synthetic-tiny-0
   python experiments/finetune.py --target=casme2 --data-root=CASME2 --init=none --preset=paper
+  python experiments/finetune.py --target=casme2 --protocol=cross --test-target=samm --init=runs/dfew-paper-0
 
-Writes into the run's folder: config.json, results.json, predictions.csv, confusion.png, curves.png, checkpoints/.
-The same command resumes a run that was interrupted.
+Writes into the run's folder: config.json, results.json, predictions.csv, folds.csv, confusion.png, per_subject.png, curves.png,
+checkpoints/. The same command resumes a run that was interrupted.
 """
 
 import dataclasses
+import hashlib
 import math
 import pathlib
 import time
 
 import cli
-import jax
 import numpy as np
 import targets
 from data import TARGETS, add_detector
+from data import root as root_of
 
-from ma2mi_jax import checkpoint, finetune, loso, pretrain, report, results, runs
-from ma2mi_jax.architecture import PRESETS, Architecture
+from ma2mi_jax import exchange, finetune, loso, pretrain, report, results, runs
+from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 
 PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
@@ -32,37 +34,69 @@ def flags(argv):
     data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<target>, else data/<target>)")
     data.add_argument("--annotations", help="the annotation sheet (default: found under the root)")
     add_detector(data)
-    data.add_argument("--protocol", choices=("loso", "kfold"), help="leave one subject out, or k folds over subjects (by dataset)")
-    data.add_argument("--folds", type=cli.positive, default=5, help="k of kfold (5)")
-    data.add_argument("--folds-file", help="CSV file subject,fold that gives the folds")
+    protocol = p.add_argument_group("protocol")
+    protocol.add_argument(
+        "--protocol",
+        choices=("loso", "kfold", "cross"),
+        help="leave one subject out; k folds of subjects; another dataset (by dataset)",
+    )
+    protocol.add_argument("--folds", type=cli.positive, default=5, help="k of kfold (5)")
+    protocol.add_argument("--folds-seed", type=cli.natural, default=0, help="of kfold and of what --select=inner holds out (0)")
+    protocol.add_argument("--folds-file", help="CSV file subject,fold that gives the folds, such as the folds.csv of another run")
+    protocol.add_argument("--test-target", choices=TARGETS, help="cross: the other dataset; the classes they share count")
+    protocol.add_argument("--test-root", help="cross: where it lies (default: as for --data-root)")
+    protocol.add_argument("--test-annotations", help="cross: its annotation sheet (default: found under its root)")
+    protocol.add_argument(
+        "--select",
+        choices=("last", "inner"),
+        default="last",
+        help="epoch that counts: last, or best on held-out training subjects (last)",
+    )
+    protocol.add_argument("--seeds", type=cli.positive, default=1, help="how many: 0, 1, ... (1)")
     data.add_argument("--subjects", type=cli.positive, default=12, help="synthetic: number of subjects (12)")
     data.add_argument("--clips-per-subject", type=cli.positive, default=14, help="synthetic: clips of each (14)")
     data.add_argument("--amplitude", type=cli.fraction, default=0.3, help="synthetic: how much of a full expression a clip reaches (0.3)")
     data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
     network = p.add_argument_group("network")
-    network.add_argument("--init", default="none", help="a pre-training run's folder, or none (none)")
-    network.add_argument("--preset", choices=PRESETS, help="with --init=none: paper, small or tiny (paper); else that of the run")
-    network.add_argument("--fusion", choices=("mul", "add", "concat", "action"), help="with --init=none (mul); else that of the run")
+    network.add_argument("--init", default="none", help="a pre-training run's folder, a ResNet18's .safetensors, or none (none)")
+    network.add_argument("--preset", choices=PRESETS, help="paper, small or tiny (paper); a pre-training run has its own")
+    network.add_argument("--fusion", choices=("mul", "add", "concat", "action"), help="(mul); a pre-training run has its own")
     network.add_argument("--tune", choices=("both", "action", "position"), default="both", help="which encoder learns; Table 2 (both)")
+    network.add_argument("--keep-reconstruction", action="store_true", help="add L_rec of onset → apex, with the run's DiT; Table 2")
+    network.add_argument(
+        "--vae",
+        default="stabilityai/sd-vae-ft-mse",
+        help="autoencoder of --keep-reconstruction in latent space (stabilityai/sd-vae-ft-mse)",
+    )
     training = p.add_argument_group("training")
     training.add_argument("--epochs", type=cli.positive, default=80, help="(80)")
     training.add_argument("--batch-size", type=cli.positive, default=16, help="(16)")
     training.add_argument("--learning-rate", type=float, default=4e-4, help="at the start; falls to 1%% over the run (4e-4)")
     training.add_argument("--weight-decay", type=float, default=0.1, help="of AdamW (0.1)")
     training.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the computation (auto)")
-    training.add_argument("--seeds", type=cli.positive, default=1, help="how many: 0, 1, ... (1)")
     training.add_argument("--fold-chunk", default="auto", help="fine-tunes that are trained at once (auto)")
     output = p.add_argument_group("output")
     output.add_argument("--run", type=pathlib.Path, help="folder (runs/<target>-<name of the init>)")
     output.add_argument("--compare", type=pathlib.Path, help="a finished run over the same clips: prints the paired difference to it")
+    output.add_argument("--checkpoint-every", type=cli.positive, default=10, help="epochs after which a killed run can go on (10)")
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     f = p.parse_args(argv)
-    f.run = f.run or pathlib.Path("runs") / f"{f.target}-from-{pathlib.Path(f.init).name}"
+    f.protocol = f.protocol or ("cross" if f.test_target else PROTOCOLS.get(f.target, "loso"))
+    if (f.protocol == "cross") != bool(f.test_target):
+        raise UserError("--protocol=cross and --test-target go together: give both, or neither")
+    if f.test_target == f.target:
+        raise UserError(f"--test-target={f.test_target}: expected another dataset than --target")
+    if f.protocol == "cross" and f.folds_file:
+        raise UserError("--folds-file: --protocol=cross has a single fold, all of --test-target; leave the flag out")
+    name = f"{f.target}-to-{f.test_target}" if f.test_target else f.target
+    f.run = f.run or pathlib.Path("runs") / f"{name}-from-{pathlib.Path(f.init).stem}"
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     runs.check_run(f.run, "results.json", f.overwrite)
     if f.compare:
         runs.read_json(f.compare / "results.json")  # fail now, not after the training
+    if f.batch_size < 2:
+        raise UserError(f"--batch-size={f.batch_size}: expected at least 2, for BatchNorm takes its statistics over a batch")
     if f.fold_chunk != "auto":
         try:
             f.fold_chunk = cli.positive(f.fold_chunk)
@@ -71,25 +105,37 @@ def flags(argv):
     return f
 
 
-def read_init(f) -> tuple[Architecture, dict | None]:
-    """The architecture, and the pre-training run's record of itself (None for --init=none)."""
+def read_init(f):
+    """What training starts from.
+
+    Returns:
+      The architecture; what of it is part of the run's identity; the pre-training's config, or None; and what `finetune.init` takes.
+    """
+    path = pathlib.Path(f.init)
+    chosen = dataclasses.replace(PRESETS[f.preset or "paper"], fusion=f.fusion or "mul")
+    if f.keep_reconstruction and (f.init == "none" or path.is_file()):
+        raise UserError("--keep-reconstruction: needs the DiT of a pre-training run; give its folder as --init")
     if f.init == "none":
-        return dataclasses.replace(PRESETS[f.preset or "paper"], fusion=f.fusion or "mul"), None
-    run = pathlib.Path(f.init)
-    if not run.is_dir():
-        raise UserError(f"--init={f.init}: no such folder; expected a pre-training run (runs/...) or none")
-    record = runs.read_json(run / "config.json")
-    if "pretrain" not in record["config"]:
-        raise UserError(f"--init={f.init}: not a pre-training run; expected a folder made by experiments/pretrain.py")
-    if not (run / "summary.json").exists():
-        raise UserError(
-            f"--init={f.init}: that pre-training is not finished; run its command again to finish it: python {record['command']}"
-        )
+        return chosen, "none", None, None
+    if path.is_file():
+        params, batch_stats = exchange.read(path, chosen.width)
+        encoders = ("action_encoder", "position_encoder")[: 1 if chosen.fusion == "action" else 2]
+        if f.tune != "both":
+            cli.log(f"--tune={f.tune} with weights from a file: the frozen encoder's statistics are not those of such frames")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        return chosen, f"weights {digest}", None, ({"miacnet": dict.fromkeys(encoders, params)}, dict.fromkeys(encoders, batch_stats))
+    if not path.is_dir():
+        raise UserError(f"--init={f.init}: no such folder or file; expected a pre-training run (runs/...), a .safetensors file, or none")
+    record, state = targets.read_pretrained(path, "--init")
     config = pretrain.config_from_json(record["config"]["pretrain"])
     for flag, found, asked in (("fusion", config.architecture.fusion, f.fusion), ("preset", preset_of(config.architecture), f.preset)):
         if asked and asked != found:
             raise UserError(f"--{flag}={asked}: the run in --init was made with {flag} {found}; leave the flag out")
-    return config.architecture, record
+    if f.keep_reconstruction and config.objective != "ma2mi":
+        raise UserError(
+            f"--keep-reconstruction: the run in --init was pre-trained by {config.objective}, which has no DiT; leave the flag out"
+        )
+    return config.architecture, record["config"], config, (state.params, state.batch_stats)
 
 
 def preset_of(architecture):
@@ -97,15 +143,19 @@ def preset_of(architecture):
     return next((n for n, p in PRESETS.items() if all(getattr(p, s) == getattr(architecture, s) for s in sizes)), "of no name")
 
 
-def load_pretrained(run: pathlib.Path, record):
-    """MIACNet's (params, batch_stats) from a pre-training run's last checkpoint."""
-    config = pretrain.config_from_json(record["config"]["pretrain"])
-    shapes = jax.eval_shape(lambda: pretrain.init(config, jax.random.key(0)))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
-    with checkpoint.manager(run / "checkpoints") as checkpoints:
-        state = checkpoint.restore(checkpoints, shapes)
-    return state.params["miacnet"], state.batch_stats
+def target_of(f, size):
+    """The configuration entry that names the clips: see `targets.read_target`."""
+    drawn = {"subjects": f.subjects, "clips_per_subject": f.clips_per_subject, "amplitude": f.amplitude, "data_seed": f.data_seed}
+    common = {"size": size, "detector": f.detector, "detector_model": f.detector_model, **drawn}
+
+    def entry(name, root, annotations):
+        annotations = str(pathlib.Path(annotations).resolve()) if annotations else None
+        return {"name": name, "data_root": str(root_of(root, name).resolve()), "annotations": annotations, **common}
+
+    target = entry(f.target, f.data_root, f.annotations)
+    if f.protocol == "cross":
+        target["test"] = entry(f.test_target, f.test_root, f.test_annotations)
+    return target
 
 
 def main(argv):
@@ -113,17 +163,19 @@ def main(argv):
     cli.keep_compiled_programs()
 
     # ---------------------------------------------------------------- network, data, run folder
-    architecture, record = read_init(f)
-    root = cli.data_root(f.data_root, f.target)
-    annotations = str(pathlib.Path(f.annotations).resolve()) if f.annotations else None
-    target = {"name": f.target, "data_root": str(root.resolve()), "annotations": annotations, "size": architecture.image_size}
-    target |= {"detector": f.detector, "detector_model": f.detector_model}
-    target |= {"subjects": f.subjects, "clips_per_subject": f.clips_per_subject, "amplitude": f.amplitude, "data_seed": f.data_seed}
+    architecture, init, pretrained_config, pretrained = read_init(f)
+    kept = pretrained_config if f.keep_reconstruction else None
+    vae_params = None
+    if kept and architecture.space == "latent":
+        vae_params = targets.load_autoencoder(f.vae, init["data"].get("autoencoder"))
+    target = target_of(f, architecture.image_size)
     source = targets.read_target(target)
     for note in source.notes:
         cli.log(note)
     folds_file = str(pathlib.Path(f.folds_file).resolve()) if f.folds_file else None
-    protocol = {"name": f.protocol or PROTOCOLS.get(f.target, "loso"), "k": f.folds, "seed": 0, "folds_file": folds_file}
+    protocol = {"name": f.protocol, "k": f.folds, "seed": f.folds_seed, "folds_file": folds_file, "select": f.select}
+    if f.protocol == "cross":
+        protocol |= {"train": f.target, "test": f.test_target}
     folds = targets.make_folds(protocol, source.clips)
     seeds = list(range(f.seeds))
     members = targets.members_of(seeds, folds)
@@ -131,6 +183,7 @@ def main(argv):
         architecture=architecture,
         classes=len(source.classes),
         tune=f.tune,
+        reconstruction=kept,
         epochs=f.epochs,
         batch_size=f.batch_size,
         learning_rate=f.learning_rate,
@@ -138,9 +191,10 @@ def main(argv):
         dtype=cli.precision(f.precision),
     )
     size, why = choose_chunk(f, config, len(members))
-    identity = {"init": f.init if record is None else record["config"], "target": target, "protocol": protocol, "seeds": seeds}
+    identity = {"init": init, "target": target, "protocol": protocol, "seeds": seeds}
     identity |= {"fold_chunk": size, "finetune": dataclasses.asdict(config)}
     resuming = runs.open_run(f.run, identity, "results.json", f.overwrite)
+    targets.write_folds(f.run / "folds.csv", source.clips, folds)
     parts = loso.chunks(members, size)
     cli.log(
         f"{len(source.clips)} clips of {len({c.subject for c in source.clips})} subjects, {len(folds)} folds x {len(seeds)} seeds, "
@@ -148,32 +202,40 @@ def main(argv):
     )
 
     # ---------------------------------------------------------------- train
-    data, replaced = targets.load(source, architecture.image_size)
-    pretrained = None if record is None else load_pretrained(pathlib.Path(f.init), record)
+    mesh = finetune.members_mesh()
+    data, replaced = targets.load(source, architecture.image_size, mesh, vae_params)
     began = time.monotonic()
     with cli.progress("fine-tuning", len(parts) * f.epochs) as advance:
 
         def on_epoch(chunk, epoch, loss, accuracy):
-            note = f"chunk {chunk + 1}/{len(parts)} epoch {epoch + 1}/{f.epochs}: "
+            done = sum(map(len, parts[:chunk]))
+            note = f"{done}/{len(members)} folds done, {len(parts[chunk])} at epoch {epoch + 1}/{f.epochs}: "
             note += f"loss {loss.mean():.3f}, training accuracy {accuracy.mean():.3f}"
             advance(completed=chunk * f.epochs + epoch + 1, note=note)
             if not cli.err.is_terminal and (epoch + 1 == f.epochs or epoch % max(1, f.epochs // 4) == 0):
                 cli.log(note)
 
-        histories = loso.train(config, parts, pretrained, data, f.run, on_epoch)
+        histories = loso.train(
+            config, parts, pretrained, data, f.run, on_epoch, select=f.select, checkpoint_every=f.checkpoint_every, mesh=mesh
+        )
     seconds = time.monotonic() - began
 
     # ---------------------------------------------------------------- results
-    every_epoch = loso.pool(parts, [h.probabilities for h in histories], seeds, len(source.clips))  # (epochs, S, N, classes)
-    predictions = targets.predictions_of(source.clips, folds, seeds, every_epoch[-1])
+    tests = loso.of_members(parts, histories)  # of each chunk and member (epochs, test clips, classes)
+    chosen = [loso.reported(history, f.select) for history in histories]
+    counted = [[p[epoch] for p, epoch in zip(*chunk, strict=True)] for chunk in zip(tests, chosen, strict=True)]
+    predictions = targets.predictions_of(source.clips, folds, seeds, loso.pool(parts, counted, seeds, len(source.clips)))
+    every_epoch = targets.predictions_of(source.clips, folds, seeds, loso.pool(parts, tests, seeds, len(source.clips)))
     found = results.summary(predictions, source.classes)
     found |= {
-        "oracle": results.oracle(predictions, every_epoch.argmax(-1), len(source.classes)),
+        "oracle": results.oracle(predictions, every_epoch.classes, len(source.classes)),
         "target": f.target,
         "init": f.init,
-        "protocol": protocol["name"],
+        "protocol": f"cross, tested on {f.test_target}" if f.test_target else f.protocol,
+        "members": [(m.seed, m.fold.name) for m in members],
         "annotations": source.annotations,
-        "epoch_reported": "last",
+        "epoch_reported": f.select,
+        "epochs_chosen": np.concatenate(chosen) + 1,
         "set_aside": [dataclasses.asdict(s) for s in source.set_aside],
         "notes": source.notes,
         "repairs": [dataclasses.asdict(r) for r in source.repairs],
@@ -185,15 +247,15 @@ def main(argv):
         found["compare"] = results.compare(predictions, f.compare, source.classes)
     results.write_predictions(f.run / "predictions.csv", predictions, source.classes)
     loss, accuracy = (np.concatenate([getattr(h, name) for h in histories], axis=1) for name in ("loss", "accuracy"))
+    labels = np.array([clip.label for clip in source.clips])
     tested = [
-        (p.argmax(-1) == predictions.labels[m.fold.test]).mean(-1)
-        for history, part in zip(histories, parts, strict=True)
-        for p, m in zip(history.probabilities, part, strict=True)
+        (p.argmax(-1) == labels[m.fold.test]).mean(-1) for chunk in zip(tests, parts, strict=True) for p, m in zip(*chunk, strict=True)
     ]
     report.finetuning_curves(f.run / "curves.png", loss, accuracy, np.stack(tested, axis=1))
-    title = f"{f.target}, {protocol['name']}, from {pathlib.Path(f.init).name}: N = {found['n']}, {len(seeds)} seed(s)\n"
+    title = f"{f.target}, {found['protocol']}, from {pathlib.Path(f.init).name}: N = {found['n']}, {len(seeds)} seed(s)\n"
     title += f"accuracy {found['accuracy']:.4f}, UF1 {found['uf1']:.4f}"
     report.confusion(f.run / "confusion.png", found["confusion"], source.classes, title)
+    report.per_subject(f.run / "per_subject.png", found["per_subject"], title)
     runs.write_json(f.run / "results.json", found)
     print_results(found, f.run)
 
@@ -216,11 +278,13 @@ def print_results(found, run):
         return (name, *(("–" if scores.get(k) is None else f"{scores[k]:.4f}") for k in ("accuracy", "uf1", "uar")), note)
 
     spread = {k: found["seeds"][k] for k in ("accuracy", "uf1", "uar")}
-    rows = [row("last epoch, pooled", found, f"N = {found['n']}")]
+    epoch = {"last": "last epoch", "inner": "epoch chosen on inner subjects"}[found["epoch_reported"]]
+    rows = [row(f"{epoch}, pooled", found, f"N = {found['n']}")]
     if len(found["seeds"]["seeds"]) > 1:
         rows.append(("± over seeds", *(f"{v['std']:.4f}" for v in spread.values()), f"{len(found['seeds']['seeds'])} seeds"))
     rows.append(("95 % by subjects", *("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread.values()), f"{found['subjects']} subjects"))
-    if found["target"] in report.PAPER:
+    rows += [row(f"  {name}", scores, f"N = {scores['n']}") for name, scores in found.get("per_dataset", {}).items()]
+    if found["target"] in report.PAPER and not found["protocol"].startswith("cross"):
         n, accuracy, uf1 = report.PAPER[found["target"]]
         rows.append(row("the paper, MA2MI", {"accuracy": accuracy, "uf1": uf1}, f"N = {n}"))
     rows.append(row("oracle epoch", found["oracle"], "chosen on the test subject: no result"))

@@ -1,21 +1,28 @@
-"""What finetune.py and evaluate.py share: from a run's configuration to its clips, folds and members."""
+"""What the scripts that make or read fine-tuning runs share: from a run's configuration to its clips, folds and members."""
 
 import csv
+import dataclasses
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import cli
 import jax
 import numpy as np
 
-from ma2mi_jax import datasets, faces, folds, pipeline, results
+from ma2mi_jax import autoencoder, checkpoint, datasets, faces, finetune, folds, loso, pipeline, pretrain, results, runs
+from ma2mi_jax.datasets import merged
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.finetune import Member
 
+INNER = 0.2  # share of the training clips that --select=inner holds out
+ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on the host
+
 
 def read_target(target):
-    """The Source of a configuration's `target` entry."""
+    """The Source of a configuration's `target` entry; with `test` in it, both datasets' clips of the classes they share."""
     with cli.reading("reading clips") as progress:
-        return datasets.read_target(
+        source = datasets.read_target(
             target["name"],
             pathlib.Path(target["data_root"]),
             cache=cli.cache_dir(),
@@ -28,27 +35,56 @@ def read_target(target):
             detector=faces.detector(target["detector"], target["detector_model"]),
             progress=progress,
         )
+    if not target.get("test"):
+        return source
+    return merged.joined(source.name, merged.shared(source, read_target(target["test"])))
 
 
-def load(source, size):
-    """Onset/apex pairs and labels, on the device."""
+def load(source, size, mesh=None, vae_params=None):
+    """Onset/apex pairs and labels, on the device (on each of `mesh`) or, where they would crowd it, on the host; and what was replaced."""
     with cli.progress("loading pairs", len(source.clips)) as advance:
         frames, replaced = pipeline.load_pairs(source.clips, size, lambda done: advance(completed=done))
-    label = np.array([clip.label for clip in source.clips], np.int32)
-    return jax.device_put({"frames": frames, "label": label}), replaced
+    data = {"frames": frames, "label": np.array([clip.label for clip in source.clips], np.int32)}
+    place = jax.devices()[0] if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    if frames.nbytes < ON_DEVICE * memory:
+        data = jax.device_put(data, place)
+    else:
+        cli.log(f"{frames.nbytes / 1e9:.1f} GB of pairs stay on the host; each step takes what it needs along")
+    return data | ({} if vae_params is None else {"vae": jax.device_put(vae_params, place)}), replaced
+
+
+def load_autoencoder(vae, expected):
+    """Parameters of the autoencoder `vae`, which must be the one of the pre-training run.
+
+    Raises:
+      UserError: there is none, or it is another one.
+    """
+    _, params = autoencoder.load(vae)
+    if expected and autoencoder.fingerprint(params) != expected:
+        raise UserError(f"--vae={vae}: other weights than those the pre-training in --init ran with; give the same ones")
+    return params
 
 
 def make_folds(protocol, clips):
-    """The folds of a configuration's `protocol` entry."""
+    """The folds of a configuration's `protocol` entry, with clips held out from training where the epoch is chosen on them."""
     subjects = [clip.subject for clip in clips]
     try:
         if protocol["folds_file"]:
-            return folds.given(subjects, read_folds_file(pathlib.Path(protocol["folds_file"])))
-        if protocol["name"] == "kfold":
-            return folds.kfold(subjects, protocol["k"], protocol["seed"])
-        return folds.loso(subjects)
+            found = folds.given(subjects, read_folds_file(pathlib.Path(protocol["folds_file"])))
+        elif protocol["name"] == "cross":
+            train, test = protocol["train"], protocol["test"]
+            sides = [[i for i, subject in enumerate(subjects) if subject.startswith(f"{name}/")] for name in (train, test)]
+            found = folds.cross(f"{train} to {test}", *sides)
+        elif protocol["name"] == "kfold":
+            found = folds.kfold(subjects, protocol["k"], protocol["seed"])
+        else:
+            found = folds.loso(subjects)
+        if protocol.get("select") == "inner":
+            found = tuple(folds.hold_out(fold, subjects, INNER, protocol["seed"]) for fold in found)
     except ValueError as error:
         raise UserError(f"--protocol={protocol['name']}: {error}") from None
+    return found
 
 
 def read_folds_file(path):
@@ -62,12 +98,77 @@ def read_folds_file(path):
         raise UserError(f"--folds-file={path}: expected a CSV file with the header subject,fold and a row a subject") from None
 
 
+def write_folds(path, clips, all_folds):
+    """The folds as a file that --folds-file reads."""
+    rows = sorted({(clips[i].subject, fold.name) for fold in all_folds for i in fold.test})
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("subject", "fold"), *rows])
+
+
 def members_of(seeds, all_folds):
     """Every seed's every fold."""
     return [Member(seed, fold) for seed in seeds for fold in all_folds]
 
 
 def predictions_of(clips, all_folds, seeds, probabilities):
-    """Pooled probabilities (seeds, clips, classes) with the fold that tested each clip."""
+    """Probabilities (..., S, clips, classes) as Predictions of the clips that some fold tests, each with that fold's name."""
     tested_by = {int(i): fold.name for fold in all_folds for i in fold.test}
-    return results.Predictions(clips, [tested_by[i] for i in range(len(clips))], seeds, probabilities)
+    tested = sorted(tested_by)
+    return results.Predictions([clips[i] for i in tested], [tested_by[i] for i in tested], seeds, probabilities[..., tested, :])
+
+
+# ------------------------------------------------------------------------------------------------------------------- finished runs
+
+
+def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretrain.State]:
+    """The record (config.json) and the last state, on one device, of a finished run of experiments/pretrain.py.
+
+    Raises:
+      UserError: no such run, or an unfinished one.
+    """
+    record = runs.read_json(path / "config.json")
+    if "pretrain" not in record["config"]:
+        raise UserError(f"{flag}={path}: not a pre-training run; expected a folder made by experiments/pretrain.py")
+    if not (path / "summary.json").exists():
+        raise UserError(f"{flag}={path}: that pre-training is not finished; run its command again to finish it: python {record['command']}")
+    config = pretrain.config_from_json(record["config"]["pretrain"])
+    shapes = jax.eval_shape(lambda: pretrain.init(config, jax.random.key(0)))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
+    with checkpoint.manager(path / "checkpoints") as checkpoints:
+        return record, checkpoint.restore(checkpoints, shapes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A fine-tuning run in its folder `path`: `record` (its configuration as JSON), `config`, `classes` (names), and `members` (seed, fold
+    name) in the order in which they were trained."""
+
+    path: pathlib.Path
+    record: dict[str, Any]
+    config: finetune.Config
+    classes: list[str]
+    members: list[tuple[int, str]]
+
+
+def read_run(path):
+    """A finished run of experiments/finetune.py; reads no clips.
+
+    Raises:
+      UserError: no such run, or an unfinished one.
+    """
+    record = runs.read_json(path / "config.json")["config"]
+    if "finetune" not in record:
+        raise UserError(f"--run={path}: not a fine-tuning run; expected a folder made by experiments/finetune.py")
+    found = runs.read_json(path / "results.json")
+    return Run(path, record, finetune.config_from_json(record["finetune"]), found["classes"], [tuple(m) for m in found["members"]])
+
+
+def saved_members(run) -> Iterator[tuple[tuple[int, str], Any, Any]]:
+    """Each member (seed, fold name) of a finished run with its `params` {miacnet, classifier} and `batch_stats`."""
+    stand_ins = [Member(seed, folds.Fold(name, 0, np.zeros(1, int), np.zeros(1, int))) for seed, name in run.members]
+    parts = loso.chunks(stand_ins, run.record["fold_chunk"])
+    for members, states in zip(parts, loso.saved(run.config, parts, run.path), strict=True):
+        for k, member in enumerate(members):
+            one = jax.tree.map(lambda x: x[k], (states.params, states.batch_stats))  # noqa: B023
+            yield (member.seed, member.fold.name), *one

@@ -119,14 +119,14 @@ def load(where: str | pathlib.Path, dtype: Any = jnp.float32) -> tuple[Autoencod
 
 def save(directory: str | pathlib.Path, config: Autoencoder, params: Params) -> None:
     """Writes a folder that `load` and PyTorch's `AutoencoderKL.from_pretrained` read."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialized  # as bytes: save_file makes a file that its owner alone can read
 
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).write_text(json.dumps(_FIXED | dataclasses.asdict(config), indent=2) + "\n")
     flat = flatten_dict(params, sep=".")
     tensors = {_torch_name(path): np.ascontiguousarray(np.transpose(leaf, _TO_TORCH[leaf.ndim])) for path, leaf in flat.items()}
-    save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+    (directory / WEIGHTS).write_bytes(serialized(tensors, {"format": "pt"}))
 
 
 # ------------------------------------------------------------------------------------------------------------------------ the module

@@ -13,12 +13,14 @@ class Fold:
     Attributes:
       name: the test subject under LOSO, else `fold1`, `fold2`, ...
       number: seeds the fold's own randomness, so that its result does not depend on which other folds run.
+      inner: clips of training subjects held out from training, to choose an epoch on (`hold_out`); else empty.
     """
 
     name: str
     number: int
     train: np.ndarray
     test: np.ndarray
+    inner: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 def loso(subjects: Sequence[str]) -> tuple[Fold, ...]:
@@ -60,6 +62,27 @@ def given(subjects: Sequence[str], fold_of: dict[str, str]) -> tuple[Fold, ...]:
     if missing:
         raise ValueError(f"no fold given for subject(s) {', '.join(missing)}")
     return _by_subject(subjects, fold_of)
+
+
+def cross(name: str, train: Sequence[int], test: Sequence[int]) -> tuple[Fold, ...]:
+    """A single fold: train on one dataset's clips, test on another's."""
+    return (Fold(name, 0, np.array(train, np.int32), np.array(test, np.int32)),)
+
+
+def hold_out(fold: Fold, subjects: Sequence[str], share: float, seed: int) -> Fold:
+    """`fold` with some of its training subjects, drawn by seed until they have `share` of the training clips, moved to `inner`.
+
+    Raises:
+      ValueError: fewer than two training subjects.
+    """
+    names, counts = np.unique([subjects[i] for i in fold.train], return_counts=True)
+    if len(names) < 2:
+        raise ValueError(f"fold {fold.name} has {len(names)} training subject(s): holding some out needs at least two")
+    order = np.random.default_rng([seed, fold.number]).permutation(len(names))
+    taken = max(1, int(np.searchsorted(np.cumsum(counts[order]), share * counts.sum(), side="right")))
+    held = set(names[order[:taken]])
+    is_held = np.array([subjects[i] in held for i in fold.train])
+    return dataclasses.replace(fold, train=fold.train[~is_held], inner=fold.train[is_held])
 
 
 def _by_subject(subjects: Sequence[str], fold_of: dict[str, str]) -> tuple[Fold, ...]:

@@ -117,6 +117,11 @@ def latents(config: Config, vae_params: Any, frames: jax.Array) -> jax.Array:
     return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames))
 
 
+def predict_future(config: Config, dit_params: Any, z: jax.Array, c_delta: jax.Array) -> jax.Array:
+    """Ẑ_{t+δ} = DiT(Z_t, C_Δ) (Eq. 8)."""
+    return architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply({"params": dit_params}, z, c_delta)
+
+
 def reconstruction_loss(predicted: jax.Array, future: jax.Array) -> jax.Array:
     """L_rec = mean |Ẑ_{t+δ} − Z_{t+δ}| (Eq. 9)."""
     return jnp.mean(jnp.abs(predicted - future))
@@ -159,7 +164,7 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
         z, z_future = jnp.moveaxis(batch["latents"].astype(jnp.float32), 1, 0)
     else:
         z, z_future = (latents(config, vae_params, f) for f in (frame, future))
-    predicted = architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply({"params": params["dit"]}, z, c_delta)
+    predicted = predict_future(config, params["dit"], z, c_delta)
     parts = {"loss_rec": reconstruction_loss(predicted, z_future), **parts}
     loss = sum(parts.values())
     return loss, (batch_stats, {"loss": loss, **parts, "copy_baseline": reconstruction_loss(z, z_future), **monitors}, predicted)
@@ -229,7 +234,7 @@ def reconstruct(config: Config, state: State, batch, vae_params=None) -> jax.Arr
     frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
     c_delta = encoders.apply({"params": state.params["miacnet"], "batch_stats": state.batch_stats}, frame, future, False)
     z = latents(config, vae_params, frame)
-    predicted = architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply({"params": state.params["dit"]}, z, c_delta)
+    predicted = predict_future(config, state.params["dit"], z, c_delta)
     if config.architecture.space == "pixel":
         return jnp.clip(predicted, -1, 1)
     return autoencoder.decode(config.vae, vae_params, predicted, dtype=config.dtype)

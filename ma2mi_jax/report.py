@@ -102,6 +102,26 @@ def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], ti
     _save(figure, path)
 
 
+def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Accuracy of each test subject, worst first, with its number of clips; the line is the accuracy over all clips.
+
+    Args:
+      rows: subject -> `n` and `accuracy`, as in `results.summary`.
+    """
+    names = sorted(rows, key=lambda s: (rows[s]["accuracy"], s))
+    values, counts = np.array([rows[s]["accuracy"] for s in names]), np.array([rows[s]["n"] for s in names])
+    figure, axis = plt.subplots(figsize=(max(4.0, 0.32 * len(names) + 1.5), 3.4), layout="constrained")
+    axis.bar(range(len(names)), values, color="tab:blue", alpha=0.75)
+    for place, (value, count) in enumerate(zip(values, counts, strict=True)):
+        axis.text(place, value + 0.01, f"{count}", ha="center", va="bottom", fontsize=7, color="dimgrey")
+    axis.axhline((values * counts).sum() / counts.sum(), color="tab:orange", linewidth=1, label="all clips")
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axis.set(ylim=(0, 1.08), ylabel="accuracy", title=f"{title}\nabove each bar: number of clips")
+    axis.title.set_fontsize(9)
+    axis.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
 def _save(figure, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
     plt.close(figure)

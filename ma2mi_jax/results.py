@@ -108,11 +108,27 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
             name: {"f1": metrics.f1(by_seed)[:, i].mean(), "recall": metrics.recall(by_seed)[:, i].mean(), "n": int((labels == i).sum())}
             for i, name in enumerate(names)
         },
+        "per_subject": {
+            s: {"n": int(c[0].sum()), "accuracy": float(np.mean(metrics.accuracy(c)))}
+            for s, c in zip(np.unique([clip.subject for clip in predictions.clips]), np.moveaxis(by_subject, 1, 0), strict=True)
+        },
+        **_by_dataset(predictions, by_subject),
         "per_fold": {f: {"n": int((folds == f).sum()), "accuracy": correct[:, folds == f].mean()} for f in sorted(set(folds))},
         "confusion": pooled,
         "absent_classes": [names[i] for i in metrics.absent(pooled)],
         "seeds": {"seeds": list(predictions.seeds), **spread},
     }
+
+
+def _by_dataset(predictions: Predictions, by_subject: np.ndarray) -> dict[str, Any]:
+    """The scores of each part of a composite, whose subjects carry their dataset's name; else nothing."""
+    subjects = np.unique([clip.subject for clip in predictions.clips])
+    datasets = np.array([subject.rpartition("/")[0] for subject in subjects])
+    if not all(datasets):
+        return {}
+    parts = {d: by_subject[:, datasets == d].sum(1) for d in np.unique(datasets)}  # each (S, classes, classes)
+    scored = {d: {"n": int(c[0].sum())} | {name: score(c).mean() for name, score in SCORES.items()} for d, c in parts.items()}
+    return {"per_dataset": scored}
 
 
 def compare(ours: Predictions, run: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:

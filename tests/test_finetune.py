@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ma2mi_jax import finetune, folds, loso
+from ma2mi_jax import finetune, folds, loso, pretrain
 from ma2mi_jax.architecture import Architecture
 
 CONFIG = finetune.Config(Architecture(image_size=96, width=4), classes=3, epochs=2, batch_size=4)
@@ -30,7 +30,7 @@ MEMBERS = [finetune.Member(seed, fold) for seed in (0,) for fold in folds.loso(S
 def train(members, data, config=CONFIG):
     history = []
     states = finetune.train_members(config, members, loso.start(config, members, None), data, lambda *h: history.append(h[2]))
-    return states, finetune.predict_tests(config, members, states, data), history
+    return states, finetune.predict_clips(config, states, data, [m.fold.test for m in members]), history
 
 
 @pytest.fixture(scope="module")
@@ -131,20 +131,43 @@ def test_fine_tuning_learns_what_can_be_learned():
     assert (tests[0].argmax(-1) == label[:4]).all()
 
 
-def test_chunks_keep_order_and_are_even():
-    for count in range(1, 30):
-        for size in (1, 3, 8, 40):
-            parts = loso.chunks(list(range(count)), size)
-            assert [m for part in parts for m in part] == list(range(count))
-            assert max(map(len, parts)) <= size
-            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+KEPT = pretrain.Config(Architecture(image_size=96, width=4, depth=1, dit_width=32, heads=2, pixel_patch=16, space="pixel"))
 
 
-def test_pool_puts_every_prediction_at_its_clip():
-    parts = [MEMBERS[:2], MEMBERS[2:]]
-    tests = [[m.fold.test[None, :, None].astype(float) for m in part] for part in parts]  # (epochs 1, test clips, 1): the clip's own index
-    pooled = loso.pool(parts, tests, [0], len(SUBJECTS))
-    np.testing.assert_array_equal(pooled[0, 0, :, 0], np.arange(len(SUBJECTS)))
+def test_kept_reconstruction_adds_its_loss_and_reaches_dit_and_the_tuned_encoder(data):
+    """Table 2: L_rec of onset → apex beside the cross-entropy."""
+    config = dataclasses.replace(CONFIG, reconstruction=KEPT, tune="position")
+    start = jax.jit(partial(pretrain.init, KEPT))(jax.random.key(0))
+    before = jax.jit(partial(finetune.init, config))(jax.random.key(0), (start.params, start.batch_stats))
+    step = jax.jit(partial(finetune.fold_step, config))
+    after, metrics = step(before, data, np.arange(4), jax.random.key(1), 10, True)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(jax.random.key(1), 0), jnp.arange(4))
+    frames = finetune.augment(config, keys, pretrain.to_float(data["frames"][:4]))
+    copy = jnp.abs(frames[:, 1] - frames[:, 0]).mean()  # a fresh DiT repeats the onset; a zero classifier makes all classes equal
+    assert float(metrics["loss"]) == pytest.approx(np.log(3) + float(copy), rel=1e-5)
+    for _ in range(3):  # a zero classifier and a zero output pass nothing on at first
+        after, _ = step(after, data, np.arange(4), jax.random.key(1), 10, True)
+    changed = lambda name, tree: any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), *tree(name))))  # noqa: E731
+    of_miacnet = lambda name: (after.params["miacnet"][name], before.params["miacnet"][name])  # noqa: E731
+    assert changed("position_encoder", of_miacnet)
+    assert not changed("action_encoder", of_miacnet)
+    assert changed("dit", lambda name: (after.params[name], before.params[name]))
+
+
+def test_reconstruction_reaches_the_position_encoder_where_it_alone_is_tuned(data):
+    config = dataclasses.replace(CONFIG, reconstruction=KEPT, tune="position")
+    start = jax.jit(partial(pretrain.init, KEPT))(jax.random.key(0))
+    params = jax.tree.map(lambda p: p + 0.01, start.params)  # a fresh DiT's output is zero whatever C_Δ is
+    state = finetune.init(config, jax.random.key(0), (params, start.batch_stats))
+    frames = pretrain.to_float(data["frames"][:4])
+
+    def loss(encoder):
+        moved = {**state.params, "miacnet": {**state.params["miacnet"], "position_encoder": encoder}}
+        _, c_delta, _ = finetune._forward(config, moved, state.batch_stats, frames, train=True)
+        return finetune._reconstruction_loss(config, moved, None, frames, c_delta)
+
+    grads = jax.jit(jax.grad(loss))(state.params["miacnet"]["position_encoder"])
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads)) > 0
 
 
 def test_keys_depend_on_seed_fold_and_purpose():

@@ -64,3 +64,23 @@ def test_given_folds_and_impossible_ones():
         folds.given(subjects, {"a": "one"})
     with pytest.raises(ValueError, match="at least two"):
         folds.loso(["a", "a"])
+
+
+@settings(deadline=None)
+@given(names, st.floats(0.05, 0.9), st.integers(0, 5))
+def test_hold_out_takes_whole_training_subjects(subjects, share, seed):
+    for fold in folds.loso(subjects):
+        if len({subjects[i] for i in fold.train}) < 2:
+            with pytest.raises(ValueError, match="at least two"):
+                folds.hold_out(fold, subjects, share, seed)
+            continue
+        found = folds.hold_out(fold, subjects, share, seed)
+        assert sorted([*found.train, *found.inner]) == fold.train.tolist()
+        assert not {subjects[i] for i in found.train} & {subjects[i] for i in found.inner}
+        assert len(found.inner)
+        np.testing.assert_array_equal(found.test, fold.test)
+
+
+def test_cross_trains_on_one_side_and_tests_on_the_other():
+    (fold,) = folds.cross("a to b", [0, 2], [1, 3, 4])
+    assert (fold.train.tolist(), fold.test.tolist(), fold.number) == ([0, 2], [1, 3, 4], 0)
