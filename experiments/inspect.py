@@ -99,18 +99,23 @@ def print_counts(f, source):
         counts = collections.Counter(clip.label for clip in clips)
         of_class = lambda label: {clip.subject for clip in clips if clip.label == label}  # noqa: E731
         labels = [*range(len(source.classes)), *([-1] if len(names) > len(source.classes) else [])]
-        rows = [(name, counts[k], f"{counts[k] / len(clips):.1%}", len(of_class(k) - {""})) for k, name in zip(labels, names, strict=True)]
-        table("clips per class", ("class", "clips", "", "subjects"), rows)
+        rows = [(name, counts[k], f"{counts[k] / len(clips):.1%}", len(of_class(k))) for k, name in zip(labels, names, strict=True)]
+        known = 4 if any(clip.subject for clip in clips) else 3
+        table("clips per class", ("class", "clips", "", "subjects")[:known], [row[:known] for row in rows])
     if f.kind == "target":
         by_class = lambda inside: [sum(clip.label % len(names) == k for clip in inside) for k in range(len(names))]  # noqa: E731
-        folds = targets.make_folds(FOLDS.get(f.name, LOSO), clips)
+        try:
+            folds = targets.make_folds(FOLDS.get(f.name, LOSO), clips)
+        except UserError as error:  # too few subjects: a part of the dataset, say, which may be looked at all the same
+            folds = []
+            cli.out.print(f"no folds: {error}", markup=False, soft_wrap=True)
         fold_of = {clips[i].subject: fold.name for fold in folds for i in fold.test}
         rows = []
-        for subject in sorted(fold_of):
+        for subject in sorted({clip.subject for clip in clips}):
             inside = [clip for clip in clips if clip.subject == subject]
-            rows.append((subject, fold_of[subject], len(inside), *by_class(inside)))
+            rows.append((subject, fold_of.get(subject, "none"), len(inside), *by_class(inside)))
         table("clips per subject", ("subject", "fold", "clips", *names), rows)
-        if len(folds) < len(fold_of):
+        if 0 < len(folds) < len(fold_of):
             tested = [(fold, [clips[i] for i in fold.test]) for fold in folds]
             rows = [(fold.name, len({clip.subject for clip in inside}), len(inside), *by_class(inside)) for fold, inside in tested]
             table("clips per fold", ("fold", "subjects", "clips", *names), rows)
@@ -125,7 +130,9 @@ def print_lengths(clips):
     values = measures["frames of a clip"]
     counts, edges = np.histogram(values, np.unique(np.linspace(min(values), max(values) + 1, BINS + 1).round().astype(int)))
     bars = ["█" * -(-40 * count // counts.max()) for count in counts]
-    rows = [(f"{a}-{b - 1}", n, bar.ljust(40, "·")) for a, b, n, bar in zip(edges, edges[1:], counts, bars, strict=False)]  # one edge more
+    rows = [
+        (f"{a}-{b - 1}" if b - a > 1 else a, n, bar.ljust(40, "·")) for a, b, n, bar in zip(edges, edges[1:], counts, bars, strict=False)
+    ]  # one edge more
     table("frames of a clip", ("frames", "clips", ""), rows)
 
 

@@ -1,5 +1,8 @@
 """Miniature copies of the six datasets, laid out as their authors ship them, with every fault they are known for. No frame is theirs."""
 
+import pathlib
+import sys
+
 import cv2
 import drawn
 import numpy as np
@@ -58,7 +61,7 @@ def dfew(root, lists="EmoLabel_DataSplit/{}(single-labeled)/set_{}.csv"):
     """Clips 1, 2, 3, 12; 4 of one frame, 5 empty; 6 in the lists alone; 12 in none."""
     clips = root / "Clip" / "clip_224x224" / "clip_224x224"
     for n, frames in ((1, 11), (2, 12), (3, 2), (4, 1), (12, 3)):
-        clip(clips / f"{n:05d}", range(1, frames + 1), "{}.jpg")
+        clip(clips / f"{n:05d}", range(1, frames + 1), "{}.jpg", frames // 2)
     (clips / "00005").mkdir()
     clip(root / "Clip" / "clip_224x224_16f" / "00001", range(1, 17), "{}.jpg")
     rows = {
@@ -78,7 +81,7 @@ def ferv39k(root):
     """Clips in a nested folder; Action/Sad/0003 is listed as Fear, Daily/Happy/0009 in no list, Action/Fear/0005 not there."""
     clips = root / "2_ClipsforFaceCrop" / "2_ClipsforFaceCrop"
     for id, frames in (("Action/Happy/0267", 8), ("Action/Sad/0003", 47), ("Daily/Happy/0009", 2), ("Daily/Neutral/0001", 1)):
-        clip(clips / id, range(frames), "{:04d}.jpg")
+        clip(clips / id, range(frames), "{:04d}.jpg", frames // 2)
     setups = root / "4_setups"
     (setups / "All_scenes").mkdir(parents=True)
     (setups / "All_scenes" / "train_All.csv").write_text("Action/Happy/0267 Happy\nAction/Sad/0003 Fear\nAction/Fear/0005 Fear\n")
@@ -97,10 +100,10 @@ def afew(root):
     (train / "Fear").mkdir()
     (train / "Fear" / "005.avi").write_bytes(b"no video")
     faces = train / "AlignedFaces_LBPTOP_Points" / "Faces"
-    clip(faces / "001", (1, 2, 4, 10), "{:03d}.jpg")
-    clip(faces / "003", (1, 2), "{:03d}.jpg")
+    clip(faces / "001", (1, 2, 4, 10), "{:03d}.jpg", 4)
+    clip(faces / "003", (1, 2), "{:03d}.jpg", 2)
     clip(faces / "004", (1,), "{:03d}.jpg")
-    clip(val / "AlignedFaces_LBPTOP_Points_Val" / "Faces" / "001", range(16), "{:03d}.jpg")
+    clip(val / "AlignedFaces_LBPTOP_Points_Val" / "Faces" / "001", range(16), "{:03d}.jpg", 8)
     (val / "Surprise").mkdir()
     (val / "Surprise" / "001.avi").write_bytes(b"not needed")
     litter(root)
@@ -183,7 +186,7 @@ def mmew(root, by_subject=False):
         [1, "S01-01-001", 1, 9, 12, "12", "happiness", None],
         ["S13", "S13-02-003", 1480, 1488, 1491, "1+2", "Surprise", "raw numbers"],
         [2.0, "S02-03-001", 1, 5, 10, "4", "disgust", None],
-        ["S01", "S01-07-001", 20, 30, 60, "12", "happiness", "look again"],  # offset after the last frame
+        ["S04", "S04-07-001", 20, 30, 60, "12", "happiness", "look again"],  # offset after the last frame
         ["02", "S02-04-001", 3, 40, 9, "4+7", "anger", None],  # impossible apex
         [3, "S03-05-001", 4, 6, 2, "5", "fear", None],  # impossible offset
         [3, "S03-06-001", 1, 3, 5, "5", "others", None],
@@ -193,7 +196,7 @@ def mmew(root, by_subject=False):
         ("happiness/S01-01-001", range(1, 13), 9),
         ("surprise/S13-02-003", range(1, 13), 9),
         ("disgust/S02-03-001", range(731, 741), 735),
-        ("happiness/S01-07-001", range(1, 46), 30),
+        ("happiness/S04-07-001", range(1, 46), 30),
         ("anger/S02-04-001", range(1, 11), 7),
         ("fear/S03-05-001", range(1, 9), 6),
         ("others/S03-06-001", range(1, 6), 3),
@@ -201,3 +204,21 @@ def mmew(root, by_subject=False):
         subject = id.rpartition("/")[2][:3]
         clip(root / "Micro_Expression" / (f"{subject}/{id}" if by_subject else id), numbers, "{}.jpg", peak)
     litter(root)
+
+
+ALL = {
+    "dfew": dfew,
+    "ferv39k": ferv39k,
+    "afew": afew,
+    "casme2": lambda root: casme2(root, 2014, 2019),
+    "samm": samm,
+    "mmew": mmew,
+}
+"""Each writes its miniature into a folder that is there; `python tests/miniatures.py FOLDER` does so for all."""
+
+if __name__ == "__main__":
+    for name, build in ALL.items():
+        home = pathlib.Path(sys.argv[1], name)
+        home.mkdir(parents=True)
+        build(home)
+        print(home)

@@ -121,6 +121,20 @@ def test_a_source_without_labels_and_repairs(inspect, tmp_path):
     assert not (tmp_path / "page" / "repaired.png").exists()
 
 
+def test_too_few_subjects_for_the_protocol_can_be_looked_at(inspect, tmp_path):
+    film = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3)).astype(np.uint8)
+    np.save(tmp_path / "film.npy", film)
+    clips = tuple(
+        Clip(f"s{i}/1", ArrayFrames(str(tmp_path / "film.npy"), 0, 4), subject=f"s{i}", label=0, onset=0, apex=2) for i in range(3)
+    )
+    store.write(Source("mmew", clips, CLASSES), "target", tmp_path / "prepared", size=32)
+    text = inspect("--target=mmew", f"--data-root={tmp_path / 'prepared'}", f"--out={tmp_path / 'page'}", "--size=32")
+    assert "no folds: --protocol=kfold: 5 folds over 3 subjects" in text
+    assert rows_of(text, "clips per subject") == {f"s{i}": ["none", "1", "1", "0"] for i in range(3)}
+    assert "clips per fold" not in text
+    assert (tmp_path / "page" / "clips.png").exists()
+
+
 def test_bad_flags_end_in_one_line(inspect, tmp_path):
     assert "only a --target" in inspect("--source=dfew", "--annotations=a.xlsx", code=2)
     assert "only a --source" in inspect("--target=samm", "--split=train", code=2)

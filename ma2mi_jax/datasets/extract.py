@@ -296,11 +296,13 @@ def _frame_name(index: int) -> str:
 @contextlib.contextmanager
 def threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """A pool in which opencv, being called from all threads, uses one thread a call; what has not begun is dropped on an error."""
-    before = cv2.getNumThreads()
+    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
     cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what cannot be read is reported by us, once
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(before[0])
+        cv2.utils.logging.setLogLevel(before[1])
