@@ -92,10 +92,11 @@ def ferv39k(root):
 
 
 def afew(root):
-    """Train: 001 video and aligned faces, 002 video, 003 faces without a video, 004 one aligned face, 005 a broken video. Val: 001."""
+    """Train: 001 video and aligned faces, 002 video, 003 faces without a video, 004 one aligned face, 005 a broken video, 006 a video and
+    one aligned face. Val: 001."""
     train, val = root / "Train_AFEW", root / "Val_AFEW" / "Val_AFEW"
     talk = [person(mouth=i % 3 / 2) for i in range(9)]
-    for name in ("001", "002"):
+    for name in ("001", "002", "006"):
         drawn.video(train / "Angry" / f"{name}.avi", talk, "MJPG")
     (train / "Fear").mkdir()
     (train / "Fear" / "005.avi").write_bytes(b"no video")
@@ -103,6 +104,7 @@ def afew(root):
     clip(faces / "001", (1, 2, 4, 10), "{:03d}.jpg", 4)
     clip(faces / "003", (1, 2), "{:03d}.jpg", 2)
     clip(faces / "004", (1,), "{:03d}.jpg")
+    clip(faces / "006", (1,), "{:03d}.jpg")
     clip(val / "AlignedFaces_LBPTOP_Points_Val" / "Faces" / "001", range(16), "{:03d}.jpg", 8)
     (val / "Surprise").mkdir()
     (val / "Surprise" / "001.avi").write_bytes(b"not needed")
