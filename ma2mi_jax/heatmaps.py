@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,8 +10,10 @@ from matplotlib import pyplot as plt
 
 from ma2mi_jax.report import amplified, visible_gain
 from ma2mi_jax.results import Predictions
+from ma2mi_jax.spotting import Spotted
 
-HEAT = colormaps["inferno"]
+HEAT = colormaps["turbo"]
+MAPS = {"action": "Grad-CAM, action", "position": "Grad-CAM, position", "places": "what each place gives"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Row:
 
     Attributes:
       onset, apex: (H, W, 3) uint8.
-      action, position: heat maps over the frame, (H, W) >= 0, as `gradcam.upsample` gives; `position` None where there is no such encoder.
+      action, position, places: heat maps over the frame, (H, W) >= 0, as `gradcam.upsample` gives of an `Explanation`'s; None: in no row.
       caption: for the left margin, such as that of `caption`.
     """
 
@@ -28,7 +30,8 @@ class Row:
     apex: np.ndarray
     action: np.ndarray
     position: np.ndarray | None
-    caption: str
+    caption: str = ""
+    places: np.ndarray | None = None
 
 
 def choose(predictions: Predictions, per_class: int = 1) -> list[int]:
@@ -58,45 +61,83 @@ def caption(clip_id: str, label: str, prediction: str, probability: float, actio
 def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A heat map over a frame, (H, W, 3) uint8 and (H, W) >= 0 -> (H, W, 3) in [0, 1]; the map is scaled to its own maximum.
 
-    Where there is no heat the frame shows, grey and a little darkened; a map without any heat leaves it so everywhere.
+    Where there is no heat the frame shows, in grey; a map without any heat leaves it so everywhere.
     """
     scaled = heat / heat.max() if heat.max() > 0 else np.zeros_like(heat)
     grey = np.repeat(frame.mean(-1, keepdims=True), 3, axis=-1) / 255
-    strength = 0.75 * np.sqrt(scaled)[..., None]
-    return (1 - strength) * 0.8 * grey + strength * HEAT(0.15 + 0.85 * scaled)[..., :3]
+    strength = 0.6 * scaled[..., None]
+    return (1 - strength) * grey + strength * HEAT(scaled)[..., :3]
 
 
 def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
-    """Fig. 6: a row a pair with onset, apex, the amplified difference, and Grad-CAM of both encoders over the onset frame."""
-    figure, axes = plt.subplots(len(rows), 5, figsize=(10.5, 2.1 * len(rows) + 0.7), squeeze=False, layout="constrained")
+    """Fig. 6: a row a pair with onset, apex, the amplified difference, and the heat maps of its Row over the onset frame."""
+    maps = _maps(rows)
+    columns = 3 + len(maps)
+    figure, axes = plt.subplots(len(rows), columns, figsize=(2.1 * columns, 2.1 * len(rows) + 0.7), squeeze=False, layout="constrained")
     for line, row in zip(axes, rows, strict=True):
-        _pair(line, row)
+        _draw_pair(line, row, maps)
         line[0].set_ylabel(row.caption, fontsize=7, rotation=0, ha="right", va="center")
-    _headings(axes[0])
+    _headings(axes[0], maps)
     figure.suptitle(title, fontsize=10)
     _save(figure, path)
 
 
-def _pair(axes, row: Row) -> None:
-    """Five pictures of one pair."""
+def clip_picture(
+    path: pathlib.Path, row: Row, spotted: Spotted, first: int, given: str, scores: Mapping[str, tuple[float, float]], title: str
+) -> None:
+    """One clip: its pair as in Fig. 6, the spotting curve with onset and apex, and the classes' probabilities.
+
+    Args:
+      first: where the frames of `spotted` begin in the clip.
+      given: how onset and apex came about, for the curve's title.
+      scores: class -> mean probability and its standard deviation over the models.
+    """
+    figure = plt.figure(figsize=(12.5, 5.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.3, 2.6))
+    maps = _maps([row])
+    axes = top.subplots(1, 3 + len(maps))
+    _draw_pair(axes, row, maps)
+    _headings(axes, maps)
+    curve, bars = bottom.subplots(1, 2, width_ratios=(3, 2))
+    places = first + np.arange(len(spotted.curve))
+    curve.plot(places, spotted.curve, color="tab:gray", linewidth=1.2, marker="." if len(places) < 60 else "")
+    for name, position, colour in (("onset", spotted.onset, "tab:blue"), ("apex", spotted.apex, "tab:red")):
+        curve.axvline(places[position], color=colour, linewidth=1)
+        curve.plot(places[position], spotted.curve[position], "o", color=colour, label=f"{name}: frame {places[position]}")
+    curve.xaxis.get_major_locator().set_params(integer=True)
+    curve.set(xlabel="frame of the clip, from 0", ylabel="share of the change\nfrom onset to apex")
+    curve.set_title(given, fontsize=9)
+    curve.legend(fontsize=8)
+    names = list(scores)
+    mean, spread = np.array([scores[name] for name in names]).T
+    bars.barh(names, mean, xerr=spread, color=["tab:orange" if m == mean.max() else "tab:gray" for m in mean], capsize=3)
+    bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
+    bars.invert_yaxis()
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def _maps(rows: Sequence[Row]) -> list[str]:
+    """The heat maps that the rows have."""
+    return [name for name in MAPS if any(getattr(row, name) is not None for row in rows)]
+
+
+def _draw_pair(axes, row: Row, maps: Sequence[str]) -> None:
+    """Onset, apex, their difference and the heat maps, an axis for each."""
     change = (row.apex.astype(np.float32) - row.onset) / 127.5
     gain = visible_gain(change)
-    pictures = [row.onset, row.apex, amplified(change, gain), overlay(row.onset, row.action)]
-    for axis, picture in zip(axes, pictures + ([] if row.position is None else [overlay(row.onset, row.position)]), strict=False):
+    heat = [getattr(row, name) for name in maps]
+    pictures = [row.onset, row.apex, amplified(change, gain), *(overlay(row.onset, each) for each in heat)]
+    for axis, picture in zip(axes, pictures, strict=True):
         axis.imshow(picture, interpolation="nearest")
-    for axis in axes:
         axis.set(xticks=[], yticks=[])
     axes[2].set_xlabel(f"x {gain:.1f}", fontsize=7)
-    for axis, heat in zip(axes[3:], (row.action, row.position), strict=True):
-        if heat is None:
-            axis.text(0.5, 0.5, "no such encoder", ha="center", va="center", fontsize=7, transform=axis.transAxes)
-        elif not heat.any():
-            axis.set_xlabel("no place speaks for it", fontsize=7)
+    for axis, each in zip(axes[3:], heat, strict=True):
+        axis.set_xlabel("" if each.any() else "no place speaks for it", fontsize=7)
 
 
-def _headings(axes) -> None:
-    names = ("onset", "apex", "apex − onset", "Grad-CAM, action", "Grad-CAM, position")
-    for axis, name in zip(axes, names, strict=True):
+def _headings(axes, maps: Sequence[str]) -> None:
+    for axis, name in zip(axes, ["onset", "apex", "apex − onset", *(MAPS[name] for name in maps)], strict=True):
         axis.set_title(name, fontsize=9)
 
 
