@@ -75,7 +75,7 @@ def read(
     divided = sum(len(each.verdict.shots) > 1 for each in extracted)
     counts = {
         "clips taken as aligned faces": len(usable),
-        "clips decoded from their videos and cropped": len(items),
+        "clips decoded from their videos and cropped": sum(bool(each.clips) for each in extracted),
         f"videos divided, at hard cuts or after at most {LONGEST} frames": divided,
         "clips without a label, for their videos are not there": sum(clip.label < 0 for clip in clips),
     }
