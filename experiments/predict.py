@@ -1,0 +1,238 @@
+"""Ask a fine-tuned run about clips of your own: class probabilities, and a picture of what they rest on.
+
+  python experiments/predict.py --run=runs/casme2-from-dfew-paper-0 video.mp4 folder_of_frames onset.jpg,apex.jpg
+
+A CLIP is a video, a folder of images of one face in order, or two images of one size, ONSET,APEX. The face is found and cropped as for
+training (frames that are face crops already are taken as they are), onset and apex are spotted (ma2mi_jax/spotting.py) unless given.
+A video with cuts, or of more than 128 frames, is divided as for training, and each part is predicted by itself.
+
+Writes into --out: predictions.json and a picture a clip. Exit code 1 if a clip could not be used; the others are predicted all the same.
+"""
+
+import collections
+import dataclasses
+import pathlib
+from typing import NamedTuple
+
+import cli
+import numpy as np
+import targets
+from data import add_detector
+
+from ma2mi_jax import faces, frames, gradcam, heatmaps, pipeline, runs
+from ma2mi_jax.clips import Clip, SetAside
+from ma2mi_jax.datasets import extract
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.spotting import Spotted, spot
+
+UNCLEAR = 1.5  # contrast below which the apex hardly stands out
+
+
+def flags(argv):
+    p = cli.parser(__doc__)
+    p.add_argument("--run", type=pathlib.Path, required=True, help="folder of a finished experiments/finetune.py")
+    p.add_argument("clips", nargs="+", metavar="CLIP", help="a video, a folder of images, or two images ONSET,APEX")
+    p.add_argument("--onset", type=cli.natural, help="of the one CLIP: its frame, counted from 0 (spotted)")
+    p.add_argument("--apex", type=cli.natural, help="of the one CLIP: its frame, counted from 0 (spotted)")
+    p.add_argument("--cropped", action="store_true", help="the frames are face crops: do not look for a face")
+    add_detector(p)
+    p.add_argument("--out", type=pathlib.Path, help="folder (runs/predict-<first clip>)")
+    f = p.parse_args(argv)
+    if (f.onset is not None or f.apex is not None) and len(f.clips) > 1:
+        raise UserError(f"--onset, --apex: they are of one clip, and {len(f.clips)} are given; predict that clip alone")
+    if f.onset is not None and f.apex is not None and f.onset >= f.apex:
+        raise UserError(f"--onset={f.onset}, --apex={f.apex}: the apex comes after the onset")
+    return f
+
+
+# ------------------------------------------------------------------------------------------------------------------- clips
+
+
+class Asked(NamedTuple):
+    """A part of a clip to predict: its frames, onset and apex, and where the part begins in the clip as it was given."""
+
+    clip: Clip
+    first: int
+    frames: np.ndarray  # (n, size, size, 3) uint8
+    spotted: Spotted
+
+
+def items_of(texts) -> tuple[list[extract.Item], list[SetAside]]:
+    """The clips as the command line names them, under short ids, and those that are none."""
+    items, failed = [], []
+    for text in texts:
+        try:
+            items.append(item_of(text))
+        except ValueError as error:
+            failed.append(SetAside(text, str(error)))
+    seen = collections.Counter()
+    for k, item in enumerate(items):
+        seen[item.id] += 1
+        if seen[item.id] > 1:
+            items[k] = dataclasses.replace(item, id=f"{item.id}-{seen[item.id]}")
+    return items, failed
+
+
+def item_of(text: str) -> extract.Item:
+    """One CLIP of the command line; ValueError says why it is none."""
+    path, pair = pathlib.Path(text), [pathlib.Path(part) for part in text.split(",")]
+    if path.is_dir():
+        names = [p.name for p in path.iterdir() if p.suffix.lower() in frames.IMAGE_SUFFIXES and not p.name.startswith(".")]
+        if not names:
+            raise ValueError("a folder without images; give a folder of the frames of one clip, or the video itself")
+        images = frames.ImageFolder(str(path.resolve()), tuple(sorted(names, key=frames.frame_order)))
+        return extract.Item(path.resolve().name, images.folder, images)
+    if path.is_file() or len(pair) != 2:
+        if not path.is_file():
+            raise ValueError("no such file or folder")
+        if path.suffix.lower() in frames.IMAGE_SUFFIXES:
+            raise ValueError("a single image; give two, ONSET,APEX")
+        return extract.Item(path.stem, str(path.resolve()))
+    if missing := [str(p) for p in pair if not p.is_file()]:
+        raise ValueError(f"no such file: {', '.join(missing)}")
+    onset, apex = (str(p.resolve()) for p in pair)
+    return extract.Item(f"{pair[0].stem}-{pair[1].stem}", apex, frames.ImageFolder("", (onset, apex)))
+
+
+def parts_of(found: extract.Extracted, size, onset, apex) -> tuple[list[Asked], list[SetAside]]:
+    """The usable parts of a clip with onset and apex; with a given onset or apex the one part that holds it."""
+    failed, asked = list(found.set_aside), []
+    usable = [shot for shot in found.verdict.shots if not shot.reason]
+    given = [position for position in (onset, apex) if position is not None]
+    for clip, shot in zip(found.clips, usable, strict=True):
+        if given and not any(shot.first <= position < shot.end for position in given):
+            continue
+        try:
+            images = np.stack([pipeline.read_nearest(clip, i, size)[1] for i in range(len(clip.frames))])
+            spotted = spot(images, *(position if position is None else position - shot.first for position in (onset, apex)))
+            asked.append(Asked(clip, shot.first, images, spotted))
+        except (frames.FrameError, ValueError) as error:
+            failed.append(SetAside(clip.id, " ".join(str(error).split())))
+    if given and not asked and not failed:
+        failed.append(SetAside(found.item.id, f"no usable part of the clip holds frame {' or '.join(map(str, given))}, counted from 0"))
+    return asked, failed
+
+
+def read_clips(f, size) -> tuple[list[Asked], list[SetAside]]:
+    """All parts of all clips, and what cannot be used."""
+    items, failed = items_of(f.clips)
+    found = []
+    if items:
+        with cli.reading("finding faces") as progress:
+            detector = faces.detector(f.detector, f.detector_model)
+            cache, cropped = str(cli.cache_dir() / "predict"), f.cropped or None
+            found = extract.extract(items, cache=cache, size=size, detector=detector, cropped=cropped, progress=progress)
+    asked = []
+    for each in found:
+        pair = (0, 1) if each.item.images and not each.item.images.folder else (f.onset, f.apex)
+        parts, refused = parts_of(each, size, *pair)
+        asked, failed = asked + parts, failed + refused
+    return asked, failed
+
+
+# ------------------------------------------------------------------------------------------------------------------- predictions
+
+
+def explain(run, asked):
+    """Every saved model's word on every pair: arrays with leading axes (models, pairs), as `gradcam.Explanation`."""
+    pairs = [part.frames[[part.spotted.onset, part.spotted.apex]][None] for part in asked]
+    every = []
+    with cli.progress("asking the models", len(run.members)) as advance:
+        for _, params, batch_stats in targets.saved_members(run):
+            found = [gradcam.explain(run.config.architecture, params, batch_stats, pair) for pair in pairs]
+            every.append([None if x[0] is None else np.concatenate(x) for x in zip(*found, strict=True)])
+            advance()
+    return gradcam.Explanation(*(None if x[0] is None else np.stack(x) for x in zip(*every, strict=True)))
+
+
+def prediction_of(part: Asked, probabilities, classes):
+    """One part's entry in predictions.json; `probabilities` (models, classes)."""
+    mean, spread = probabilities.mean(0), probabilities.std(0, ddof=min(1, len(probabilities) - 1))
+    names = getattr(part.clip.frames, "names", ())
+    return {
+        "clip": part.clip.id,
+        "frames": len(part.frames),
+        "onset": part.first + part.spotted.onset,
+        "apex": part.first + part.spotted.apex,
+        "onset_file": names[part.spotted.onset],
+        "apex_file": names[part.spotted.apex],
+        "contrast": part.spotted.contrast,
+        "prediction": classes[mean.argmax()],
+        "probabilities": {c: {"mean": m, "std": s} for c, m, s in zip(classes, mean.tolist(), spread.tolist(), strict=True)},
+        "votes": {c: int((probabilities.argmax(-1) == k).sum()) for k, c in enumerate(classes)},
+    }
+
+
+def draw(path, part: Asked, entry, found, k, classes, given):
+    """The picture of part `k`: heat maps are means over the models, for the predicted class."""
+    side, shown = part.frames.shape[1], classes.index(entry["prediction"])
+    maps = {
+        name: None if (every := getattr(found, name)) is None else np.asarray(gradcam.upsample(every[:, k, shown].mean(0), side))
+        for name in heatmaps.MAPS
+    }
+    row = heatmaps.Row(part.frames[part.spotted.onset], part.frames[part.spotted.apex], **maps)
+    scores = {c: (p["mean"], p["std"]) for c, p in entry["probabilities"].items()}
+    title = f"{entry['clip']}: {entry['prediction']} {scores[entry['prediction']][0]:.0%}; heat maps for {entry['prediction']}"
+    heatmaps.clip_picture(path, row, part.spotted, part.first, given, scores, f"{title}. No lie detector.")
+
+
+def caution(record, models) -> str:
+    """What the numbers are worth."""
+    return (
+        f"Scores of {models} models, each trained on a part of {record['n']} clips of {record['subjects']} subjects ({record['target']}); "
+        f"on the subjects it had not seen they reached accuracy {record['accuracy']:.2f} and UF1 {record['uf1']:.2f} over "
+        f"{len(record['classes'])} classes, and how they do on other people and cameras is not known. They guess at a movement of the "
+        "face and say nothing about what somebody feels or hides: this is no lie detector."
+    )
+
+
+def main(argv):
+    f = flags(argv)
+    run = targets.read_run(f.run)
+    record = runs.read_json(f.run / "results.json")
+    out = f.out or pathlib.Path("runs") / f"predict-{pathlib.Path(f.clips[0].split(',')[0]).stem}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={out}: the folder cannot be made ({error.strerror}); choose another") from None
+    cli.keep_compiled_programs()
+    asked, failed = read_clips(f, run.config.architecture.image_size)
+    entries = []
+    if asked:
+        found = explain(run, asked)
+        given = "onset and apex as given" if f.onset is not None and f.apex is not None else "onset and apex, spotted"
+        for k, part in enumerate(asked):
+            entry = prediction_of(part, found.probabilities[:, k], run.classes)
+            entry["picture"] = f"{part.clip.id.replace('#', '-')}.png"
+            draw(out / entry["picture"], part, entry, found, k, run.classes, given)
+            entries.append(entry)
+
+    text = caution(record, len(run.members))
+    runs.write_json(
+        out / "predictions.json",
+        {"run": str(f.run), "models": len(run.members), "n": record["n"], "subjects": record["subjects"], "caution": text}
+        | {"classes": run.classes, "clips": entries, "failed": [dataclasses.asdict(each) for each in failed]},
+    )
+    report(entries, failed, run.classes, text, out)
+    return 1 if failed else 0
+
+
+def report(entries, failed, classes, text, out):
+    """The tables on stdout."""
+    rows = [
+        (e["clip"], e["onset"], e["apex"], e["prediction"], *("{mean:.2f} ± {std:.2f}".format(**e["probabilities"][c]) for c in classes))
+        for e in entries
+    ]
+    if rows:
+        cli.table("probabilities, mean ± std over the run's models", ("clip", "onset", "apex", "prediction", *classes), rows)
+    for e in entries:
+        if e["contrast"] < UNCLEAR and e["frames"] > 2:
+            cli.out.print(f"{e['clip']}: the apex changes the face hardly more than one frame the next; onset and apex are guesses")
+    if failed:
+        cli.table("not used", ("clip", "why"), [(each.id, each.reason) for each in failed])
+    cli.out.print(text, soft_wrap=True)
+    cli.out.print(f"pictures and predictions.json: {out}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
