@@ -1,0 +1,432 @@
+"""Plan, run and lay out the runs behind the paper's tables and figures, and put its numbers and ours side by side.
+
+  python experiments/reproduce.py --table=1,4 --target=casme2,samm --data=/datasets --seeds=3
+  python experiments/reproduce.py --all --target=synthetic --dry-run
+  python experiments/reproduce.py --table=4 --target=synthetic --clips=400 --steps=600 --subjects=8 --finetune-epochs=20
+
+Prints the plan: which runs, what is there already, how long the rest takes. A run stands in one folder below --out and serves every table
+that needs it; a finished one is used again, an unfinished one goes on, so the same command goes on with a plan that was killed. A run that
+fails stops no other. At the end writes a page into --out, as .html (one file, pictures inside) and .md, with the commands of all runs.
+Exit code 1 if a run failed or is not there.
+
+--target=synthetic needs no data, no weights and no GPU; its sizes are --preset=tiny --space=pixel unless they are given.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+
+import cli
+import data
+import jax
+import jax.numpy as jnp
+import numpy as np
+import targets
+
+from ma2mi_jax import gradcam, heatmaps, pages, paper, pipeline, plans, pretrain, report, runs
+from ma2mi_jax.architecture import PRESETS
+from ma2mi_jax.errors import UserError
+
+EXPERIMENTS = pathlib.Path(__file__).resolve().parent
+# What the plan itself decides, so that it cannot be passed on to the scripts.
+DECIDED = {"source", "target", "preset", "space", "vae", "clips", "data-root", "objective", "position-loss", "delta", "steps", "epochs"}
+DECIDED |= {"seed", "seeds", "init", "tune", "keep-reconstruction", "run", "overwrite", "compare", "export"}
+
+
+def listed(allowed, kind=str):
+    """A flag's comma-separated choices."""
+
+    def read(text):
+        try:
+            chosen = [kind(word) for word in text.split(",")]
+        except ValueError:
+            chosen = [None]
+        if not set(chosen) <= set(allowed):
+            raise cli.argparse.ArgumentTypeError(f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, separated by commas")
+        return sorted(set(chosen), key=allowed.index)
+
+    return read
+
+
+def flags(argv):
+    p = cli.parser(__doc__)
+    what = p.add_argument_group("what")
+    what.add_argument("--table", type=listed(plans.TABLES, int), default=[], metavar="1,2,...", help="tables of the paper, 1 to 6")
+    what.add_argument("--figure", type=listed(plans.FIGURES, int), default=[], metavar="4,5,6", help="figures of the paper, 4 to 6")
+    what.add_argument("--all", action="store_true", help="all of them")
+    what.add_argument("--target", type=listed((*paper.DATASETS, "synthetic")), required=True, help="casme2,samm,mmew; or synthetic")
+    what.add_argument("--dry-run", action="store_true", help="print the plan alone")
+    size = p.add_argument_group("size of every run; where nothing is said the scripts' defaults hold, which are the paper's")
+    size.add_argument("--source", choices=data.SOURCES, help="macro-expression videos (dfew; synthetic for --target=synthetic)")
+    size.add_argument("--data", help="folder in which the datasets lie by name (default: $MA2MI_DATA, else data)")
+    size.add_argument("--preset", choices=PRESETS, help="size of the networks (paper; tiny for --target=synthetic)")
+    size.add_argument("--space", choices=("latent", "pixel"), help="of MA2MI (latent; pixel for --target=synthetic)")
+    size.add_argument("--vae", default=plans.Size.vae, help=f"latent space: the frozen autoencoder ({plans.Size.vae})")
+    length = size.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=cli.positive, help="of pre-training")
+    length.add_argument("--steps", type=cli.positive, help="of pre-training")
+    size.add_argument("--finetune-epochs", type=cli.positive, help="of fine-tuning")
+    size.add_argument("--seeds", type=cli.positive, default=1, help="fine-tuning seeds of each run (1)")
+    size.add_argument("--pretrain-seeds", type=cli.positive, default=1, help="pre-trainings of each row, one a seed (1)")
+    size.add_argument("--clips", type=cli.positive, default=600, help="synthetic source: number of clips (600)")
+    size.add_argument("--subjects", type=cli.positive, help="synthetic target: number of subjects")
+    size.add_argument("--clips-per-subject", type=cli.positive, help="synthetic target: clips of each")
+    size.add_argument("--pretrain-flags", default="", help='more flags of pretrain.py, such as "--batch-size=16 --learning-rate=1e-3"')
+    size.add_argument("--finetune-flags", default="", help="more flags of finetune.py")
+    output = p.add_argument_group("output")
+    output.add_argument("--out", type=pathlib.Path, help="folder of runs and pages (runs/reproduce/<preset>, or .../synthetic-<preset>)")
+    f = p.parse_args(argv)
+    if f.all:
+        f.table, f.figure = list(plans.TABLES), list(plans.FIGURES)
+    if not f.table + f.figure:
+        raise UserError("nothing to reproduce; give --table=1,..., --figure=4,... or --all")
+    drawn = "synthetic" in f.target
+    if drawn and len(f.target) > 1:
+        raise UserError(f"--target={','.join(f.target)}: synthetic stands alone, for no page mixes drawn faces with real datasets")
+    f.source = {"fervk39": "ferv39k"}.get(f.source, f.source) or ("synthetic" if drawn else "dfew")
+    f.preset, f.space = f.preset or ("tiny" if drawn else "paper"), f.space or ("pixel" if drawn else "latent")
+    f.out = f.out or pathlib.Path("runs/reproduce") / (f"synthetic-{f.preset}" if drawn else f.preset)
+    return f
+
+
+def size_of(f):
+    """What all runs have in common."""
+    length = {"steps": f.steps, "epochs": f.epochs}
+    tuning = {"epochs": f.finetune_epochs, "subjects": f.subjects, "clips-per-subject": f.clips_per_subject}
+    given = lambda named: {name: str(value) for name, value in named.items() if value is not None}  # noqa: E731
+    return plans.Size(
+        source=f.source,
+        preset=f.preset,
+        space=f.space,
+        seeds=f.seeds,
+        pretrain_seeds=f.pretrain_seeds,
+        clips=f.clips,
+        data=f.data,
+        vae=f.vae,
+        pretrain=given(length) | passed_on("--pretrain-flags", f.pretrain_flags),
+        finetune=given(tuning) | passed_on("--finetune-flags", f.finetune_flags),
+    )
+
+
+def passed_on(flag, text):
+    """The flags in the value of `flag`, by name."""
+    words = shlex.split(text)
+    if bad := [word for word in words if not word.startswith("--")]:
+        raise UserError(f"{flag}={text}: {bad[0]!r} is no flag; expected --name=value, several separated by spaces")
+    found = plans.split_flags(words)
+    if decided := sorted(DECIDED & found.keys()):
+        raise UserError(f"{flag}={text}: --{decided[0]} follows from the plan and from the flags of this script; leave it out")
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------------- what is there
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Of a run's folder: `finished`, `unfinished`, `absent`, or `other`: something is there that is not this run, for the reason `why`."""
+
+    kind: str
+    why: str = ""
+
+
+def look(run, out) -> State:
+    """What lies in a run's folder."""
+    folder = out / run.folder
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return State("absent")
+    try:
+        stored = runs.read_json(folder / "config.json")
+        start = out / run.init.folder / "config.json" if run.init else None
+        if start and not start.exists():
+            return State("other", f"{folder}: its pre-training {run.init.folder} is gone; delete that folder, or give another --out")
+        why = plans.mismatch(run, stored, runs.read_json(start) if start else None)
+    except UserError as error:
+        return State("other", str(error))
+    if why:
+        return State("other", f"{folder}: a run of another configuration is there ({why}); delete that folder, or give another --out")
+    return State("finished" if (folder / plans.RESULTS[run.script]).exists() else "unfinished")
+
+
+def command(run, out) -> list[str]:
+    """The words of a run's command, but for the interpreter."""
+    start = [] if run.script == "pretrain" else [f"--init={out / run.init.folder if run.init else 'none'}"]
+    return [f"{run.script}.py", *run.flags, *start, f"--run={out / run.folder}"]
+
+
+def shown_command(run, out) -> str:
+    """The command as a person types it."""
+    return "python experiments/" + shlex.join(command(run, out))
+
+
+def print_plan(todo, states, estimates, out):
+    """Every run with what is there of it and how long it will take, then the commands."""
+    words = {"finished": "there already", "unfinished": "goes on", "absent": "to do", "other": "in the way"}
+    rows = []
+    for run in todo:
+        waiting = states[run].kind in ("absent", "unfinished")
+        time = ("unknown" if estimates[run] is None else duration(estimates[run])) if waiting else ""
+        rows.append((run.folder, words[states[run].kind], time))
+    cli.table(f"plan, in {out}", ("run", "", "time"), rows)
+    waiting = [estimates[run] for run in todo if states[run].kind in ("absent", "unfinished")]
+    known = [each for each in waiting if each is not None]
+    total = f"{len(todo)} runs, {len(waiting)} to make"
+    total += f"; {duration(sum(known))} for {len(known)} of them, at the rate of finished ones" if known else ""
+    total += f"; unknown for {len(waiting) - len(known)}, no run of whose kind is finished" if len(waiting) > len(known) else ""
+    cli.out.print(total, markup=False, soft_wrap=True)
+    for run in todo:
+        if states[run].kind == "other":
+            cli.out.print(states[run].why, markup=False, soft_wrap=True)
+
+
+def duration(seconds) -> str:
+    """Whole seconds, minutes, or hours and minutes."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+# ------------------------------------------------------------------------------------------------------------------- running
+
+
+def call(words) -> int:
+    """Runs a script in a process of its own, whose output is our progress; its exit code."""
+    return subprocess.run([sys.executable, str(EXPERIMENTS / words[0]), *words[1:]], stdout=sys.stderr, check=False).returncode
+
+
+def execute(todo, out, call=call):
+    """Makes what is not there, in order; returns run -> "" or why it is not finished. A failed run stops only those that start from it."""
+    outcome = {}
+    for number, run in enumerate(todo, 1):
+        state = look(run, out)
+        if state.kind == "other":
+            outcome[run] = state.why
+        elif state.kind != "finished" and run.init and outcome[run.init]:
+            outcome[run] = f"skipped, since {run.init.folder} is not finished"
+        elif state.kind == "finished":
+            outcome[run] = ""
+        else:
+            cli.log(f"[{number}/{len(todo)}] {shown_command(run, out)}")
+            code = call(command(run, out))
+            outcome[run] = "" if look(run, out).kind == "finished" else f"{run.folder} failed with exit code {code}"
+        if outcome[run]:
+            cli.log(f"[{number}/{len(todo)}] {outcome[run]}")
+    return outcome
+
+
+def finished_results(all_runs, out):
+    """Run -> content of its result file, for those of the same size that are finished."""
+    return {run: runs.read_json(out / run.folder / plans.RESULTS[run.script]) for run in all_runs if look(run, out).kind == "finished"}
+
+
+# ------------------------------------------------------------------------------------------------------------------- pictures
+
+
+def draw_figure4(path, part, target, found):
+    """A picture if at least one range has results; its caption."""
+    there = {row.label.removeprefix("δ in "): found[row.key] for row in part.rows if isinstance(found[row.key], pages.Scores)}
+    if not there:
+        return None
+    title = f"{shown_name(target)}: ranges of δ in pre-training; bars: standard deviation over seeds, crosses: seeds"
+    pages.delta_plot(path, there, title)
+    return title
+
+
+def median_pairs(frames, labels):
+    """For each class the clip whose change, mean |apex - onset|, is the class's (lower) median: indices, in the order of the classes."""
+    change = np.array([np.abs(pair[1].astype(np.int16) - pair[0]).mean() for pair in frames])
+    chosen = []
+    for label in np.unique(labels):
+        inside = np.flatnonzero(labels == label)
+        chosen.append(int(inside[np.argsort(change[inside], kind="stable")[(len(inside) - 1) // 2]]))
+    return chosen
+
+
+def draw_figure5(path, run, target, size):
+    """Onset, apex, the apex that the pre-trained network predicts, and both changes; returns the caption."""
+    record, state = targets.read_pretrained(run)
+    config = pretrain.config_from_json(record["config"]["pretrain"])
+    vae_params = targets.load_autoencoder(size.vae, record["config"]["data"]["autoencoder"]) if config.vae else None
+    source = read_target(target, size, config.architecture.image_size)
+    frames, _ = pipeline.load_pairs(source.clips, config.architecture.image_size)
+    chosen = median_pairs(frames, np.array([clip.label for clip in source.clips]))
+    predict = jax.jit(functools.partial(pretrain.reconstruct, config))
+    predicted = np.concatenate([np.asarray(predict(state, {"frames": frames[i : i + 1]}, vae_params)) for i in chosen])
+    onset, apex = (np.asarray(pretrain.to_float(jnp.asarray(frames[chosen, k]))) for k in range(2))
+    names = [f"{source.clips[i].id[-24:]}\n{source.classes[source.clips[i].label]}" for i in chosen]
+    report.reconstructions(path, onset, apex, predicted, names, f"{shown_name(target)}: onset → apex")
+    share = np.abs(predicted - apex).mean() / np.abs(onset - apex).mean()
+    return (
+        f"{shown_name(target)}: of each class the clip whose change from onset to apex is the class's median. The network was pre-trained "
+        f"on {source_name(size)} and never saw these faces; it is given onset and C_Δ. Its mean error on the pairs shown is {share:.2f} of "
+        "that of repeating the onset. Changes are amplified, both of a row alike, as written below them."
+    )
+
+
+def read_target(target, size, side):
+    """The clips that the fine-tunes of `target` see."""
+    p = cli.parser("")
+    data.add_flags(p)
+    given, _ = p.parse_known_args(plans.finetuning(size, target, None).flags)
+    return data.read(data.settle(given), side)
+
+
+def draw_figure6(path, run, target, size):
+    """Grad-CAM of both encoders for the predicted class, by the fold that had not seen the subject; returns the caption."""
+    run = targets.read_run(run)
+    predictions = pages.read_scores([run.path]).predictions
+    seed, side = predictions.seeds[0], run.config.architecture.image_size
+    chosen = heatmaps.choose(predictions)
+    clips = {clip.id: clip for clip in targets.read_target(run.record["target"]).clips}
+    shown = [clips[predictions.clips[i].id] for i in chosen]
+    frames, _ = pipeline.load_pairs(shown, side)
+    wanted = {(seed, predictions.folds[i]) for i in chosen}
+    models = {member: weights for member, *weights in targets.saved_members(run) if member in wanted}
+    rows = []
+    for i, clip, pair in zip(chosen, shown, frames, strict=True):
+        params, batch_stats = models[seed, predictions.folds[i]]
+        found = gradcam.explain(run.config.architecture, params, batch_stats, pair[None])
+        label, predicted = predictions.labels[i], predictions.classes[0, i]
+        heat = [None if maps is None else np.asarray(gradcam.upsample(maps[0, predicted], side)) for maps in (found.action, found.position)]
+        names = run.classes[label], run.classes[predicted], predictions.probabilities[0, i, predicted]
+        rows.append(heatmaps.Row(pair[0], pair[1], *heat, heatmaps.caption(clip.id[-24:], *names, clip.action_units)))
+    heatmaps.figure6(path, rows, f"{shown_name(target)}: Grad-CAM for the predicted class")
+    return (
+        f"{shown_name(target)}: of each class the most confident right and the most confident wrong prediction of seed {seed}, where there "
+        "is one, each by the fold that had not seen the subject. Grad-CAM is for the predicted class, over the onset frame; AU: action "
+        "units of the annotation."
+    )
+
+
+def shown_name(target):
+    """A target as the page calls it."""
+    return paper.DATASETS.get(target, "Drawn faces")
+
+
+def source_name(size):
+    """The source as the page calls it."""
+    return f"{size.clips} drawn clips" if size.source == "synthetic" else plans.MACRO.get(size.source, size.source)
+
+
+DRAW = {5: draw_figure5, 6: draw_figure6}
+
+
+# ------------------------------------------------------------------------------------------------------------------- the page
+
+
+def write_page(f, parts, size, outcome):
+    """Writes the page as .md and .html; returns their paths."""
+    f.out.mkdir(parents=True, exist_ok=True)
+    names = [f"{part.kind}-{part.number}" for part in parts]
+    stem = "-".join([*(["all"] if f.all else names), *f.target])
+    where = " and ".join(shown_name(t) for t in f.target)
+    title = f"{where}: {'all tables and figures' if f.all else ', '.join(n.replace('-', ' ') for n in names)} of MA2MI"
+    blocks = [pages.Heading(title, 1), *map(pages.Text, about(f, size))]
+    for part in parts:
+        blocks += [pages.Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"), *map(pages.Text, part.notes)]
+        for target in f.target if part.rows else ():
+            if all(target in row.runs or row.missing for row in part.rows):
+                blocks += [pages.Heading(shown_name(target), 3), *part_blocks(f, part, target, size, outcome)]
+    blocks += run_blocks(plans.runs_of(parts), f.out, outcome)
+    written = {f.out / f"{stem}.md": pages.markdown(blocks, f.out), f.out / f"{stem}.html": pages.html(title, blocks)}
+    for path, text in written.items():
+        with runs.whole(path) as temporary:
+            temporary.write_text(text)
+    return list(written)
+
+
+def about(f, size):
+    """What the page is, in sentences."""
+    paragraphs = []
+    if f.target == ["synthetic"]:
+        paragraphs.append(
+            "The faces here are drawn by a program. They stand in for no real dataset: the page tells whether the method, as implemented, "
+            "behaves as the paper says, not how well it recognises micro-expressions of people."
+        )
+    further = [" ".join(plans.join_flags(flags)) or "none" for flags in (size.pretrain, size.finetune)]
+    paragraphs.append(
+        f"Pre-trained on {source_name(size)}, where a row names no other source (the paper: DFEW); networks of preset {size.preset}, "
+        f"MA2MI in {size.space} space. Further flags of pretrain.py: {further[0]}; of finetune.py: {further[1]}."
+    )
+    spread = "so the spread over seeds is that of fine-tuning alone" if size.pretrain_seeds == 1 else "the spread is over all of them"
+    paragraphs.append(f"{size.pretrain_seeds} pre-training(s) a row, {size.seeds} fine-tuning seed(s) each: {spread}.")
+    return paragraphs
+
+
+def part_blocks(f, part, target, size, outcome):
+    """A table or figure for one target."""
+    path = f.out / f"{part.kind}-{part.number}-{target}.png"
+    if part.kind == "figure" and part.number in (5, 6):
+        (row,) = part.rows
+        (run,) = row.runs[target]
+        if outcome[run]:
+            return [pages.Text(f"No picture: {outcome[run]}.")]
+        try:
+            return [pages.Picture(path, DRAW[part.number](path, f.out / run.folder, target, size))]
+        except UserError as error:
+            return [pages.Text(f"No picture: {error}.")]
+    found = {row.key: row_scores(row, target, f.out, outcome) for row in part.rows}
+    blocks = pages.score_blocks(part, target, found)
+    if part.kind == "figure" and (caption := draw_figure4(path, part, target, found)):
+        blocks.insert(0, pages.Picture(path, caption))
+    return blocks
+
+
+def row_scores(row, target, out, outcome):
+    """A row's scores, or why there are none."""
+    if row.missing:
+        return row.missing
+    if bad := [outcome[run] for run in row.runs[target] if outcome[run]]:
+        return bad[0]
+    try:
+        return pages.read_scores([out / run.folder for run in row.runs[target]])
+    except UserError as error:
+        return str(error)
+
+
+def run_blocks(all_runs, out, outcome):
+    """Where every number comes from: time, device and versions of each run, and its command."""
+    rows = []
+    for run in all_runs:
+        if outcome[run]:
+            rows.append((run.folder, "not finished", "", ""))
+            continue
+        found = runs.read_json(out / run.folder / plans.RESULTS[run.script])
+        versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "jax", "flax"))
+        rows.append((run.folder, duration(found["seconds"]), found["versions"]["device"], versions))
+    caption = "Time of the session that finished the run."
+    blocks = [pages.Heading("Runs"), pages.Table(("run", "time", "device", "versions"), rows, caption)]
+    return [*blocks, pages.Code([shown_command(run, out) for run in all_runs])]
+
+
+def main(argv):
+    f = flags(argv)
+    size = size_of(f)
+    parts = plans.plan(f.table, f.figure, f.target, size)
+    todo = plans.runs_of(parts)
+    everything = plans.runs_of(plans.plan(plans.TABLES, plans.FIGURES, f.target, size))
+    known = finished_results(everything, f.out)
+    states = {run: look(run, f.out) for run in todo}
+    print_plan(todo, states, {run: plans.seconds(run, known) for run in todo}, f.out)
+    if f.dry_run:
+        for run in todo:
+            cli.out.print(shown_command(run, f.out), markup=False, soft_wrap=True)
+        return 0
+    outcome = execute(todo, f.out)
+    cli.keep_compiled_programs()
+    written = write_page(f, parts, size, outcome)
+    for run, why in outcome.items():
+        if why:
+            cli.out.print(f"{run.folder}: {why}", markup=False, soft_wrap=True)
+    cli.out.print(f"page: {' '.join(map(str, written))}", markup=False, soft_wrap=True)
+    return 1 if any(outcome.values()) else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a plan that is ended takes the script it runs with it
+    cli.run(main)
