@@ -14,6 +14,7 @@ from ma2mi_jax.spotting import Spotted
 
 HEAT = colormaps["turbo"]
 MAPS = {"action": "Grad-CAM, action", "position": "Grad-CAM, position", "places": "what each place gives"}
+SCALE = "red: the greatest value of each heat map"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
         _draw_pair(line, row, maps)
         line[0].set_ylabel(row.caption, fontsize=7, rotation=0, ha="right", va="center")
     _headings(axes[0], maps)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
     _save(figure, path)
 
 
@@ -92,7 +93,7 @@ def clip_picture(
       given: how onset and apex came about, for the curve's title.
       scores: class -> mean probability and its standard deviation over the models.
     """
-    figure = plt.figure(figsize=(12.5, 5.2), layout="constrained")
+    figure = plt.figure(figsize=(12.5, 5.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.3, 2.6))
     maps = _maps([row])
     axes = top.subplots(1, 3 + len(maps))
@@ -113,7 +114,7 @@ def clip_picture(
     bars.barh(names, mean, xerr=spread, color=["tab:orange" if m == mean.max() else "tab:gray" for m in mean], capsize=3)
     bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
     bars.invert_yaxis()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
     _save(figure, path)
 
 
