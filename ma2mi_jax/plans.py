@@ -211,7 +211,7 @@ def table2(targets: Sequence[str], size: Size) -> Part:
     """Which encoder is tuned, and whether L_rec is kept beside the cross-entropy."""
     encoders = {"position": "FPE", "action": "FAE", "both": "FPE and FAE"}
     rows = tuple(
-        _row(size, targets, f"{'kept' if keep else 'dropped'}-{tune}", f"{label}, reconstruction {'kept' if keep else 'dropped'}", **how)
+        _row(size, targets, f"{'kept' if keep else 'dropped'}-{tune}", f"{label}, L_rec {'kept' if keep else 'dropped'}", **how)
         for keep in (True, False)
         for tune, label in encoders.items()
         for how in [{"tune": tune, "keep": keep}]
