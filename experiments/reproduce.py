@@ -213,7 +213,7 @@ def execute(todo, out, call=call):
         else:
             cli.log(f"[{number}/{len(todo)}] {shown_command(run, out)}")
             code = call(command(run, out))
-            outcome[run] = "" if look(run, out).kind == "finished" else f"{run.folder} failed with exit code {code}"
+            outcome[run] = "" if look(run, out).kind == "finished" else f"failed with exit code {code}"
         if outcome[run]:
             cli.log(f"[{number}/{len(todo)}] {outcome[run]}")
     return outcome

@@ -117,7 +117,7 @@ def test_a_failed_run_stops_only_what_starts_from_it(reproduce, tmp_path):
     todo = runs_of_table(4)
     broken = Scripts(tmp_path, broken=(todo[0].folder,))
     outcome = reproduce.execute(todo, tmp_path, broken)
-    assert outcome[todo[0]] == f"{todo[0].folder} failed with exit code 2"
+    assert outcome[todo[0]] == "failed with exit code 2"
     assert outcome[todo[1]] == f"skipped, since {todo[0].folder} is not finished"
     assert [outcome[run] for run in todo[2:]] == [""] * 4
     assert todo[1].folder not in broken.called
