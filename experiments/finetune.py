@@ -20,7 +20,7 @@ import targets
 from data import TARGETS, add_detector
 from data import root as root_of
 
-from ma2mi_jax import exchange, finetune, loso, pretrain, report, results, runs
+from ma2mi_jax import exchange, finetune, loso, paper, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 
@@ -284,9 +284,9 @@ def print_results(found, run):
         rows.append(("± over seeds", *(f"{v['std']:.4f}" for v in spread.values()), f"{len(found['seeds']['seeds'])} seeds"))
     rows.append(("95 % by subjects", *("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread.values()), f"{found['subjects']} subjects"))
     rows += [row(f"  {name}", scores, f"N = {scores['n']}") for name, scores in found.get("per_dataset", {}).items()]
-    if found["target"] in report.PAPER and not found["protocol"].startswith("cross"):
-        n, accuracy, uf1 = report.PAPER[found["target"]]
-        rows.append(row("the paper, MA2MI", {"accuracy": accuracy, "uf1": uf1}, f"N = {n}"))
+    if found["target"] in paper.DATASETS and not found["protocol"].startswith("cross"):
+        percent, uf1 = paper.ABLATIONS[1]["latent"][found["target"]]
+        rows.append(row("the paper, MA2MI", {"accuracy": percent / 100, "uf1": uf1}, f"N = {paper.N[found['target']]}"))
     rows.append(row("oracle epoch", found["oracle"], "chosen on the test subject: no result"))
     sheet = f"; {found['annotations']}" if found["annotations"] else ""
     caption = f"{found['protocol']}, from {found['init']}, seeds {found['seeds']['seeds']}{sheet}"

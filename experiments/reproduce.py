@@ -292,9 +292,10 @@ def draw_figure6(path, run, target, size):
         params, batch_stats = models[seed, predictions.folds[i]]
         found = gradcam.explain(run.config.architecture, params, batch_stats, pair[None])
         label, predicted = predictions.labels[i], predictions.classes[0, i]
-        heat = [None if maps is None else np.asarray(gradcam.upsample(maps[0, predicted], side)) for maps in (found.action, found.position)]
+        heat = {name: getattr(found, name) for name in heatmaps.MAPS}
+        heat = {name: maps if maps is None else np.asarray(gradcam.upsample(maps[0, predicted], side)) for name, maps in heat.items()}
         names = run.classes[label], run.classes[predicted], predictions.probabilities[0, i, predicted]
-        rows.append(heatmaps.Row(pair[0], pair[1], *heat, heatmaps.caption(clip.id[-24:], *names, clip.action_units)))
+        rows.append(heatmaps.Row(pair[0], pair[1], caption=heatmaps.caption(clip.id[-24:], *names, clip.action_units), **heat))
     heatmaps.figure6(path, rows, f"{shown_name(target)}: Grad-CAM for the predicted class")
     return (
         f"{shown_name(target)}: of each class the most confident right and the most confident wrong prediction of seed {seed}, where there "

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 
-from ma2mi_jax.report import amplified, visible_gain
+from ma2mi_jax.report import amplified, save, visible_gain
 from ma2mi_jax.results import Predictions
 from ma2mi_jax.spotting import Spotted
 
@@ -80,7 +80,7 @@ def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
         line[0].set_ylabel(row.caption, fontsize=7, rotation=0, ha="right", va="center")
     _headings(axes[0], maps)
     figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def clip_picture(
@@ -115,7 +115,7 @@ def clip_picture(
     bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
     bars.invert_yaxis()
     figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _maps(rows: Sequence[Row]) -> list[str]:
@@ -140,8 +140,3 @@ def _draw_pair(axes, row: Row, maps: Sequence[str]) -> None:
 def _headings(axes, maps: Sequence[str]) -> None:
     for axis, name in zip(axes, ["onset", "apex", "apex − onset", *(MAPS[name] for name in maps)], strict=True):
         axis.set_title(name, fontsize=9)
-
-
-def _save(figure, path: pathlib.Path) -> None:
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

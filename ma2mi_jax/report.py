@@ -1,4 +1,4 @@
-"""Pictures and numbers for people: reconstructions (Fig. 5), curves, confusion matrices, and the paper's own rows."""
+"""Pictures and numbers for people: reconstructions (Fig. 5), curves, confusion matrices, subjects."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-
-# SPEC §5: what the paper reports for MA2MI (Tables 1, 5, 6): N, accuracy, UF1 (MMEW: accuracy alone).
-PAPER = {"casme2": (249, 0.8916, 0.8882), "samm": (136, 0.8382, 0.7893), "mmew": (234, 0.7521, None)}
 
 
 def amplified(change: np.ndarray, gain: float) -> np.ndarray:
@@ -46,7 +43,7 @@ def reconstructions(
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=9)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]]) -> None:
@@ -66,7 +63,7 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
             axis.plot(steps[len(steps) - len(smooth) :], smooth, color=drawn.get_color(), label=name)
         axis.set_xlabel("step")
         axis.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def finetuning_curves(path: pathlib.Path, loss: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray) -> None:
@@ -81,7 +78,7 @@ def finetuning_curves(path: pathlib.Path, loss: np.ndarray, train_accuracy: np.n
         if "accuracy" in name:
             axis.set_ylim(0, 1.02)
     axes[0].legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str) -> None:
@@ -99,7 +96,7 @@ def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], ti
     axis.set_yticks(range(len(classes)), classes)
     axis.set(xlabel="predicted", ylabel="label")
     axis.set_title(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -119,9 +116,10 @@ def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], tit
     axis.set(ylim=(0, 1.08), ylabel="accuracy", title=f"{title}\nabove each bar: number of clips")
     axis.title.set_fontsize(9)
     axis.legend(fontsize=8, loc="upper left")
-    _save(figure, path)
+    save(figure, path)
 
 
-def _save(figure, path: pathlib.Path) -> None:
+def save(figure, path: pathlib.Path) -> None:
+    """Writes the figure and lets go of it."""
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -42,8 +42,8 @@ MICRO_EMOTIONS = {  # the classes of CASME II; each shows as one of its combinat
     "others": tuple((first, second) for first in _OTHERS for second in _OTHERS if first < second),
 }
 FREQUENCIES = (0.16, 0.24, 0.15, 0.15, 0.30)  # of the micro classes, unequal as in the real sets
-# As in real clips (docs/experiments.md, `Is the benchmark like real video?`): of 14 open ones at 96 px and δ in [3, 8] the median noise is
-# 1.4/255, motion between frames included, and the brightness of two frames differs by .003, most of which is motion too.
+# As in real clips (docs/experiments.md): in 24 of them, at 96 px and δ in [3, 8], the median noise is 1.2/255 and the median difference in
+# brightness .003; small motions are part of both.
 NOISE = 1.25 / 255  # standard deviation of the sensor's
 FLICKER = 0.002  # and of a frame's brightness, relative
 BATCH = 16  # frames drawn at once: few enough for the cache of a CPU

@@ -118,6 +118,8 @@ def test_finetune_writes_what_the_contract_names(finetuned):
         "results.json",
         "predictions.csv",
         "confusion.png",
+        "per_subject.png",
+        "folds.csv",
         "curves.png",
         "checkpoints",
     }
@@ -145,6 +147,17 @@ def test_evaluate_agrees_and_notices_a_changed_prediction(command, finetuned):
     file.write_text(text.replace(",".join(row), ",".join([*row[:5], other, *row[6:]])))
     assert "differ" in command("evaluate", f"--run={run}", check=1).stdout
     file.write_text(text)
+
+
+def test_evaluate_exports_encoders_that_finetune_starts_from(command, finetuned, pretrained, tmp_path):
+    written = command("evaluate", f"--run={finetuned[0]}", f"--export={tmp_path}").stdout.split()
+    assert len(written) == 2 * 3 * 2  # seeds, folds, encoders
+    assert sorted(map(str, tmp_path.iterdir())) == sorted(written)
+    command("evaluate", f"--run={pretrained[0]}", f"--export={tmp_path / 'pretrained'}")
+    weights = tmp_path / "pretrained" / "pretrained_action_encoder.safetensors"
+    flags = ["--target=synthetic", "--preset=tiny", f"--init={weights}", *SUBJECTS, "--fold-chunk=1", f"--run={tmp_path / 'run'}"]
+    assert "N = 15" in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=2").stdout
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
 
 
 def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned):
@@ -217,6 +230,9 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         ("finetune", "--target=synthetic --init={}/missing", ["--init", "no such folder"]),
         ("finetune", "--target=synthetic --init={}/empty", ["config.json"]),
         ("finetune", "--target=synthetic --preset=tiny --fold-chunk=many", ["--fold-chunk"]),
+        ("finetune", "--target=synthetic --preset=tiny --keep-reconstruction", ["--keep-reconstruction", "--init"]),
+        ("finetune", "--target=casme2 --protocol=cross", ["--test-target"]),
+        ("finetune", "--target=casme2 --test-target=casme2", ["--test-target", "another"]),
         ("finetune", "--target=synthetic --preset=tiny --amplitude=3", ["--amplitude"]),
         ("finetune", "--target=synthetic --preset=tiny --compare={}/missing", ["missing"]),
         ("evaluate", "--run={}/missing", ["missing"]),
@@ -262,3 +278,18 @@ def test_every_command_of_the_readme_parses(monkeypatch, tmp_path):
                 assert f'"{name}"' in source, f"README: {script}.py has no {name}"
     for target in re.findall(r"^\s*make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_bench_motion_tells_light_from_motion(command, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    import bench_motion
+
+    x, y = np.meshgrid(np.linspace(-2, 2, 96), np.linspace(-2, 2, 96))
+    face = np.repeat(0.5 * np.exp(-(x**2) - 2 * y**2)[..., None], 3, axis=-1).astype(np.float32) - 0.4
+    copy, light, less_light, *_ = bench_motion.parts(face, (face + 1) * 1.05 - 1)
+    assert light == pytest.approx(0.05, rel=1e-3)
+    assert less_light < 0.01 * copy
+    copy, _, less_light, less_head, *_ = bench_motion.parts(face, np.roll(face, 2, axis=1))
+    assert less_light > 0.8 * copy
+    assert less_head < 0.15 * copy
+    assert "noise" in command("bench_motion", "--source=synthetic", "--clips=12", "--pairs=1").stdout
