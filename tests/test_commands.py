@@ -156,7 +156,7 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(command, finetuned,
     command("evaluate", f"--run={pretrained[0]}", f"--export={tmp_path / 'pretrained'}")
     weights = tmp_path / "pretrained" / "pretrained_action_encoder.safetensors"
     flags = ["--target=synthetic", "--preset=tiny", f"--init={weights}", *SUBJECTS, "--fold-chunk=1", f"--run={tmp_path / 'run'}"]
-    assert "N = 15" in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=2").stdout
+    assert "N = 15" in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=3").stdout
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
 
 
