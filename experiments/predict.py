@@ -228,8 +228,8 @@ def report(entries, failed, classes, text, out):
     for e in entries:
         if e["contrast"] < UNCLEAR and e["frames"] > 2:
             cli.out.print(f"{e['clip']}: the apex changes the face hardly more than one frame the next; onset and apex are guesses")
-    if failed:
-        cli.table("not used", ("clip", "why"), [(each.id, each.reason) for each in failed])
+    for each in failed:  # lines, not a table, which would fold long paths
+        cli.out.print(f"not used: {each.id}: {each.reason}", markup=False, soft_wrap=True)
     cli.out.print(text, soft_wrap=True)
     cli.out.print(f"pictures and predictions.json: {out}", soft_wrap=True)
 
