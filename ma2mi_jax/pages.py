@@ -25,12 +25,16 @@ from ma2mi_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
+    """A headline; 1 is the page's own."""
+
     text: str
     level: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Text:
+    """A paragraph."""
+
     text: str
 
 
@@ -45,11 +49,15 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Code:
+    """Lines as they are typed."""
+
     lines: Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
+    """An image file and what it shows."""
+
     path: pathlib.Path
     caption: str
 

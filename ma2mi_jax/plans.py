@@ -3,6 +3,7 @@
 A run has one folder, named after what makes it differ, so that tables share runs: MA2MI's is in Tables 1 to 6 and all the figures.
 """
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -323,10 +324,8 @@ def _value(text: str | None) -> Any:
     if ":" in text:
         return [int(end) for end in text.split(":")]
     for kind in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 
