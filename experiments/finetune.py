@@ -23,6 +23,7 @@ from data import root as root_of
 from ma2mi_jax import exchange, finetune, loso, paper, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.miacnet import FUSIONS
 
 PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
 
@@ -60,7 +61,7 @@ def flags(argv):
     network = p.add_argument_group("network")
     network.add_argument("--init", default="none", help="a pre-training run's folder, a ResNet18's .safetensors, or none (none)")
     network.add_argument("--preset", choices=PRESETS, help="paper, small or tiny (paper); a pre-training run has its own")
-    network.add_argument("--fusion", choices=("mul", "add", "concat", "action"), help="(mul); a pre-training run has its own")
+    network.add_argument("--fusion", choices=FUSIONS, help="(mul); a pre-training run has its own")
     network.add_argument("--tune", choices=("both", "action", "position"), default="both", help="which encoder learns; Table 2 (both)")
     network.add_argument("--keep-reconstruction", action="store_true", help="add L_rec of onset → apex, with the run's DiT; Table 2")
     network.add_argument(

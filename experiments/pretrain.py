@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ma2mi_jax import autoencoder, checkpoint, datasets, faces, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.miacnet import FUSIONS
 
 PICTURES = 8  # rows of reconstructions.png
 
@@ -51,7 +52,7 @@ def flags(argv):
     network.add_argument(
         "--cached-latents", type=cli.truth, default=True, metavar="true|false", help="use those of a prepared --data-root, if any (true)"
     )
-    network.add_argument("--fusion", choices=("mul", "add", "concat", "action"), default="mul", help="how C_Δ is made (mul)")
+    network.add_argument("--fusion", choices=FUSIONS, default="mul", help="how C_Δ is made (mul)")
     network.add_argument("--predict", choices=("change", "latent"), default="change", help="DiT's output: added to Z_t, or alone (change)")
     training = p.add_argument_group("training")
     training.add_argument("--objective", choices=("ma2mi", "maer"), default="ma2mi", help="maer: the labelled baseline of Table 1 (ma2mi)")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ma2mi_jax import architecture
 from ma2mi_jax.architecture import Architecture
-from ma2mi_jax.miacnet import classify, condition, encode
+from ma2mi_jax.miacnet import classify, condition, encode, fuse
 from ma2mi_jax.pretrain import to_float
 
 STRIDE = 32  # of ResNet18's last map
@@ -57,8 +57,7 @@ def explain(config: Architecture, params: Any, batch_stats: Any, pairs: jax.Arra
     each = jnp.eye(found.shape[-1])[:, None] * jnp.ones_like(found)  # (K, B, K): pairs do not mix, so one pull-back serves all
     (gradients,) = jax.vmap(back)(each)
     heat = {name: jax.vmap(class_activation, (None, 0), 1)(maps[name], gradients[name]) for name in maps}
-    single = {name: m.reshape(-1, 1, 1, m.shape[-1]) for name, m in maps.items()}  # every place a plane of its own
-    given = (logits(single) - params["classifier"]["bias"]).reshape(*maps["action"].shape[:3], -1)
+    given = fuse(maps["action"], maps.get("position"), config.fusion) @ params["classifier"]["kernel"]  # (B, h, w, K)
     places = jax.nn.relu(jnp.moveaxis(given, -1, 1))
     return Explanation(jax.nn.softmax(found), heat["action"], heat.get("position"), places)
 

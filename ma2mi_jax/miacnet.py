@@ -1,6 +1,6 @@
 """MIACNet (paper §3.1, Fig. 2): two independent encoders, one for where the face is, one for how it moves; together the condition C_Δ."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from ma2mi_jax.resnet import ResNet18
 
-Fusion = Literal["mul", "add", "concat", "action"]
+Fusion = Literal["mul", "add", "concat", "regions", "action"]
+FUSIONS = get_args(Fusion)
 
 
 class MIACNet(nn.Module):
@@ -16,7 +17,7 @@ class MIACNet(nn.Module):
 
     Attributes:
       width: first-stage channels of both ResNet18s; a feature map has D = 8 * width channels.
-      fusion: how F^a and F^p become C_Δ, see `condition`; `action` has no position encoder (Table 4, row 1).
+      fusion: how F^a and F^p become C_Δ, see `fuse`; `action` has no position encoder (Table 4, row 1).
       dtype, axis_name: as in `ResNet18`.
     """
 
@@ -45,22 +46,31 @@ class MIACNet(nn.Module):
 
 
 def condition(action: jax.Array, position: jax.Array | None, fusion: Fusion) -> jax.Array:
-    """C_Δ: F^a and F^p, each (B, h, w, D), fused and averaged over the plane -> (B, D) (`concat`: (B, 2 D)).
+    """C_Δ: the mean over the plane of F^a and F^p, fused -> (B, D) (`concat`: (B, 2 D))."""
+    return fuse(action, position, fusion).mean(axis=(1, 2))
+
+
+def fuse(action: jax.Array, position: jax.Array | None, fusion: Fusion) -> jax.Array:
+    """F^a and F^p, each (B, h, w, D) and >= 0, place by place -> (B, h, w, D) (`concat`: (B, h, w, 2 D)).
 
     With `mul` position gates action at each place. `add` cannot: the mean of a sum is the sum of the means (SPEC §3).
+    `regions` is `mul` without the length of F^p, which L_pos does not see: each channel of F^p is a soft region of the face, whose weights
+    average 1 over the plane (uniform where the channel is silent), so that C_Δ is channel by channel the mean of F^a in that region.
     """
     match fusion:
         case "mul":
-            fused = action * position
+            return action * position
         case "add":
-            fused = action + position
+            return action + position
         case "concat":
-            fused = jnp.concatenate([action, position], axis=-1)
+            return jnp.concatenate([action, position], axis=-1)
+        case "regions":
+            region = position + 1e-3
+            return action * region / region.mean(axis=(1, 2), keepdims=True)
         case "action":
-            fused = action
+            return action
         case _:
-            raise ValueError(f"fusion {fusion!r}: expected mul, add, concat or action")
-    return fused.mean(axis=(1, 2))
+            raise ValueError(f"fusion {fusion!r}: expected one of {', '.join(FUSIONS)}")
 
 
 def encode(network: MIACNet, params: Any, batch_stats: Any, encoder: Literal["action", "position"], *frames: jax.Array, train: bool):

@@ -9,11 +9,9 @@ import pytest
 
 from ma2mi_jax import architecture, finetune, gradcam
 from ma2mi_jax.architecture import Architecture
-from ma2mi_jax.miacnet import encode
+from ma2mi_jax.miacnet import FUSIONS, encode
 from ma2mi_jax.portrait import LAMP, UNITS, UPRIGHT, action_unit_region, random_identity, render_frames
 from ma2mi_jax.pretrain import to_float
-
-FUSIONS = ("mul", "add", "concat", "action")
 
 
 def model(fusion, size=96, width=4):
@@ -47,6 +45,13 @@ def test_maps_are_those_of_the_formulas(fusion):
     if fusion == "mul":
         alpha = {"action": position.mean((1, 2))[..., None] * kernel, "position": action.mean((1, 2))[..., None] * kernel}  # (B, D, K)
         given = (action * position) @ kernel
+    elif fusion == "regions":
+        region = position + 1e-3
+        whole = region.sum((1, 2))
+        inside = (action * region).sum((1, 2)) / whole  # C_Δ
+        slope = (action.mean((1, 2)) - inside) / whole * places  # of C_Δ in F^p, summed over the plane
+        alpha = {"action": np.broadcast_to(kernel, (3, *kernel.shape)), "position": slope[..., None] * kernel}
+        given = (action * region / whole[:, None, None]) @ kernel * places
     else:
         alpha = {
             "action": np.broadcast_to(of_action, (3, *of_action.shape)),

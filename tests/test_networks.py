@@ -7,7 +7,7 @@ import pytest
 
 from ma2mi_jax import dit
 from ma2mi_jax.architecture import PRESETS
-from ma2mi_jax.miacnet import MIACNet, condition, encode
+from ma2mi_jax.miacnet import FUSIONS, MIACNet, condition, encode
 from ma2mi_jax.resnet import ResNet18
 
 WHY_TORCH = "PyTorch is a test-only dependency (requirements-test.txt)"
@@ -125,15 +125,23 @@ def test_position_table_is_that_of_dit():
     np.testing.assert_allclose(table[row * 5 + column], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("fusion", ["mul", "add", "concat", "action"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_fusions(fusion):
     rng = np.random.default_rng(0)
-    a, p = rng.normal(size=(2, 2, 3, 3, 4))
+    a, p = rng.uniform(size=(2, 2, 3, 3, 4))
     expected = {"mul": (a * p).mean((1, 2)), "add": (a + p).mean((1, 2)), "action": a.mean((1, 2))}
+    region = (p + 1e-3) / (p + 1e-3).sum((1, 2), keepdims=True)
+    expected["regions"] = (region * a).sum((1, 2))
     expected["concat"] = np.concatenate([a.mean((1, 2)), p.mean((1, 2))], -1)
     np.testing.assert_allclose(condition(a, p, fusion), expected[fusion], rtol=1e-5)
     with pytest.raises(ValueError, match="sum"):
         condition(a, p, "sum")
+
+
+def test_regions_do_not_depend_on_the_length_of_the_position_map():
+    a, p = np.random.default_rng(0).uniform(size=(2, 2, 3, 3, 4))
+    np.testing.assert_allclose(condition(a, 100 * p, "regions"), condition(a, 50 * p, "regions"), rtol=1e-3)
+    np.testing.assert_allclose(condition(a, 0 * p, "regions"), condition(a, None, "action"), rtol=1e-5)  # silent: the whole face
 
 
 def test_action_fusion_has_no_position_encoder_and_both_branches_see_what_they_should():

@@ -136,7 +136,7 @@ def test_tau_differs_between_steps_and_samples_but_not_between_runs(state):
     assert float(later[1][1]["loss_l3"]) != float(first[1][1]["loss_l3"])
 
 
-@pytest.mark.parametrize("fusion", ["action", "add", "concat"])
+@pytest.mark.parametrize("fusion", ["action", "add", "concat", "regions"])
 def test_each_fusion_trains(fusion):
     config = dataclasses.replace(CONFIG, architecture=dataclasses.replace(TINY, fusion=fusion), batch_size=4)
     state = start(config)
