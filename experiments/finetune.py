@@ -20,7 +20,7 @@ import targets
 from data import TARGETS, add_detector
 from data import root as root_of
 
-from ma2mi_jax import exchange, finetune, loso, paper, pretrain, report, results, runs
+from ma2mi_jax import exchange, finetune, lock, loso, paper, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.miacnet import FUSIONS
@@ -161,6 +161,11 @@ def target_of(f, size):
 
 def main(argv):
     f = flags(argv)
+    with lock.alone(f.run, "--run"):
+        finetune_into(f)
+
+
+def finetune_into(f):
     cli.keep_compiled_programs()
 
     # ---------------------------------------------------------------- network, data, run folder

@@ -17,7 +17,7 @@ import cli
 import data
 import jax
 
-from ma2mi_jax import autoencoder, store
+from ma2mi_jax import autoencoder, lock, store
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.pretrain import to_float
 
@@ -45,7 +45,7 @@ def main(argv):
     f = flags(argv)
     if f.verify:
         return verify(f.out)
-    with store.alone(f.out):
+    with lock.alone(f.out, "--out"):
         prepare(f)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from data import SOURCES, add_detector
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ma2mi_jax import autoencoder, checkpoint, datasets, faces, pipeline, pretrain, report, runs, store
+from ma2mi_jax import autoencoder, checkpoint, datasets, faces, lock, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.miacnet import FUSIONS
@@ -125,6 +125,11 @@ def count(tree):
 
 def main(argv):
     f = flags(argv)
+    with lock.alone(f.run, "--run"):
+        pretrain_into(f)
+
+
+def pretrain_into(f):
     cli.keep_compiled_programs()
     dtype = cli.precision(f.precision)
 

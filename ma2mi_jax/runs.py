@@ -62,9 +62,9 @@ def open_run(path: pathlib.Path, config: Mapping[str, Any], result: str, overwri
                 "give the same flags to resume it, another folder, or --overwrite"
             )
         return True
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
+    for there in path.iterdir():  # and not the folder itself, which may be locked
+        shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
     write_json(path / "config.json", {"config": config, "command": shlex.join(sys.argv), "versions": versions()})
     return False
 

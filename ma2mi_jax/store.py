@@ -8,13 +8,11 @@ A prepared folder is itself a `--data-root`:
   latents.json                which autoencoder made the latents, and each file's size and checksum
 
 A shard is written under another name and renamed when it is whole, and its `.json` comes last. So work that was killed goes on with the
-first shard that is not done, and a shard that is lost or damaged is made again alone. One process at a time may work on a folder (`alone`).
+first shard that is not done, and a shard that is lost or damaged is made again alone. One process at a time works on a folder (`lock`).
 """
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import itertools
@@ -38,7 +36,7 @@ Kind = Literal["source", "target"]
 Progress = Callable[[int, int], None]
 
 FORMAT = 1  # of what is written here: raise it when it changes, and old folders are refused
-MANIFEST, LATENTS, LOCK = "prepared.json", "latents.json", ".lock"
+MANIFEST, LATENTS = "prepared.json", "latents.json"
 QUALITY = 95  # of the JPEG files
 SHARD = 8192  # frames at most in a shard, unless one clip has more: about 200 MB
 SHARDS = 64  # at least that many, as long as they are not of fewer than `LEAST` frames: they are what is done in parallel
@@ -180,27 +178,6 @@ def _mend(shard: dict[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------------- writing
-
-
-@contextlib.contextmanager
-def alone(out: str | os.PathLike) -> Iterator[None]:
-    """Keeps other processes that ask for the same from `out` meanwhile; makes the folder. The lock goes with the process, killed or not.
-
-    Raises:
-      UserError: another process has the lock, or the folder cannot be made or written to.
-    """
-    out = pathlib.Path(out)
-    with contextlib.ExitStack() as stack:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(open(out / LOCK, "a"))  # the file stays: to delete it would race with who opens it
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"--out={out}: another process is preparing data there; wait until it ends, or give another folder") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # some network disks have no locks: then there is none
-                raise UserError(f"--out={out}: cannot be written ({error.strerror}); give another folder") from error
-        yield
 
 
 def write(
@@ -469,7 +446,7 @@ def _claim(out: pathlib.Path, identity: dict, overwrite: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         there = next(iter([p for p in (out / MANIFEST,) if p.is_file()] or _files(out, "frames-*.json")), None)
         if there is None:
-            strangers = [p.name for p in out.iterdir() if p.name != LOCK and not p.name.endswith(".part")]
+            strangers = [p.name for p in out.iterdir() if not p.name.endswith(".part")]
             if strangers:
                 raise UserError(f"--out={out}: holds {strangers[0]} and no prepared data; give a new or empty folder")
         elif overwrite:

@@ -255,40 +255,6 @@ def test_other_data_are_not_overwritten_unless_told(source, tmp_path):
         store.write(source, "target", tmp_path / "file", size=SIZE)
 
 
-HOLD = "import sys; from ma2mi_jax import store\nwith store.alone(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
-
-
-def test_one_process_at_a_time(source, tmp_path):
-    """The lock of one that was killed is no hindrance."""
-    out = tmp_path / "deep" / "out"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, out], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        environment = os.environ | {"MA2MI_CACHE": str(tmp_path / "cache")}
-        command = [sys.executable, "experiments/prepare.py", "--source=synthetic", "--clips=2", "--size=96", f"--out={out}"]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"error: --out={out}: another process is preparing data there; wait until it ends, or give another folder\n"
-    finally:
-        holder.kill()
-        holder.communicate()
-    for _ in range(2):  # released by who ends as he should, too
-        with store.alone(out):
-            assert prepared(source, out).clips
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"), store.alone(tmp_path / "file"):
-        pass
-
-
-def test_a_disk_without_locks_is_no_hindrance(tmp_path, monkeypatch):
-    def refuses(*_):
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(store.fcntl, "flock", refuses)
-    with store.alone(tmp_path / "out"):
-        assert (tmp_path / "out").is_dir()
-
-
 def test_what_cannot_be_read_is_told_in_one_line(source, tmp_path):
     out = tmp_path / "out"
     prepared(source, out)
