@@ -211,15 +211,20 @@ def finetune_into(f):
     mesh = finetune.members_mesh()
     data, replaced = targets.load(source, architecture.image_size, mesh, vae_params)
     began = time.monotonic()
+    labels = np.array([clip.label for clip in source.clips])
+    counts = np.zeros(2, int)  # right, tested
     with cli.progress("fine-tuning", len(parts) * f.epochs) as advance:
 
-        def on_epoch(chunk, epoch, loss, accuracy):
-            done = sum(map(len, parts[:chunk]))
+        def on_epoch(chunk, epoch, history):
+            last = epoch + 1 == f.epochs
+            done = sum(map(len, parts[: chunk + last]))
             note = f"{done}/{len(members)} folds done, {len(parts[chunk])} at epoch {epoch + 1}/{f.epochs}: "
-            note += f"loss {loss.mean():.3f}, training accuracy {accuracy.mean():.3f}"
+            note += f"loss {history.loss[epoch].mean():.3f}, training accuracy {history.accuracy[epoch].mean():.3f}"
             advance(completed=chunk * f.epochs + epoch + 1, note=note)
-            if not cli.err.is_terminal and (epoch + 1 == f.epochs or epoch % max(1, f.epochs // 4) == 0):
+            if not cli.err.is_terminal and (last or epoch % max(1, f.epochs // 4) == 0):
                 cli.log(note)
+            if last:
+                log_folds(parts[chunk], history, f.select, labels, counts)
 
         histories = loso.train(
             config, parts, pretrained, data, f.run, on_epoch, select=f.select, checkpoint_every=f.checkpoint_every, mesh=mesh
@@ -253,7 +258,6 @@ def finetune_into(f):
         found["compare"] = results.compare(predictions, f.compare, source.classes)
     results.write_predictions(f.run / "predictions.csv", predictions, source.classes)
     loss, accuracy = (np.concatenate([getattr(h, name) for h in histories], axis=1) for name in ("loss", "accuracy"))
-    labels = np.array([clip.label for clip in source.clips])
     tested = [
         (p.argmax(-1) == labels[m.fold.test]).mean(-1) for chunk in zip(tests, parts, strict=True) for p, m in zip(*chunk, strict=True)
     ]
@@ -264,6 +268,16 @@ def finetune_into(f):
     report.per_subject(f.run / "per_subject.png", found["per_subject"], title)
     runs.write_json(f.run / "results.json", found)
     print_results(found, f.run)
+
+
+def log_folds(members, history, select, labels, counts):
+    """A line for each finished fold: right of tested, and of all so far, to which `counts` adds up."""
+    for k, (member, epoch) in enumerate(zip(members, loso.reported(history, select), strict=True)):
+        test = member.fold.test
+        right = int(np.sum(history.tests[epoch, k, : len(test)].argmax(-1) == labels[test]))
+        counts += right, len(test)
+        so_far = f"so far {counts[0]} of {counts[1]}, {counts[0] / counts[1]:.3f}"
+        cli.log(f"  seed {member.seed}  {member.fold.name:<16} {right:>3} of {len(test):>3} right   {so_far}")
 
 
 def choose_chunk(f, config, members):

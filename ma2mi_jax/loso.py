@@ -85,7 +85,7 @@ def train(
 
     Args:
       data, mesh: see `finetune.train_members`.
-      on_epoch: called as on_epoch(chunk number, epoch, loss, accuracy) with (members,) vectors.
+      on_epoch: called as on_epoch(chunk number, epoch, history) after each epoch; of a chunk that `run` holds already, once, with the last.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (see `reported`).
       checkpoint_every: epochs.
     """
@@ -93,7 +93,8 @@ def train(
     with checkpoint.manager(run / "checkpoints", keep=None) as finished:
         for number, members in enumerate(parts):
             file, unfinished = run / "checkpoints" / f"history-{number}.npz", run / "checkpoints" / f"unfinished-{number}"
-            if number not in finished.all_steps() or not file.exists():
+            there = number in finished.all_steps() and file.exists()
+            if not there:
                 with checkpoint.manager(unfinished, keep=1) as saved:
                     announce = partial(on_epoch, number)
                     kept, history = _train_chunk(config, members, pretrained, data, saved, announce, select, checkpoint_every, mesh)
@@ -102,6 +103,8 @@ def train(
                 finished.wait_until_finished()
             shutil.rmtree(unfinished, ignore_errors=True)
             histories.append(_read(file))
+            if there:
+                on_epoch(number, config.epochs - 1, histories[-1])
     return histories
 
 
@@ -139,7 +142,7 @@ def _train_chunk(config, members, pretrained, data, saved, on_epoch, select, che
         progress["states"], progress["kept"] = states, _where(better, _weights(states), progress["kept"])
         if (epoch + 1) % checkpoint_every == 0 and epoch + 1 < epochs:
             checkpoint.save(saved, epoch + 1, {k: v if k == "history" else _cut(v, count) for k, v in progress.items()})
-        on_epoch(epoch, history.loss[epoch], history.accuracy[epoch])
+        on_epoch(epoch, history)
 
     finetune.train_members(config, padded, progress["states"], data, record, first_epoch=first, mesh=mesh)
     return _cut(progress["kept"], count), progress["history"]

@@ -28,7 +28,7 @@ def data():
 
 
 def train(run, data, *, stop_after=None, **options):
-    def on_epoch(chunk, epoch, loss, accuracy):
+    def on_epoch(chunk, epoch, history):
         if epoch == stop_after:
             raise Stop
 
@@ -51,7 +51,9 @@ def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers
     loso.train(CONFIG, PARTS, None, jax.device_put(data), tmp_path, lambda *a: epochs.append(a[1]), select="inner", checkpoint_every=1)
     assert epochs == [2]
     assert not (tmp_path / "checkpoints" / "unfinished-0").exists()
-    chex.assert_trees_all_equal(train(tmp_path, data), whole)  # nothing is trained again: these are the files
+    loso.train(CONFIG, PARTS, None, jax.device_put(data), tmp_path, lambda *a: epochs.append(a[1]), select="inner")
+    assert epochs == [2, 2]  # nothing is trained again, and the finished chunk is announced
+    chex.assert_trees_all_equal(train(tmp_path, data), whole)
 
 
 def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
