@@ -264,7 +264,8 @@ def finetune_into(f):
     report.finetuning_curves(f.run / "curves.png", loss, accuracy, np.stack(tested, axis=1))
     title = f"{f.target}, {found['protocol']}, from {pathlib.Path(f.init).name}: N = {found['n']}, {len(seeds)} seed(s)\n"
     title += f"accuracy {found['accuracy']:.4f}, UF1 {found['uf1']:.4f}"
-    report.confusion(f.run / "confusion.png", found["confusion"], source.classes, title)
+    summed = f"\ncounts summed over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    report.confusion(f.run / "confusion.png", found["confusion"], source.classes, title + summed)
     report.per_subject(f.run / "per_subject.png", found["per_subject"], title)
     runs.write_json(f.run / "results.json", found)
     print_results(found, f.run)

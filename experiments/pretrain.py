@@ -28,6 +28,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.miacnet import FUSIONS
 
 PICTURES = 8  # rows of reconstructions.png
+AT_COPY = 0.99  # share of the copy baseline above which nothing of the motion is predicted
 
 
 def flags(argv):
@@ -255,6 +256,8 @@ def pretrain_into(f):
     if "copy_baseline" in final:
         share = final["loss_rec"] / final["copy_baseline"]
         cli.out.print(f"loss_rec ends at {share:.2f} of the copy baseline; below 1 is better than repeating the frame")
+        if share > AT_COPY:
+            cli.out.print("so it has not learned to predict motion yet; the first hundreds of steps all end there: train for longer")
     report_set_aside(source.set_aside)
     cli.out.print(f"run: {f.run}", soft_wrap=True)
 

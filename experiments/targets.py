@@ -45,13 +45,12 @@ def load(source, size, mesh=None, vae_params=None):
     with cli.progress("loading pairs", len(source.clips)) as advance:
         frames, replaced = pipeline.load_pairs(source.clips, size, lambda done: advance(completed=done))
     data = {"frames": frames, "label": np.array([clip.label for clip in source.clips], np.int32)}
-    place = jax.devices()[0] if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
     if frames.nbytes < ON_DEVICE * memory:
-        data = jax.device_put(data, place)
+        data = finetune.placed(data, mesh)
     else:
         cli.log(f"{frames.nbytes / 1e9:.1f} GB of pairs stay on the host; each step takes what it needs along")
-    return data | ({} if vae_params is None else {"vae": jax.device_put(vae_params, place)}), replaced
+    return data | ({} if vae_params is None else {"vae": finetune.placed(vae_params, mesh)}), replaced
 
 
 def load_autoencoder(vae, expected):

@@ -210,8 +210,9 @@ def predict_members(config: Config, mesh: Mesh | None, states: State, data, indi
     return _over_members(partial(predict, config), (0, None, 0), mesh)(states, data, indices)
 
 
-def _placed(tree, mesh: Mesh | None, *axes: str):
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+def placed(tree, mesh: Mesh | None, *axes: str):
+    """Arrays on the device, or on those of `mesh`: shared out along their first axis where `axes` is `members`, else whole on each."""
+    return jax.device_put(tree, jax.devices()[0] if mesh is None else NamedSharding(mesh, PartitionSpec(*axes)))
 
 
 def _at_hand(data, indices: np.ndarray):
@@ -255,7 +256,7 @@ def train_members(
     steps = np.array([steps_per_epoch(len(m.fold.train), config.batch_size) for m in members])
     keys = jnp.stack([m.key("augment") for m in members])
     total = jnp.asarray(steps * config.epochs)
-    states, keys, total = _placed((states, keys, total), mesh, "members")
+    states, keys, total = placed((states, keys, total), mesh, "members")
     for epoch in range(first_epoch, config.epochs):
         batches = [m.batches(epoch, config.batch_size) for m in members]
         sums = {"loss": 0.0, "accuracy": 0.0}
@@ -270,9 +271,10 @@ def train_members(
 
 def predict_clips(config: Config, states: State, data, clips: Sequence[np.ndarray], *, mesh: Mesh | None = None) -> list[np.ndarray]:
     """Class probabilities (len(clips[k]), classes) by each member k of its own list of clips."""
-    longest, size = max(map(len, clips)), config.batch_size
-    rows = np.stack([np.resize(c, -(-longest // size) * size) if len(c) else np.zeros(-(-longest // size) * size, int) for c in clips])
-    states = _placed(states, mesh, "members")  # rows are filled up by repeats: without batch statistics these are harmless
+    size = config.batch_size
+    length = -(-max(map(len, clips)) // size) * size
+    rows = np.stack([np.resize(c, length) if len(c) else np.zeros(length, int) for c in clips])
+    states = placed(states, mesh, "members")  # rows are filled up by repeats: without batch statistics these are harmless
     parts = [predict_members(config, mesh, states, *_at_hand(data, rows[:, i : i + size])) for i in range(0, rows.shape[1], size)]
     probabilities = np.concatenate([np.asarray(p) for p in parts], axis=1)
     return [p[: len(c)] for p, c in zip(probabilities, clips, strict=True)]
