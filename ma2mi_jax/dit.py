@@ -1,6 +1,11 @@
 """DiT (Peebles & Xie 2023) as MA2MI uses it (Eq. 8, Fig. 3): Ẑ_{t+δ} = DiT(Z_t, C_Δ).
 
 No noise and no timestep; C_Δ takes the label's place.
+
+Three scales differ from DiT's; with DiT's own, pre-training stays at the copy of the frame for a thousand steps and more before C_Δ is used
+at all (measured in docs/experiments.md). The change to predict is small, so the output is divided by √width: otherwise each step of Adam
+moves it by more than there is to predict. Positions are added at a fifth, or they drown the patch. C_Δ is embedded at the scale of its
+length; DiT's 0.02 is for its own embedding of time.
 """
 
 from typing import Any, Literal
@@ -13,6 +18,7 @@ import numpy as np
 Predict = Literal["change", "latent"]
 dense = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros
+POSITIONS = 0.2  # scale of the table of positions beside the patches
 
 
 class DiTBlock(nn.Module):
@@ -63,11 +69,10 @@ class DiT(nn.Module):
         size, channels = z.shape[2:]
         side = size // self.patch
         x = nn.Dense(self.width, kernel_init=dense, dtype=self.dtype, name="patches")(patchify(z, self.patch))  # (B, T, D)
-        x = x + jnp.asarray(sincos_positions(side, self.width), x.dtype)
+        x = x + POSITIONS * jnp.asarray(sincos_positions(side, self.width), x.dtype)
 
-        embed = nn.initializers.normal(0.02)
-        c = nn.silu(nn.Dense(self.width, kernel_init=embed, dtype=self.dtype, name="condition1")(c))
-        c = nn.Dense(self.width, kernel_init=embed, dtype=self.dtype, name="condition2")(c)  # (B, D)
+        c = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="condition1")(c))
+        c = nn.Dense(self.width, dtype=self.dtype, name="condition2")(c)  # (B, D)
 
         for i in range(self.depth):
             x = DiTBlock(self.heads, dtype=self.dtype, name=f"block{i}")(x, c)
@@ -77,7 +82,7 @@ class DiT(nn.Module):
         x = modulate(_norm(self.dtype)(x), shift, scale)
         x = nn.Dense(self.patch**2 * channels, kernel_init=zeros, dtype=self.dtype, name="output")(x)  # (B, T, patch² C)
         output = unpatchify(x, self.patch, channels).astype(jnp.float32)
-        return z + output if self.predict == "change" else output
+        return z + output / self.width**0.5 if self.predict == "change" else output
 
 
 def _norm(dtype):
