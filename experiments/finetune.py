@@ -333,7 +333,7 @@ def print_comparison(found):
             f"{v['theirs']:.4f}",
             f"{v['difference']:+.4f}",
             "{:+.2f} to {:+.2f}".format(*v["interval95"]),
-            f"{v['p']:.3f}",
+            f"{v['p']:.4f}",
         )
         for k, v in other.items()
         if k != "run"

@@ -254,7 +254,7 @@ def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, scale, digits in (("accuracy", 100, 2), ("uf1", 1, 4)):
         each = compared[name]
         low, high = (f"{scale * end:+.{digits - 1}f}" for end in each["interval95"])
-        cells += [f"{scale * each['difference']:+.{digits}f}", f"{low} to {high}", f"{each['p']:.3f}"]
+        cells += [f"{scale * each['difference']:+.{digits}f}", f"{low} to {high}", f"{each['p']:.4f}"]
     return cells
 
 
