@@ -273,9 +273,10 @@ def finetune_into(f):
 
 def log_folds(members, history, select, labels, counts):
     """A line for each finished fold: right of tested, and of all so far, to which `counts` adds up."""
-    for k, (member, epoch) in enumerate(zip(members, loso.reported(history, select), strict=True)):
+    (tests,) = loso.of_members([members], [history])
+    for member, outputs, epoch in zip(members, tests, loso.reported(history, select), strict=True):
         test = member.fold.test
-        right = int(np.sum(history.tests[epoch, k, : len(test)].argmax(-1) == labels[test]))
+        right = int(np.sum(outputs[epoch].argmax(-1) == labels[test]))
         counts += right, len(test)
         so_far = f"so far {counts[0]} of {counts[1]}, {counts[0] / counts[1]:.3f}"
         cli.log(f"  seed {member.seed}  {member.fold.name:<16} {right:>3} of {len(test):>3} right   {so_far}")

@@ -2,10 +2,10 @@
 
 No noise and no timestep; C_Δ takes the label's place.
 
-Three scales differ from DiT's; with DiT's own, pre-training stays at the copy of the frame for a thousand steps and more before C_Δ is used
-at all (measured in docs/experiments.md). The change to predict is small, so the output is divided by √width: otherwise each step of Adam
-moves it by more than there is to predict. Positions are added at a fifth, or they drown the patch. C_Δ is embedded at the scale of its
-length; DiT's 0.02 is for its own embedding of time.
+Three scales differ from DiT's; with DiT's own, pre-training stays at the copy of the frame for hundreds to thousands of steps before C_Δ is
+used at all (measured in docs/experiments.md). The change to predict is small, so the output is divided by √width: otherwise a step of Adam
+moves it by as much as there is to predict, or more. Positions are added at a fifth, or they drown the patch. C_Δ is embedded at the scale
+of its length; DiT's 0.02 is for its own embedding of time.
 """
 
 from typing import Any, Literal
