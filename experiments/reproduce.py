@@ -259,7 +259,7 @@ def draw_figure5(path, run, target, size):
     predicted = np.concatenate([np.asarray(predict(state, {"frames": frames[i : i + 1]}, vae_params)) for i in chosen])
     onset, apex = (np.asarray(pretrain.to_float(jnp.asarray(frames[chosen, k]))) for k in range(2))
     names = [f"{source.clips[i].id[-24:]}\n{source.classes[source.clips[i].label]}" for i in chosen]
-    report.reconstructions(path, onset, apex, predicted, names, f"{shown_name(target)}: onset → apex")
+    report.reconstructions(path, onset, apex, predicted, names, f"{shown_name(target)}: onset → apex", ("onset", "apex", "predicted apex"))
     share = np.abs(predicted - apex).mean() / np.abs(onset - apex).mean()
     return (
         f"{shown_name(target)}: of each class the clip whose change from onset to apex is the class's median. The network was pre-trained "

@@ -21,15 +21,22 @@ def visible_gain(change: np.ndarray) -> float:
 
 
 def reconstructions(
-    path: pathlib.Path, frames: np.ndarray, futures: np.ndarray, predicted: np.ndarray, names: Sequence[str], title: str
+    path: pathlib.Path,
+    frames: np.ndarray,
+    futures: np.ndarray,
+    predicted: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    moments: tuple[str, str, str] = ("frame  $I_t$", "future  $I_{t+\\delta}$", "predicted  $\\hat I_{t+\\delta}$"),
 ) -> None:
     """Fig. 5: a row a pair with I_t, I_{t+δ}, Î_{t+δ}, and the true and the predicted change, amplified alike within a row.
 
     Args:
       frames, futures, predicted: (B, H, W, 3) in [−1, 1].
       names: (B,) row labels.
+      moments: what the three columns of frames are called.
     """
-    columns = ("frame  $I_t$", "future  $I_{t+\\delta}$", "predicted  $\\hat I_{t+\\delta}$", "true change", "predicted change")
+    columns = (*moments, "true change", "predicted change")
     figure, axes = plt.subplots(len(frames), 5, figsize=(10.5, 2.1 * len(frames) + 0.6), squeeze=False, layout="constrained")
     for row, (frame, future, guess, name) in enumerate(zip(frames, futures, predicted, names, strict=True)):
         gain = visible_gain(future - frame)
