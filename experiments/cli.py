@@ -138,10 +138,13 @@ def reading(what: str):
 
 
 def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None:
-    """A table on stdout; numbers come ready as text."""
-    t = rich.table.Table(title=title, caption=caption or None, title_justify="left", caption_justify="left", box=rich.table.box.SIMPLE)
+    """A table on stdout; numbers come ready as text. Title and caption are lines of their own, not folded to the width of the table."""
+    t = rich.table.Table(box=rich.table.box.SIMPLE)
     for i, column in enumerate(columns):
         t.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
         t.add_row(*map(str, row))
+    out.print(title, style="bold", markup=False, soft_wrap=True)
     out.print(t, markup=False)
+    if caption:
+        out.print(f"{caption}\n", markup=False, soft_wrap=True)

@@ -93,7 +93,7 @@ def print_counts(f, source):
     rows += [("subjects", len({clip.subject for clip in clips} - {""}) or "unknown")]
     rows += [("frames per second", ", ".join(f"{n} at {fps:g}" for fps, n in tally(clip.fps for clip in clips)).replace("at 0", "unknown"))]
     rows += [("face crop", f"{sum(clip.box is not None for clip in clips)} clips; the others are cropped already")]
-    table(f"{source.name}, {f.root}" if f.root.exists() else source.name, ("", ""), rows)
+    cli.table(f"{source.name}, {f.root}" if f.root.exists() else source.name, ("", ""), rows)
     names = (*source.classes, *(["no label"] if any(clip.label < 0 for clip in clips) else []))  # label -1 is the last of these
     if source.classes:
         counts = collections.Counter(clip.label for clip in clips)
@@ -101,7 +101,7 @@ def print_counts(f, source):
         labels = [*range(len(source.classes)), *([-1] if len(names) > len(source.classes) else [])]
         rows = [(name, counts[k], f"{counts[k] / len(clips):.1%}", len(of_class(k))) for k, name in zip(labels, names, strict=True)]
         known = 4 if any(clip.subject for clip in clips) else 3
-        table("clips per class", ("class", "clips", "", "subjects")[:known], [row[:known] for row in rows])
+        cli.table("clips per class", ("class", "clips", "", "subjects")[:known], [row[:known] for row in rows])
     if f.kind == "target":
         by_class = lambda inside: [sum(clip.label % len(names) == k for clip in inside) for k in range(len(names))]  # noqa: E731
         try:
@@ -114,11 +114,11 @@ def print_counts(f, source):
         for subject in sorted({clip.subject for clip in clips}):
             inside = [clip for clip in clips if clip.subject == subject]
             rows.append((subject, fold_of.get(subject, "none"), len(inside), *by_class(inside)))
-        table("clips per subject", ("subject", "fold", "clips", *names), rows)
+        cli.table("clips per subject", ("subject", "fold", "clips", *names), rows)
         if 0 < len(folds) < len(fold_of):
             tested = [(fold, [clips[i] for i in fold.test]) for fold in folds]
             rows = [(fold.name, len({clip.subject for clip in inside}), len(inside), *by_class(inside)) for fold, inside in tested]
-            table("clips per fold", ("fold", "subjects", "clips", *names), rows)
+            cli.table("clips per fold", ("fold", "subjects", "clips", *names), rows)
 
 
 def print_lengths(clips):
@@ -126,14 +126,14 @@ def print_lengths(clips):
     measures["onset to apex"] = [clip.apex - clip.onset for clip in clips if min(clip.onset, clip.apex) >= 0]
     measures["onset to offset"] = [clip.offset - clip.onset for clip in clips if min(clip.onset, clip.offset) >= 0]
     rows = [(name, min(values), f"{np.median(values):g}", max(values)) for name, values in measures.items() if values]
-    table("lengths, in frames", ("", "min", "median", "max"), rows)
+    cli.table("lengths, in frames", ("", "min", "median", "max"), rows)
     values = measures["frames of a clip"]
     counts, edges = np.histogram(values, np.unique(np.linspace(min(values), max(values) + 1, BINS + 1).round().astype(int)))
     bars = ["█" * -(-40 * count // counts.max()) for count in counts]
     rows = [
         (f"{a}-{b - 1}" if b - a > 1 else a, n, bar.ljust(40, "·")) for a, b, n, bar in zip(edges, edges[1:], counts, bars, strict=False)
     ]  # one edge more
-    table("frames of a clip", ("frames", "clips", ""), rows)
+    cli.table("frames of a clip", ("frames", "clips", ""), rows)
 
 
 def print_irregular(f, source):
@@ -150,17 +150,9 @@ def print_irregular(f, source):
     for (fate, why), count in kinds[:SHOWN]:
         inside = [(clip, what) for *key, clip, what in ((r[0], r[2], r[1], r[3]) for r in rows) if tuple(key) == (fate, why)]
         more = f"and {count - SHOWN} more, in {f.out / 'irregular.csv'}" if count > SHOWN else ""
-        table(f"{fate}, {count}: {why}", ("clip", ""), inside[:SHOWN], more)
+        cli.table(f"{fate}, {count}: {why}", ("clip", ""), inside[:SHOWN], more)
     if len(kinds) > SHOWN:
         cli.out.print(f"and {len(kinds) - SHOWN} more kinds, in {f.out / 'irregular.csv'}", markup=False, soft_wrap=True)
-
-
-def table(title, columns, rows, caption=""):
-    """As `cli.table`, but titles and captions are not folded to the width of the table."""
-    cli.out.print(title, style="bold", markup=False, soft_wrap=True)
-    cli.table("", columns, rows)
-    if caption:
-        cli.out.print(f"{caption}\n", markup=False, soft_wrap=True)
 
 
 def tally(values):
