@@ -29,6 +29,10 @@ from ma2mi_jax.miacnet import FUSIONS
 
 PICTURES = 8  # rows of reconstructions.png
 AT_COPY = 0.99  # share of the copy baseline above which nothing of the motion is predicted
+SHOWN = {  # metrics beside the bar, and their names there
+    "ma2mi": {"loss": "loss", "loss_rec": "rec", "copy_baseline": "copy"},
+    "maer": {"loss": "loss", "accuracy": "accuracy"},
+}
 
 
 def flags(argv):
@@ -210,8 +214,7 @@ def pretrain_into(f):
                     count_replaced(replaced, clips, pending)
                     pending = []
                     stop_if_not_finite(state, f.run)
-                    baseline = f" (copy {values['copy_baseline']:.4f})" if "copy_baseline" in values else ""
-                    note = f"loss {values['loss']:.4f}, rec {values.get('loss_rec', math.nan):.4f}{baseline}"
+                    note = ", ".join(f"{name} {values[key]:.4f}" for key, name in SHOWN[config.objective].items())
                     advance(0, note)
                     if not cli.err.is_terminal and (step % (10 * f.log_every) == 0 or final):
                         cli.log(f"step {step + 1}/{config.steps}  {note}  {values['pairs_per_second']:.1f} pairs/s")
