@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ma2mi_jax import autoencoder, checkpoint, datasets, faces, lock, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
+from ma2mi_jax.clips import mislabelled
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.miacnet import FUSIONS
 
@@ -61,6 +62,7 @@ def flags(argv):
     network.add_argument("--predict", choices=("change", "latent"), default="change", help="DiT's output: added to Z_t, or alone (change)")
     training = p.add_argument_group("training")
     training.add_argument("--objective", choices=("ma2mi", "maer"), default="ma2mi", help="maer: the labelled baseline of Table 1 (ma2mi)")
+    training.add_argument("--wrong-labels", type=cli.fraction, default=0.0, help="maer: share of clips that get another class's label (0)")
     training.add_argument("--position-loss", type=cli.truth, default=True, metavar="true|false", help="train E_p by L_pos alone (true)")
     training.add_argument("--position-scale", choices=("unit", "raw"), default="unit", help="L3 on unit or raw features (unit)")
     length = training.add_mutually_exclusive_group()
@@ -89,6 +91,8 @@ def flags(argv):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     if f.objective == "maer" and f.source == "folder":
         raise UserError("--objective=maer: needs labelled clips, and --source=folder has no labels")
+    if f.wrong_labels and f.objective != "maer":
+        raise UserError(f"--wrong-labels={f.wrong_labels}: --objective={f.objective} sees no labels; give --objective=maer or leave it out")
     runs.check_run(f.run, "summary.json", f.overwrite)
     return f
 
@@ -145,7 +149,8 @@ def pretrain_into(f):
         cli.log(note)
     clips = source.clips
     if f.objective == "maer":
-        clips = tuple(clip for clip in clips if clip.label >= 0)
+        labelled = [clip for clip in clips if clip.label >= 0]
+        clips = mislabelled(labelled, len(source.classes), f.wrong_labels, f.seed)
     per_epoch = pipeline.steps_per_epoch(len(clips), f.batch_size)
     config = pretrain.Config(
         architecture=dataclasses.replace(PRESETS[f.preset], space=f.space, fusion=f.fusion, predict=f.predict),
@@ -163,6 +168,8 @@ def pretrain_into(f):
         vae=vae,
     )
     identity = {"source": f.source, "clips": len(clips), "fingerprint": fingerprint(source)}
+    if f.wrong_labels:
+        identity["wrong_labels"] = f.wrong_labels
     if vae_params is not None:
         identity["autoencoder"] = autoencoder.fingerprint(vae_params)
     cached = (

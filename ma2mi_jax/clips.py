@@ -4,6 +4,9 @@ A reader is a function `read(root, ...) -> Source`. Nothing here holds pixels: `
 """
 
 import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
 
 from ma2mi_jax.frames import Box, Frames
 
@@ -76,3 +79,13 @@ class Source:
     notes: tuple[str, ...] = ()
     annotations: str = ""
     repairs: tuple[Repair, ...] = ()
+
+
+def mislabelled(clips: Sequence[Clip], classes: int, share: float, seed: int) -> tuple[Clip, ...]:
+    """The clips, of which `share`, drawn by `seed`, have another label than their own: how much does MAER hang on its labels?"""
+    rng = np.random.default_rng(seed)
+    changed = list(clips)
+    for index in rng.permutation(len(clips))[: round(share * len(clips))]:
+        label = (clips[index].label + rng.integers(1, classes)) % classes
+        changed[index] = dataclasses.replace(clips[index], label=int(label))
+    return tuple(changed)

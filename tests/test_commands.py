@@ -221,6 +221,7 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         ("pretrain", "--source=synthetic --delta=8:3 " + PIXEL, ["--delta", "8:3"]),
         ("pretrain", "--source=synthetic --batch-size=3 " + PIXEL, ["--batch-size", "even"]),
         ("pretrain", "--source=synthetic --position-loss=maybe " + PIXEL, ["true or false"]),
+        ("pretrain", "--source=synthetic --wrong-labels=0.3 " + PIXEL, ["--wrong-labels", "--objective=maer"]),
         ("pretrain", "--source=synthetic --steps=0", ["--steps", "integer >= 1"]),
         ("pretrain", "--source=synthetic --preset=tiny --steps=2", ["--vae", "--space=pixel", "network"]),
         ("pretrain", "--source=synthetic --preset=tiny --steps=2 --vae={}/vae", ["config.json"]),

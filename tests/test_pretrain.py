@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from ma2mi_jax import pretrain
 from ma2mi_jax.architecture import Architecture
+from ma2mi_jax.clips import Clip, mislabelled
 
 TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel")
 CONFIG = pretrain.Config(TINY, steps=10, batch_size=16)
@@ -165,3 +166,15 @@ def test_maer_learns_a_repeated_batch():
         state, metrics = step(state, batch)
     assert float(metrics["loss"]) < 0.5 * np.log(7)
     assert float(metrics["accuracy"]) > 0.8
+
+
+def test_wrong_labels_are_as_many_as_asked_and_never_the_own():
+    clips = [Clip(f"clip {i}", (), label=i % 7) for i in range(100)]
+    changed = mislabelled(clips, 7, 0.3, seed=0)
+    wrong = [(old.label, new.label) for old, new in zip(clips, changed, strict=True) if old.label != new.label]
+    assert len(wrong) == 30
+    assert {new.label for new in changed} == set(range(7))
+    assert len({(new - old) % 7 for old, new in wrong}) == 6  # to every other class alike
+    assert [clip.id for clip in changed] == [clip.id for clip in clips]
+    assert mislabelled(clips, 7, 0.3, seed=0) == changed != mislabelled(clips, 7, 0.3, seed=1)
+    assert mislabelled(clips, 7, 0.0, seed=0) == tuple(clips)
