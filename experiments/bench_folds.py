@@ -19,6 +19,8 @@ import numpy as np
 from ma2mi_jax import finetune, folds, loso, runs
 from ma2mi_jax.architecture import PRESETS
 
+WAYS = ("separate", "unrolled", "grouped")
+
 
 def flags(argv):
     p = cli.parser(__doc__)
@@ -27,7 +29,7 @@ def flags(argv):
     p.add_argument("--batch-size", type=cli.positive, default=16, help="(16)")
     p.add_argument("--repeats", type=cli.positive, default=10, help="steps that are timed; their median counts (10)")
     p.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)")
-    p.add_argument("--ways", default="separate,unrolled,grouped", help="by commas (separate,unrolled,grouped)")
+    p.add_argument("--ways", type=cli.listed(WAYS), default=list(WAYS), help=f"by commas ({','.join(WAYS)})")
     return p.parse_args(argv)
 
 
@@ -62,7 +64,7 @@ def main(argv):
         "grouped": (lambda s: grouped(s, data, indices, keys, total, active)[0], None),
     }
     rows, reference = [], None
-    for name in f.ways.split(","):
+    for name in f.ways:
         run, begin = ways[name]
         states = jax.block_until_ready(begin() if begin else loso.start(config, members, None))
         began = time.perf_counter()

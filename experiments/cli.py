@@ -84,6 +84,21 @@ def fraction(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
 
 
+def listed(allowed, kind=str):
+    """A flag's comma-separated choices."""
+
+    def read(text):
+        try:
+            chosen = [kind(word) for word in text.split(",")]
+        except ValueError:
+            chosen = [None]
+        if not set(chosen) <= set(allowed):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, separated by commas")
+        return sorted(set(chosen), key=allowed.index)
+
+    return read
+
+
 def data_root(flag: str | None, name: str) -> pathlib.Path:
     """Where a dataset lies: the flag, else `$MA2MI_DATA/<name>`, else `data/<name>`."""
     return pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA", "data")) / name

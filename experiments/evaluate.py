@@ -23,6 +23,16 @@ def export(out, name, params, batch_stats):
         cli.out.print(f"{path}", soft_wrap=True)
 
 
+def by_clip(predictions):
+    """(clip, seed) -> probabilities."""
+    ids = [clip.id for clip in predictions.clips]
+    return {
+        (clip, seed): p
+        for seed, rows in zip(predictions.seeds, predictions.probabilities, strict=True)
+        for clip, p in zip(ids, rows, strict=True)
+    }
+
+
 def main(argv):
     p = cli.parser(__doc__)
     p.add_argument("--run", type=pathlib.Path, required=True, help="folder of a finished experiments/finetune.py")
@@ -40,7 +50,7 @@ def main(argv):
             export(f.export, f"seed{seed}-{fold.replace('/', '-')}", params["miacnet"], batch_stats)
         return 0
     written = runs.read_json(f.run / "results.json")
-    before = results.read_predictions(f.run / "predictions.csv")
+    before = by_clip(results.read_predictions(f.run / "predictions.csv", run.classes))
     record, config = run.record, run.config
     source = targets.read_target(record["target"])
     folds = targets.make_folds(record["protocol"], source.clips)
@@ -54,15 +64,11 @@ def main(argv):
     predictions = targets.predictions_of(source.clips, folds, record["seeds"], loso.pool(parts, tests, record["seeds"], len(source.clips)))
     found = results.summary(predictions, source.classes)
 
-    differing, largest = [], 0.0
-    for seed, rows in zip(predictions.seeds, predictions.probabilities, strict=True):
-        for clip, now in zip(predictions.clips, rows, strict=True):
-            prediction, then = before.pop((clip.id, seed), (None, None))
-            if prediction != source.classes[now.argmax()]:
-                differing.append((clip.id, seed, prediction or "absent", source.classes[now.argmax()]))
-            if then is not None:
-                largest = max(largest, float(abs(now - then).max()))
-    differing += [(clip, seed, prediction, "absent") for (clip, seed), (prediction, _) in before.items()]
+    after = by_clip(predictions)
+    name = lambda p: "absent" if p is None else run.classes[p.argmax()]  # noqa: E731
+    pairs = [(*key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())]
+    differing = [(clip, seed, name(was), name(now)) for clip, seed, was, now in pairs if name(was) != name(now)]
+    largest = max((float(abs(now - was).max()) for *_, was, now in pairs if was is not None and now is not None), default=0.0)
 
     rows = [(k, f"{written[k]:.4f}", f"{found[k]:.4f}") for k in ("accuracy", "uf1", "uar")]
     total = predictions.classes.size

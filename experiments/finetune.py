@@ -9,7 +9,6 @@ checkpoints/. The same command resumes a run that was interrupted.
 """
 
 import dataclasses
-import hashlib
 import math
 import pathlib
 import time
@@ -22,6 +21,7 @@ from data import root as root_of
 
 from ma2mi_jax import exchange, finetune, lock, loso, paper, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS
+from ma2mi_jax.clips import fingerprint
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.miacnet import FUSIONS
 
@@ -94,8 +94,6 @@ def flags(argv):
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     runs.check_run(f.run, "results.json", f.overwrite)
-    if f.compare:
-        runs.read_json(f.compare / "results.json")  # fail now, not after the training
     if f.batch_size < 2:
         raise UserError(f"--batch-size={f.batch_size}: expected at least 2, for BatchNorm takes its statistics over a batch")
     if f.fold_chunk != "auto":
@@ -119,12 +117,10 @@ def read_init(f):
     if f.init == "none":
         return chosen, "none", None, None
     if path.is_file():
-        params, batch_stats = exchange.read(path, chosen.width)
-        encoders = ("action_encoder", "position_encoder")[: 1 if chosen.fusion == "action" else 2]
+        params, batch_stats = exchange.read_encoders(path, chosen)
         if f.tune != "both":
             cli.log(f"--tune={f.tune} with weights from a file: the frozen encoder's statistics are not those of such frames")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        return chosen, f"weights {digest}", None, ({"miacnet": dict.fromkeys(encoders, params)}, dict.fromkeys(encoders, batch_stats))
+        return chosen, exchange.fingerprint(path), None, ({"miacnet": params}, batch_stats)
     if not path.is_dir():
         raise UserError(f"--init={f.init}: no such folder or file; expected a pre-training run (runs/...), a .safetensors file, or none")
     record, state = targets.read_pretrained(path, "--init")
@@ -137,6 +133,12 @@ def read_init(f):
             f"--keep-reconstruction: the run in --init was pre-trained by {config.objective}, which has no DiT; leave the flag out"
         )
     return config.architecture, record["config"], config, (state.params, state.batch_stats)
+
+
+def shown_protocol(f):
+    if f.test_target:
+        return f"cross, tested on {f.test_target}"
+    return f"the folds of {pathlib.Path(f.folds_file).name}" if f.folds_file else f.protocol
 
 
 def preset_of(architecture):
@@ -183,6 +185,8 @@ def finetune_into(f):
     if f.protocol == "cross":
         protocol |= {"train": f.target, "test": f.test_target}
     folds = targets.make_folds(protocol, source.clips)
+    tested = [source.clips[i] for i in sorted(i for fold in folds for i in fold.test)]
+    other = results.read_other(f.compare, tested, source.classes) if f.compare else None  # which may fail: now, not after the training
     seeds = list(range(f.seeds))
     members = targets.members_of(seeds, folds)
     config = finetune.Config(
@@ -198,9 +202,10 @@ def finetune_into(f):
     )
     size, why = choose_chunk(f, config, len(members))
     identity = {"init": init, "target": target, "protocol": protocol, "seeds": seeds}
+    identity |= {"clips": fingerprint(source.clips), "folds": targets.fold_of(source.clips, folds)}
     identity |= {"fold_chunk": size, "finetune": dataclasses.asdict(config)}
     resuming = runs.open_run(f.run, identity, "results.json", f.overwrite)
-    targets.write_folds(f.run / "folds.csv", source.clips, folds)
+    targets.write_folds(f.run / "folds.csv", identity["folds"])
     parts = loso.chunks(members, size)
     cli.log(
         f"{len(source.clips)} clips of {len({c.subject for c in source.clips})} subjects, {len(folds)} folds x {len(seeds)} seeds, "
@@ -242,7 +247,7 @@ def finetune_into(f):
         "oracle": results.oracle(predictions, every_epoch.classes, len(source.classes)),
         "target": f.target,
         "init": f.init,
-        "protocol": f"cross, tested on {f.test_target}" if f.test_target else f.protocol,
+        "protocol": shown_protocol(f),
         "members": [(m.seed, m.fold.name) for m in members],
         "annotations": source.annotations,
         "epoch_reported": f.select,
@@ -254,8 +259,8 @@ def finetune_into(f):
         "seconds": round(seconds, 1),
         "versions": runs.versions(),
     }
-    if f.compare:
-        found["compare"] = results.compare(predictions, f.compare, source.classes)
+    if other:
+        found["compare"] = {"run": str(f.compare)} | results.compare(predictions, other, len(source.classes))
     results.write_predictions(f.run / "predictions.csv", predictions, source.classes)
     loss, accuracy = (np.concatenate([getattr(h, name) for h in histories], axis=1) for name in ("loss", "accuracy"))
     tested = [

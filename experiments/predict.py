@@ -55,6 +55,7 @@ class Asked(NamedTuple):
     first: int
     frames: np.ndarray  # (n, size, size, 3) uint8
     spotted: Spotted
+    how: str  # onset and apex came about
 
 
 def items_of(texts) -> tuple[list[extract.Item], list[SetAside]]:
@@ -98,14 +99,16 @@ def parts_of(found: extract.Extracted, size, onset, apex) -> tuple[list[Asked], 
     """The usable parts of a clip with onset and apex; with a given onset or apex the one part that holds it."""
     failed, asked = list(found.set_aside), []
     usable = [shot for shot in found.verdict.shots if not shot.reason]
-    given = [position for position in (onset, apex) if position is not None]
+    named = {"onset": onset, "apex": apex}
+    given = [position for position in named.values() if position is not None]
+    how = ", ".join(f"{name} {'spotted' if position is None else 'as given'}" for name, position in named.items())
     for clip, shot in zip(found.clips, usable, strict=True):
         if given and not any(shot.first <= position < shot.end for position in given):
             continue
         try:
             images = np.stack([pipeline.read_nearest(clip, i, size)[1] for i in range(len(clip.frames))])
             spotted = spot(images, *(position if position is None else position - shot.first for position in (onset, apex)))
-            asked.append(Asked(clip, shot.first, images, spotted))
+            asked.append(Asked(clip, shot.first, images, spotted, how))
         except (frames.FrameError, ValueError) as error:
             failed.append(SetAside(clip.id, " ".join(str(error).split())))
     if given and not asked and not failed:
@@ -163,7 +166,7 @@ def prediction_of(part: Asked, probabilities, classes):
     }
 
 
-def draw(path, part: Asked, entry, found, k, classes, given):
+def draw(path, part: Asked, entry, found, k, classes):
     """The picture of part `k`: heat maps are means over the models, for the predicted class."""
     side, shown = part.frames.shape[1], classes.index(entry["prediction"])
     maps = {
@@ -173,7 +176,7 @@ def draw(path, part: Asked, entry, found, k, classes, given):
     row = heatmaps.Row(part.frames[part.spotted.onset], part.frames[part.spotted.apex], **maps)
     scores = {c: (p["mean"], p["std"]) for c, p in entry["probabilities"].items()}
     title = f"{entry['clip']}: {entry['prediction']} {scores[entry['prediction']][0]:.0%}; heat maps for {entry['prediction']}"
-    heatmaps.clip_picture(path, row, part.spotted, part.first, given, scores, f"{title}. No lie detector.")
+    heatmaps.clip_picture(path, row, part.spotted, part.first, part.how, scores, f"{title}. No lie detector.")
 
 
 def caution(record, models) -> str:
@@ -200,11 +203,10 @@ def main(argv):
     entries = []
     if asked:
         found = explain(run, asked)
-        given = "onset and apex as given" if f.onset is not None and f.apex is not None else "onset and apex, spotted"
         for k, part in enumerate(asked):
             entry = prediction_of(part, found.probabilities[:, k], run.classes)
             entry["picture"] = f"{part.clip.id.replace('#', '-')}.png"
-            draw(out / entry["picture"], part, entry, found, k, run.classes, given)
+            draw(out / entry["picture"], part, entry, found, k, run.classes)
             entries.append(entry)
 
     text = caution(record, len(run.members))

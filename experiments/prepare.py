@@ -17,7 +17,7 @@ import cli
 import data
 import jax
 
-from ma2mi_jax import autoencoder, lock, store
+from ma2mi_jax import autoencoder, lock, runs, store
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.pretrain import to_float
 
@@ -91,9 +91,10 @@ def prepare(f):
 
     # ---------------------------------------------------------------- results
     frames, megabytes = sum(len(clip.frames) for clip in source.clips), sum(p.stat().st_size for p in f.out.iterdir()) / 1e6
+    side = runs.read_json(f.out / store.MANIFEST)["size"]  # --size says nothing where latents were added to what was there
     rows = [
         ("clips", len(source.clips)),
-        ("frames", f"{frames} of {f.size} x {f.size}"),
+        ("frames", f"{frames} of {side} x {side}"),
         ("set aside", len(source.set_aside)),
         ("repairs", len(source.repairs)),
     ]

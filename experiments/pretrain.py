@@ -10,7 +10,6 @@ The same command resumes a run that was interrupted.
 
 import dataclasses
 import functools
-import hashlib
 import math
 import pathlib
 import time
@@ -22,9 +21,9 @@ import numpy as np
 from data import SOURCES, add_detector
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ma2mi_jax import autoencoder, checkpoint, datasets, faces, lock, pipeline, pretrain, report, runs, store
+from ma2mi_jax import autoencoder, checkpoint, datasets, exchange, faces, lock, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
-from ma2mi_jax.clips import mislabelled
+from ma2mi_jax.clips import fingerprint, mislabelled
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.miacnet import FUSIONS
 
@@ -58,6 +57,8 @@ def flags(argv):
     network.add_argument(
         "--cached-latents", type=cli.truth, default=True, metavar="true|false", help="use those of a prepared --data-root, if any (true)"
     )
+    network.add_argument("--latent", choices=("mean", "sample"), default="mean", help="of the autoencoder's posterior (mean)")
+    network.add_argument("--init", help="weights of a ResNet18, .safetensors, from which both encoders start (random)")
     network.add_argument("--fusion", choices=FUSIONS, default="mul", help="how C_Δ is made (mul)")
     network.add_argument("--predict", choices=("change", "latent"), default="change", help="DiT's output: added to Z_t, or alone (change)")
     training = p.add_argument_group("training")
@@ -122,12 +123,6 @@ def read_source(f):
         )
 
 
-def fingerprint(source):
-    """Short hash of which clips there are and how long: a resumed run must see the same."""
-    text = "\n".join(f"{clip.id} {len(clip.frames)} {clip.label}" for clip in source.clips)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
@@ -150,6 +145,8 @@ def pretrain_into(f):
     clips = source.clips
     if f.objective == "maer":
         labelled = [clip for clip in clips if clip.label >= 0]
+        if not labelled:
+            raise UserError(f"--objective=maer: none of the {len(clips)} clips has a label; unpack the dataset's lists of labels too")
         clips = mislabelled(labelled, len(source.classes), f.wrong_labels, f.seed)
     per_epoch = pipeline.steps_per_epoch(len(clips), f.batch_size)
     config = pretrain.Config(
@@ -166,15 +163,22 @@ def pretrain_into(f):
         seed=f.seed,
         dtype=dtype,
         vae=vae,
+        latent=f.latent,
     )
-    identity = {"source": f.source, "clips": len(clips), "fingerprint": fingerprint(source)}
+    identity = {"source": f.source, "clips": len(clips), "fingerprint": fingerprint(source.clips)}
     if f.wrong_labels:
         identity["wrong_labels"] = f.wrong_labels
     if vae_params is not None:
         identity["autoencoder"] = autoencoder.fingerprint(vae_params)
     cached = (
-        vae_params is not None and f.cached_latents and store.cached_latents(clips, identity["autoencoder"], PRESETS[f.preset].image_size)
+        vae_params is not None
+        and f.cached_latents
+        and f.latent == "mean"
+        and store.cached_latents(clips, identity["autoencoder"], PRESETS[f.preset].image_size)
     )
+    start_weights = exchange.read_encoders(f.init, config.architecture) if f.init else None
+    if f.init:
+        identity["init"] = exchange.fingerprint(f.init)
     if cached:
         identity["cached_latents"] = True  # float16: a run without them differs in the last digits
     resuming = runs.open_run(f.run, {"data": identity, "pretrain": dataclasses.asdict(config)}, "summary.json", f.overwrite)
@@ -186,7 +190,7 @@ def pretrain_into(f):
     maer = f.objective == "maer"
     batches = pipeline.middle_pairs(clips, **stream) if maer else pipeline.pairs(clips, delta=f.delta, latents=cached, **stream)
     iterator = iter(pipeline.to_device(batches, split))
-    state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed))
+    state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed), start_weights)
     vae_params = jax.device_put(vae_params, whole)
     step_fn = jax.jit(functools.partial(pretrain.train_step, config), donate_argnums=0)
     sizes = {name: count(tree) for name, tree in state.params["miacnet"].items()} | {"dit": count(state.params.get("dit", {}))}
@@ -238,9 +242,6 @@ def pretrain_into(f):
     tail = lines[-max(1, len(lines) // 10) :]
     names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
-    report.pretraining_curves(f.run / "curves.png", lines)
-    if f.objective == "ma2mi":
-        draw_reconstructions(f.run / "reconstructions.png", config, state, clips, vae_params)
     runs.write_json(
         f.run / "summary.json",
         {
@@ -250,6 +251,7 @@ def pretrain_into(f):
             "notes": source.notes,
             "repairs": [dataclasses.asdict(r) for r in source.repairs],
             "frames_replaced": replaced,
+            "frames_replaced_since_step": start,
             "steps": config.steps,
             "epochs": config.steps / per_epoch,
             "final": final,
@@ -260,6 +262,10 @@ def pretrain_into(f):
             "versions": runs.versions(),
         },
     )
+    report.pretraining_curves(f.run / "curves.png", lines)
+    if f.objective == "ma2mi":
+        whole_clips = [clip for clip in clips if clip.id not in replaced]  # an unreadable one must not keep the others from being shown
+        draw_reconstructions(f.run / "reconstructions.png", config, state, whole_clips or clips, vae_params)
     rows = [(k, f"{lines[0][k]:.4f}", f"{final[k]:.4f}") for k in names]
     caption = f"{len(clips)} clips used, {len(source.set_aside)} set aside; {config.steps} steps; last = mean of {len(tail)} logged steps"
     cli.table(f"pre-training on {f.source}", ("", "first", "last"), rows, caption)
@@ -306,11 +312,11 @@ def draw_reconstructions(path, config, state, clips, vae_params):
     shown = [dataclasses.replace(c, onset=t, apex=t + d) for c, t, d in zip(chosen, first, step, strict=True)]
     frames, _ = pipeline.load_pairs(shown, config.architecture.image_size)
     predict = jax.jit(functools.partial(pretrain.reconstruct, config))
-    predicted = np.concatenate([np.asarray(predict(state, {"frames": frames[i : i + 1]}, vae_params)) for i in range(len(frames))])
+    predicted, copied = (np.concatenate(x) for x in zip(*(predict(state, {"frames": f[None]}, vae_params) for f in frames), strict=True))
     pairs = np.asarray(pretrain.to_float(jnp.asarray(frames)))
     names = [f"{clip.id[-24:]}\n{clip.onset} → {clip.apex}" for clip in shown]
     title = "evenly spaced clips, the middle pair with the largest δ; changes amplified as written below them"
-    report.reconstructions(path, pairs[:, 0], pairs[:, 1], predicted, names, title)
+    report.reconstructions(path, pairs[:, 0], pairs[:, 1], predicted, copied, names, title)
 
 
 if __name__ == "__main__":

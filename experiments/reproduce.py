@@ -37,28 +37,13 @@ DECIDED = {"source", "target", "preset", "space", "vae", "clips", "data-root", "
 DECIDED |= {"seed", "seeds", "init", "tune", "keep-reconstruction", "run", "overwrite", "compare", "export"}
 
 
-def listed(allowed, kind=str):
-    """A flag's comma-separated choices."""
-
-    def read(text):
-        try:
-            chosen = [kind(word) for word in text.split(",")]
-        except ValueError:
-            chosen = [None]
-        if not set(chosen) <= set(allowed):
-            raise cli.argparse.ArgumentTypeError(f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, separated by commas")
-        return sorted(set(chosen), key=allowed.index)
-
-    return read
-
-
 def flags(argv):
     p = cli.parser(__doc__)
     what = p.add_argument_group("what")
-    what.add_argument("--table", type=listed(plans.TABLES, int), default=[], metavar="1,2,...", help="tables of the paper, 1 to 6")
-    what.add_argument("--figure", type=listed(plans.FIGURES, int), default=[], metavar="4,5,6", help="figures of the paper, 4 to 6")
+    what.add_argument("--table", type=cli.listed(plans.TABLES, int), default=[], metavar="1,2,...", help="tables of the paper, 1 to 6")
+    what.add_argument("--figure", type=cli.listed(plans.FIGURES, int), default=[], metavar="4,5,6", help="figures of the paper, 4 to 6")
     what.add_argument("--all", action="store_true", help="all of them")
-    what.add_argument("--target", type=listed((*paper.DATASETS, "synthetic")), required=True, help="casme2,samm,mmew; or synthetic")
+    what.add_argument("--target", type=cli.listed((*paper.DATASETS, "synthetic")), required=True, help="casme2,samm,mmew; or synthetic")
     what.add_argument("--dry-run", action="store_true", help="print the plan alone")
     size = p.add_argument_group("size of every run; where nothing is said the scripts' defaults hold, which are the paper's")
     size.add_argument("--source", choices=data.SOURCES, help="macro-expression videos (dfew; synthetic for --target=synthetic)")
@@ -256,15 +241,18 @@ def draw_figure5(path, run, target, size):
     frames, _ = pipeline.load_pairs(source.clips, config.architecture.image_size)
     chosen = median_pairs(frames, np.array([clip.label for clip in source.clips]))
     predict = jax.jit(functools.partial(pretrain.reconstruct, config))
-    predicted = np.concatenate([np.asarray(predict(state, {"frames": frames[i : i + 1]}, vae_params)) for i in chosen])
+    shown = (predict(state, {"frames": frames[i : i + 1]}, vae_params) for i in chosen)
+    predicted, copied = (np.concatenate(x) for x in zip(*shown, strict=True))
     onset, apex = (np.asarray(pretrain.to_float(jnp.asarray(frames[chosen, k]))) for k in range(2))
     names = [f"{source.clips[i].id[-24:]}\n{source.classes[source.clips[i].label]}" for i in chosen]
-    report.reconstructions(path, onset, apex, predicted, names, f"{shown_name(target)}: onset → apex", ("onset", "apex", "predicted apex"))
-    share = np.abs(predicted - apex).mean() / np.abs(onset - apex).mean()
+    title, moments = f"{shown_name(target)}: onset → apex", ("onset", "apex", "predicted apex")
+    report.reconstructions(path, onset, apex, predicted, copied, names, title, moments)
+    share = np.abs(predicted - apex).mean() / np.abs(copied - apex).mean()
     return (
         f"{shown_name(target)}: of each class the clip whose change from onset to apex is the class's median. The network was pre-trained "
         f"on {source_name(size)} and never saw these faces; it is given onset and C_Δ. Its mean error on the pairs shown is {share:.2f} of "
-        "that of repeating the onset. Changes are amplified, both of a row alike, as written below them."
+        f"that of repeating the onset{'' if config.vae is None else ', both decoded'}. "
+        "Changes are amplified, both of a row alike, as written below them."
     )
 
 

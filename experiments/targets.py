@@ -89,19 +89,23 @@ def make_folds(protocol, clips):
 def read_folds_file(path):
     """Subject -> fold name from a CSV file with the header `subject,fold`."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
             return {row["subject"].strip(): row["fold"].strip() for row in csv.DictReader(file)}
-    except FileNotFoundError:
-        raise UserError(f"--folds-file={path}: no such file; expected a CSV file with the header subject,fold") from None
-    except (KeyError, AttributeError):
+    except OSError as error:
+        raise UserError(f"--folds-file={path}: {error.strerror}; expected a CSV file with the header subject,fold") from None
+    except (KeyError, AttributeError, UnicodeDecodeError):
         raise UserError(f"--folds-file={path}: expected a CSV file with the header subject,fold and a row a subject") from None
 
 
-def write_folds(path, clips, all_folds):
-    """The folds as a file that --folds-file reads."""
-    rows = sorted({(clips[i].subject, fold.name) for fold in all_folds for i in fold.test})
+def fold_of(clips, all_folds):
+    """Subject -> name of the fold that tests it, in the order of the subjects."""
+    return dict(sorted((clips[i].subject, fold.name) for fold in all_folds for i in fold.test))
+
+
+def write_folds(path, folds_of_subjects):
+    """What `fold_of` found, as a file that --folds-file reads."""
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([("subject", "fold"), *rows])
+        csv.writer(file).writerows([("subject", "fold"), *folds_of_subjects.items()])
 
 
 def members_of(seeds, all_folds):
@@ -132,8 +136,6 @@ def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretrain.State]
         raise UserError(f"{flag}={path}: that pre-training is not finished; run its command again to finish it: python {record['command']}")
     config = pretrain.config_from_json(record["config"]["pretrain"])
     shapes = jax.eval_shape(lambda: pretrain.init(config, jax.random.key(0)))
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device), shapes)
     with checkpoint.manager(path / "checkpoints") as checkpoints:
         return record, checkpoint.restore(checkpoints, shapes)
 

@@ -50,6 +50,11 @@ def latent_shape(architecture: Architecture) -> tuple[int, int, int]:
     return (side, side, LATENT_CHANNELS)
 
 
+def patch(architecture: Architecture) -> int:
+    """Side of DiT's patches, in samples of Z."""
+    return architecture.pixel_patch if architecture.space == "pixel" else 2
+
+
 def condition_features(architecture: Architecture) -> int:
     """Length of C_Δ."""
     return 8 * architecture.width * (2 if architecture.fusion == "concat" else 1)
@@ -63,5 +68,4 @@ def miacnet(architecture: Architecture, dtype: Any, axis_name: str | None = None
 def dit(architecture: Architecture, dtype: Any) -> DiT:
     """The predictor of `architecture`."""
     a = architecture
-    patch = a.pixel_patch if a.space == "pixel" else 2
-    return DiT(a.depth, a.dit_width, a.heads, patch, a.predict, dtype)
+    return DiT(a.depth, a.dit_width, a.heads, patch(a), a.predict, dtype)

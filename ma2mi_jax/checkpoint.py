@@ -27,7 +27,7 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, st
     """The state saved as `step` (None: the newest), in the shapes, dtypes and shardings of `state`; moves `data` to its place.
 
     Args:
-      state: a tree of arrays or `jax.ShapeDtypeStruct`s.
+      state: a tree of arrays or `jax.ShapeDtypeStruct`s, which without a sharding mean the first device.
       data: the grain iterator that was saved with it, or None.
 
     Raises:
@@ -36,7 +36,14 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, st
     step = checkpoints.latest_step() if step is None else step
     if step not in checkpoints.all_steps():
         raise UserError(f"{checkpoints.directory}: no finished checkpoint {'' if step is None else step} there; was the run interrupted?")
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # or orbax would ask for the devices of the machine that saved
+
+    def shape(leaf):
+        if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        return ocp.utils.to_shape_dtype_struct(leaf)
+
+    abstract = jax.tree.map(shape, state)
     items = {"state": ocp.args.StandardRestore(abstract)}
     if data is not None:
         items["data"] = grain.checkpoint.CheckpointRestore(data)

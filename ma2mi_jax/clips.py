@@ -4,6 +4,7 @@ A reader is a function `read(root, ...) -> Source`. Nothing here holds pixels: `
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -79,6 +80,12 @@ class Source:
     notes: tuple[str, ...] = ()
     annotations: str = ""
     repairs: tuple[Repair, ...] = ()
+
+
+def fingerprint(clips: Sequence[Clip]) -> str:
+    """Short hash of which clips there are and of what is known about each: a resumed run must see the same."""
+    text = "\n".join(f"{c.id} {len(c.frames)} {c.subject} {c.label} {c.onset} {c.apex}" for c in clips)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def mislabelled(clips: Sequence[Clip], classes: int, share: float, seed: int) -> tuple[Clip, ...]:

@@ -12,6 +12,7 @@ from the border). Folding z into conv1 would be wrong at the same places, and is
 not x, still less the differences that the action encoder sees: an ImageNet encoder is to be trained before it predicts.
 """
 
+import hashlib
 import pathlib
 import re
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ma2mi_jax import __version__
+from ma2mi_jax.architecture import Architecture
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.resnet import ResNet18
 from ma2mi_jax.runs import whole
@@ -113,6 +115,18 @@ def read(path: str | pathlib.Path, width: int) -> tuple[Any, Any]:
     except SafetensorError as error:
         raise UserError(_refusal(path, error)) from None
     return from_torchvision(tensors, width, str(path))
+
+
+def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple[Any, Any]:
+    """MIACNet's (params, batch_stats), each encoder as `read` finds it in the one file. Raises as `read`."""
+    params, batch_stats = read(path, architecture.width)
+    encoders = ("action_encoder", "position_encoder")[: 1 if architecture.fusion == "action" else 2]
+    return dict.fromkeys(encoders, params), dict.fromkeys(encoders, batch_stats)
+
+
+def fingerprint(path: str | pathlib.Path) -> str:
+    """What names a weight file in a run's configuration: `weights` and 16 hexadecimal digits of its content's hash."""
+    return f"weights {hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]}"
 
 
 # -------------------------------------------------------------------------------------------------------------------------------- names

@@ -70,7 +70,7 @@ def cross(name: str, train: Sequence[int], test: Sequence[int]) -> tuple[Fold, .
 
 
 def hold_out(fold: Fold, subjects: Sequence[str], share: float, seed: int) -> Fold:
-    """`fold` with some of its training subjects, drawn by seed until they have `share` of the training clips, moved to `inner`.
+    """`fold` with some of its training subjects, drawn by seed, moved to `inner`: as many as fit into `share` of the clips, or one.
 
     Raises:
       ValueError: fewer than two training subjects.

@@ -4,12 +4,16 @@ Random access by seeking in a video is slow, and wrong on files of variable fram
 once from the start (`decode`), and pairs are read from folders of images or from arrays (`read_frame`).
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
 import re
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -93,9 +97,9 @@ def read_frame(frames: Frames, index: int) -> np.ndarray:
     if isinstance(frames, ArrayFrames):
         return np.array(_mapped(frames.path)[frames.first + index])
     if isinstance(frames, StoreFrames):
-        return _rgb(cv2.imdecode(np.frombuffer(read_record(frames, index), np.uint8), cv2.IMREAD_COLOR), f"{frames.path}: record {index}")
+        return _rgb(cv2.imdecode, np.frombuffer(read_record(frames, index), np.uint8), f"{frames.path}: record {index}")
     path = os.path.join(frames.folder, frames.names[index])
-    return _rgb(cv2.imread(path, cv2.IMREAD_COLOR), path)
+    return _rgb(cv2.imread, path, path)
 
 
 def read_latents(frames: StoreFrames, index: int) -> np.ndarray:
@@ -122,7 +126,11 @@ def read_record(frames: StoreFrames, index: int) -> bytes:
         raise FrameError(f"{frames.path}: record {frames.first + index} cannot be read ({error})") from None
 
 
-def _rgb(image: np.ndarray | None, what: str) -> np.ndarray:
+def _rgb(read: Callable, source: Any, what: str) -> np.ndarray:
+    try:
+        image = read(source, cv2.IMREAD_COLOR)
+    except cv2.error:  # a header that claims an absurd size
+        image = None
     if image is None:
         raise FrameError(f"{what}: not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -226,3 +234,23 @@ def crop(image: np.ndarray, box: Box | None, size: int) -> np.ndarray:
         return image
     shrinks = image.shape[0] > size
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+@contextlib.contextmanager
+def threads(workers: int | None = None, stop: threading.Event | None = None) -> Iterator[ThreadPoolExecutor]:
+    """A pool, of a thread for each core by default, in which opencv, being called from all threads, uses one thread a call.
+
+    At the end, or on an error, `stop` is set and what has not begun is dropped.
+    """
+    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what cannot be read is reported by us, once
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        yield pool
+    finally:
+        if stop is not None:
+            stop.set()
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(before[0])
+        cv2.utils.logging.setLogLevel(before[1])

@@ -84,13 +84,13 @@ def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
 
 
 def clip_picture(
-    path: pathlib.Path, row: Row, spotted: Spotted, first: int, given: str, scores: Mapping[str, tuple[float, float]], title: str
+    path: pathlib.Path, row: Row, spotted: Spotted, first: int, how: str, scores: Mapping[str, tuple[float, float]], title: str
 ) -> None:
     """One clip: its pair as in Fig. 6, the spotting curve with onset and apex, and the classes' probabilities.
 
     Args:
       first: where the frames of `spotted` begin in the clip.
-      given: how onset and apex came about, for the curve's title.
+      how: onset and apex came about, for the curve's title.
       scores: class -> mean probability and its standard deviation over the models.
     """
     figure = plt.figure(figsize=(12.5, 5.4), layout="constrained")
@@ -107,7 +107,7 @@ def clip_picture(
         curve.plot(places[position], spotted.curve[position], "o", color=colour, label=f"{name}: frame {places[position]}")
     curve.xaxis.get_major_locator().set_params(integer=True)
     curve.set(xlabel="frame of the clip, from 0", ylabel="share of the change\nfrom onset to apex")
-    curve.set_title(given, fontsize=9)
+    curve.set_title(how, fontsize=9)
     curve.legend(fontsize=8)
     names = list(scores)
     mean, spread = np.array([scores[name] for name in names]).T

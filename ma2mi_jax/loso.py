@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ma2mi_jax import checkpoint, finetune, runs
+from ma2mi_jax import architecture, checkpoint, finetune, runs
+from ma2mi_jax.errors import UserError
 from ma2mi_jax.finetune import Config, Member, State
 
 Select = Literal["last", "inner"]
@@ -54,9 +55,14 @@ def chunk_size(config: Config, members: int) -> tuple[int, str]:
     shared = f", on each of {devices} devices" if devices > 1 else ""
     if device.platform == "cpu":
         return min(members, 4 * devices), "4: a CPU gains nothing from more, and compile time grows with the chunk" + shared
-    a = config.architecture
-    weights = 2 * 11_200_000 * (a.width / 64) ** 2 * 4 * 4  # two encoders; parameters, gradients and two moments, float32
-    activations = 2 * config.batch_size * 45e6 * (a.image_size / 256) ** 2 * (a.width / 64) * np.dtype(jnp.dtype(config.dtype)).itemsize / 2
+    a, number = config.architecture, np.dtype(jnp.dtype(config.dtype)).itemsize
+    weights = 2 * 11_200_000 * (a.width / 64) ** 2  # two encoders
+    activations = 2 * config.batch_size * 22.5e6 * (a.image_size / 256) ** 2 * (a.width / 64) * number
+    if config.reconstruction:  # and DiT: in each block 18 matrices, and about 20 values a token beside the attention, twice
+        tokens = (architecture.latent_shape(a)[0] // architecture.patch(a)) ** 2
+        weights += 18 * a.depth * a.dit_width**2
+        activations += config.batch_size * a.depth * tokens * (20 * a.dit_width + 2 * a.heads * tokens) * number
+    weights *= 4 * 4  # parameters, gradients and two moments, float32
     limit = (device.memory_stats() or {}).get("bytes_limit", 8e9)
     size = int(np.clip(0.6 * limit / (weights + activations), 1, 8))
     why = f"{size}: about {(weights + activations) / 1e9:.1f} GB each of {limit / 1e9:.0f} GB; at most 8 bound compile time" + shared
@@ -88,6 +94,9 @@ def train(
       on_epoch: called as on_epoch(chunk number, epoch, history) after each epoch; of a chunk that `run` holds already, once, with the last.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (see `reported`).
       checkpoint_every: epochs.
+
+    Raises:
+      UserError: a member diverged; nothing of that epoch is saved.
     """
     histories = []
     with checkpoint.manager(run / "checkpoints", keep=None) as finished:
@@ -133,6 +142,11 @@ def _train_chunk(config, members, pretrained, data, saved, on_epoch, select, che
         history.loss[epoch], history.accuracy[epoch] = metrics["loss"][:count], metrics["accuracy"][:count]
         found = finetune.predict_clips(config, states, data, rows, mesh=mesh)
         for k, (member, p) in enumerate(zip(members, found, strict=False)):
+            if not np.isfinite(history.loss[epoch, k] + p.sum()):
+                raise UserError(
+                    f"fold {member.fold.name} of seed {member.seed}: loss or predictions are not finite after epoch {epoch + 1}; "
+                    "try a lower --learning-rate or --precision=float32, in another --run"
+                )
             test = len(member.fold.test)
             history.tests[epoch, k, :test] = p[:test]
             if len(member.fold.inner):

@@ -94,11 +94,9 @@ def paired_by_subject(ours: np.ndarray, theirs: np.ndarray, score, seed: int = 0
     observed = float((mean(pooled(ours, once)) - mean(pooled(theirs, once)))[0])
     drawn = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=samples)
     low, high = np.quantile(mean(pooled(ours, drawn)) - mean(pooled(theirs, drawn)), (0.025, 0.975))
-    # Exchanging needs the same number of seeds on both sides: the score's mean over seeds is then taken over mixed runs.
-    seeds = min(len(ours), len(theirs))
-    kept = rng.integers(0, 2, (samples, subjects))
-    a, b = ours[:seeds], theirs[:seeds]
+    # Exchanging needs the same number of seeds on both sides: each side is repeated until they meet, which leaves its mean as it is.
+    kept, count = rng.integers(0, 2, (samples, subjects)), np.lcm(len(ours), len(theirs))
+    a, b = (np.tile(each, (count // len(each), 1, 1, 1)) for each in (ours, theirs))
     exchanged = mean(pooled(a, kept) + pooled(b, 1 - kept)) - mean(pooled(b, kept) + pooled(a, 1 - kept))
-    paired = float((mean(pooled(a, once)) - mean(pooled(b, once)))[0])
-    p = (1 + np.sum(np.abs(exchanged) >= abs(paired) - 1e-12)) / (1 + samples)
+    p = (1 + np.sum(np.abs(exchanged) >= abs(observed) - 1e-12)) / (1 + samples)
     return {"difference": observed, "interval95": (float(low), float(high)), "p": float(p)}

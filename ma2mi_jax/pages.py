@@ -5,7 +5,6 @@ different seeds) being pooled as more seeds.
 """
 
 import base64
-import csv
 import dataclasses
 import html as markup
 import pathlib
@@ -18,8 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ma2mi_jax import metrics, paper, plans, results, runs
-from ma2mi_jax.clips import Clip
+from ma2mi_jax import paper, plans, results, runs
 from ma2mi_jax.errors import UserError
 
 
@@ -145,36 +143,18 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     """
     records = [runs.read_json(folder / "results.json") for folder in folders]
     names = records[0]["classes"]
-    parts = [_read_predictions(folder / "predictions.csv", names) for folder in folders]
-    first = parts[0]
-    for folder, part in zip(folders, parts, strict=True):
-        if part.clips != first.clips:
-            raise UserError(f"{folder}: made over other clips than {folders[0]}; runs of one row need the same data")
+    first = results.read_predictions(folders[0] / "predictions.csv", names)
+    parts = [first, *(results.read_other(folder, first.clips, names) for folder in folders[1:])]
     seeds = [seed for part in parts for seed in part.seeds]
     together = dataclasses.replace(first, seeds=seeds, probabilities=np.concatenate([part.probabilities for part in parts]))
     return Scores(together, results.summary(together, names), records)
 
 
-def _read_predictions(file: pathlib.Path, names: Sequence[str]) -> results.Predictions:
-    written = results.read_predictions(file)
-    clips: dict[str, tuple[Clip, str]] = {}
-    with file.open(newline="") as rows:
-        for row in csv.DictReader(rows):
-            clips[row["clip"]] = (Clip(row["clip"], frames=(), subject=row["subject"], label=names.index(row["label"])), row["fold"])
-    seeds = sorted({seed for _, seed in written})
-    probabilities = np.array([[written[clip, seed][1] for clip in clips] for seed in seeds])
-    chosen = np.array([[names.index(written[clip, seed][0]) for clip in clips] for seed in seeds])
-    probabilities += 1e-6 * np.eye(len(names))[chosen]  # written with six digits: where these are equal, the written class decides
-    return results.Predictions([clip for clip, _ in clips.values()], [fold for _, fold in clips.values()], seeds, probabilities)
-
-
 def difference(ours: Scores, baseline: Scores) -> dict[str, Mapping[str, float]]:
-    """`accuracy` and `uf1` of a row minus those of its baseline, over the same subjects: see `metrics.paired_by_subject`."""
+    """The scores of a row minus those of its baseline, over the same subjects: see `results.compare`."""
     if ours.predictions.clips != baseline.predictions.clips:
         raise UserError("two rows were made over different clips and cannot be compared in pairs")
-    count = len(ours.summary["classes"])
-    a, b = (results.confusions_by_subject(s.predictions, s.predictions.classes, count) for s in (ours, baseline))
-    return {name: metrics.paired_by_subject(a, b, results.SCORES[name]) for name in ("accuracy", "uf1")}
+    return results.compare(ours.predictions, baseline.predictions, len(ours.summary["classes"]))
 
 
 # ------------------------------------------------------------------------------------------------------------------- tables

@@ -213,7 +213,7 @@ def read_nearest(clip: Clip, position: int, image_size: int, taken: int | None =
             continue
         try:
             return candidate, crop(read_frame(clip.frames, candidate), clip.box, image_size)
-        except (FrameError, cv2.error) as error:  # cv2.error: a header that claims an absurd size
+        except FrameError as error:
             problem = problem or error
     raise FrameError(f"{clip.id}: {'no' if taken is None else 'only one'} frame can be read ({' '.join(str(problem).split())})")
 

@@ -33,6 +33,7 @@ class Config:
       steps, batch_size, learning_rate, decay, weight_decay: AdamW; the rate falls exponentially to `decay` times its start over `steps`.
       dtype: of the computation, `float32` or `bfloat16`; parameters, statistics and losses are float32.
       vae: shape of the frozen autoencoder in latent space, None in pixel space.
+      latent: Z is the `mean` of the autoencoder's posterior, or in training a `sample` of it.
     """
 
     architecture: Architecture
@@ -52,6 +53,7 @@ class Config:
     seed: int = 0
     dtype: str = "float32"
     vae: autoencoder.Autoencoder | None = None
+    latent: Literal["mean", "sample"] = "mean"
 
 
 def config_from_json(content: dict[str, Any]) -> Config:
@@ -88,14 +90,19 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     return optax.adamw(learning_rate(config), weight_decay=config.weight_decay)
 
 
-def init(config: Config, key: jax.Array) -> State:
-    """A fresh state (jit this: thousands of small random draws are slow one by one)."""
+def init(config: Config, key: jax.Array, encoders: tuple[Any, Any] | None = None) -> State:
+    """A fresh state (jit this: thousands of small random draws are slow one by one).
+
+    Args:
+      encoders: MIACNet's params and batch_stats to start from, or None for random ones.
+    """
     size = config.architecture.image_size
     frame = jnp.zeros((1, size, size, 3))
     encoder_key, rest_key = jax.random.split(key)
-    encoders = architecture.miacnet(config.architecture, jnp.float32)
-    c_delta, variables = encoders.init_with_output(encoder_key, frame, frame, False)
-    params, batch_stats = {"miacnet": variables["params"]}, variables["batch_stats"]
+    network = architecture.miacnet(config.architecture, jnp.float32)
+    c_delta, variables = network.init_with_output(encoder_key, frame, frame, False)
+    learned, batch_stats = encoders or (variables["params"], variables["batch_stats"])
+    params = {"miacnet": learned}
     if config.objective == "maer":
         params["classifier"] = init_classifier(c_delta.shape[-1], config.classes)
     else:
@@ -109,12 +116,15 @@ def to_float(frames: jax.Array) -> jax.Array:
     return frames.astype(jnp.float32) / 127.5 - 1
 
 
-def latents(config: Config, vae_params: Any, frames: jax.Array) -> jax.Array:
-    """Z = E_ae(I) (Eq. 7), without gradient: (B, H, W, 3) in [−1, 1] -> (B, H/8, W/8, 4); in pixel space Z is the frame."""
+def latents(config: Config, vae_params: Any, frames: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+    """Z = E_ae(I) (Eq. 7), without gradient: (B, H, W, 3) in [−1, 1] -> (B, H/8, W/8, 4); in pixel space Z is the frame.
+
+    By `keys` (B,) a sample of the posterior, else its mean.
+    """
     if config.architecture.space == "pixel":
         return frames
     # In float32 whatever the step computes in: in bfloat16 the change of a latent by half a pixel of motion drowns in rounding.
-    return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames))
+    return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames, keys=keys))
 
 
 def predict_future(config: Config, dit_params: Any, z: jax.Array, c_delta: jax.Array) -> jax.Array:
@@ -134,7 +144,7 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
       params: {miacnet, dit}.
       batch: `frames` (B, 2, H, W, 3) uint8, the pair (I_t, I_{t+δ}); and `latents` (B, 2, h, w, 4) float16, if they are at hand: the
         autoencoder then is not run. Nothing is lost by a cache: τ moves what E_p sees for L3, never Z.
-      keys: (B,) random keys, one for each sample's τ.
+      keys: (B,) random keys, one for each sample's τ (and posterior, if Z is drawn from it).
 
     Returns:
       The loss and (new batch statistics, metrics, Ẑ_{t+δ}).
@@ -163,7 +173,10 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
     if "latents" in batch:
         z, z_future = jnp.moveaxis(batch["latents"].astype(jnp.float32), 1, 0)
     else:
-        z, z_future = (latents(config, vae_params, f) for f in (frame, future))
+        own = [None, None]
+        if config.latent == "sample":  # numbers that the draws of τ from the same keys do not use
+            own = [jax.vmap(jax.random.fold_in, (0, None))(keys, number) for number in (100, 101)]
+        z, z_future = (latents(config, vae_params, f, k) for f, k in zip((frame, future), own, strict=True))
     predicted = predict_future(config, params["dit"], z, c_delta)
     parts = {"loss_rec": reconstruction_loss(predicted, z_future), **parts}
     loss = sum(parts.values())
@@ -228,13 +241,16 @@ def train_step(config: Config, state: State, batch, vae_params=None, axis_name: 
     ), metrics
 
 
-def reconstruct(config: Config, state: State, batch, vae_params=None) -> jax.Array:
-    """Î_{t+δ} (Fig. 5) for `frames` (B, 2, H, W, 3) uint8, with running BatchNorm statistics: (B, H, W, 3) float32 in [−1, 1]."""
+def reconstruct(config: Config, state: State, batch, vae_params=None) -> tuple[jax.Array, jax.Array]:
+    """Î_{t+δ} (Fig. 5) for `frames` (B, 2, H, W, 3) uint8, with running BatchNorm statistics; and I_t by the same way but for DiT.
+
+    Both (B, H, W, 3) float32 in [−1, 1]. Their difference is the predicted change: in latent space both have the autoencoder's own error.
+    """
     encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype))
     frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
     c_delta = encoders.apply({"params": state.params["miacnet"], "batch_stats": state.batch_stats}, frame, future, False)
     z = latents(config, vae_params, frame)
     predicted = predict_future(config, state.params["dit"], z, c_delta)
     if config.architecture.space == "pixel":
-        return jnp.clip(predicted, -1, 1)
-    return autoencoder.decode(config.vae, vae_params, predicted, dtype=config.dtype)
+        return jnp.clip(predicted, -1, 1), z
+    return tuple(autoencoder.decode(config.vae, vae_params, each, dtype=config.dtype) for each in (predicted, z))

@@ -25,6 +25,7 @@ def reconstructions(
     frames: np.ndarray,
     futures: np.ndarray,
     predicted: np.ndarray,
+    copied: np.ndarray,
     names: Sequence[str],
     title: str,
     moments: tuple[str, str, str] = ("frame  $I_t$", "future  $I_{t+\\delta}$", "predicted  $\\hat I_{t+\\delta}$"),
@@ -33,14 +34,16 @@ def reconstructions(
 
     Args:
       frames, futures, predicted: (B, H, W, 3) in [−1, 1].
+      copied: of the same shape, what a network that predicts no change would give: the predicted change is the difference to it. In latent
+        space that is I_t as the autoencoder decodes it, whose error is no change.
       names: (B,) row labels.
       moments: what the three columns of frames are called.
     """
     columns = (*moments, "true change", "predicted change")
     figure, axes = plt.subplots(len(frames), 5, figsize=(10.5, 2.1 * len(frames) + 0.6), squeeze=False, layout="constrained")
-    for row, (frame, future, guess, name) in enumerate(zip(frames, futures, predicted, names, strict=True)):
+    for row, (frame, future, guess, copy, name) in enumerate(zip(frames, futures, predicted, copied, names, strict=True)):
         gain = visible_gain(future - frame)
-        changes = [amplified(other - frame, gain) for other in (future, guess)]
+        changes = [amplified(change, gain) for change in (future - frame, guess - copy)]
         for column, picture in enumerate([np.clip((p + 1) / 2, 0, 1) for p in (frame, future, guess)] + changes):
             axes[row, column].imshow(picture, interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])

@@ -52,21 +52,48 @@ def write_predictions(path: pathlib.Path, predictions: Predictions, names: Seque
                 writer.writerow([clip.id, clip.subject, fold, seed, names[clip.label], names[p.argmax()], *(f"{v:.6f}" for v in p)])
 
 
-def read_predictions(path: pathlib.Path) -> dict[tuple[str, int], tuple[str, np.ndarray]]:
-    """`predictions.csv` as (clip, seed) -> (predicted class, probabilities).
+def read_predictions(path: pathlib.Path, names: Sequence[str]) -> Predictions:
+    """The inverse of `write_predictions`, but that the clips have no frames and probabilities have six digits.
 
     Raises:
-      UserError: the file is missing or lacks a column.
+      UserError: the file is missing, lacks a column, a seed or a clip of a seed, or has other classes.
     """
+    clips: dict[str, tuple[Clip, str]] = {}
+    written: dict[tuple[str, int], np.ndarray] = {}
     try:
         with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        columns = [c for c in rows[0] if c.startswith("p_")]
-        return {(r["clip"], int(r["seed"])): (r["prediction"], np.array([float(r[c]) for c in columns])) for r in rows}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is its folder a finished fine-tuning run?") from None
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"{path}: not a predictions.csv of a fine-tuning run ({error!r})") from None
+            for row in csv.DictReader(file):
+                clips[row["clip"]] = Clip(row["clip"], (), subject=row["subject"], label=names.index(row["label"])), row["fold"]
+                p = np.array([float(row[f"p_{name}"]) for name in names])
+                if p.argmax() != (chosen := names.index(row["prediction"])):
+                    p[chosen] = p.max() + 1e-6  # six digits made two classes equal: the written one decides
+                written[row["clip"], int(row["seed"])] = p
+        seeds = sorted({seed for _, seed in written})
+        probabilities = np.array([[written[clip, seed] for clip in clips] for seed in seeds])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); is its folder a finished fine-tuning run?") from None
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path}: not the predictions.csv of a fine-tuning run with the classes {', '.join(names)} ({error!r})") from None
+    return Predictions([clip for clip, _ in clips.values()], [fold for _, fold in clips.values()], seeds, probabilities)
+
+
+def read_other(run: pathlib.Path, clips: Sequence[Clip], names: Sequence[str]) -> Predictions:
+    """The predictions of the finished run in folder `run` over the same `clips`, in their order: something to compare with.
+
+    Raises:
+      UserError: `run` is no finished run, or predicted other clips, subjects, labels or classes.
+    """
+    theirs = read_predictions(run / "predictions.csv", names)
+    place = {(clip.id, clip.subject, clip.label): k for k, clip in enumerate(theirs.clips)}
+    asked = [(clip.id, clip.subject, clip.label) for clip in clips]
+    if different := sorted(place.keys() ^ set(asked)):
+        raise UserError(
+            f"{run}: made over other clips, subjects or labels (first: {different[0][0]}; {len(theirs.clips)} clips there, "
+            f"{len(asked)} here); runs that are compared or pooled need the same data"
+        )
+    order = [place[each] for each in asked]
+    folds = [theirs.folds[k] for k in order]
+    return Predictions(clips, folds, theirs.seeds, theirs.probabilities[:, order])
 
 
 def confusions_by_subject(predictions: Predictions, classes: np.ndarray, count: int) -> np.ndarray:
@@ -131,22 +158,10 @@ def _by_dataset(predictions: Predictions, by_subject: np.ndarray) -> dict[str, A
     return {"per_dataset": scored}
 
 
-def compare(ours: Predictions, run: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
-    """Paired comparison with the finished run in folder `run`, over the same clips and subjects: see `metrics.paired_by_subject`.
-
-    Raises:
-      UserError: `run` is no finished run, or predicted other clips or classes.
-    """
-    theirs = read_predictions(run / "predictions.csv")
-    seeds = sorted({seed for _, seed in theirs})
-    try:
-        classes = np.array([[names.index(theirs[clip.id, seed][0]) for clip in ours.clips] for seed in seeds])
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--compare={run}: that run has no prediction for {error}; compare runs over the same clips and classes") from None
-    a, b = (confusions_by_subject(ours, c, len(names)) for c in (ours.classes, classes))
-    return {"run": str(run)} | {
-        name: {"theirs": score(b.sum(1)).mean(), **metrics.paired_by_subject(a, b, score)} for name, score in SCORES.items()
-    }
+def compare(ours: Predictions, theirs: Predictions, count: int) -> dict[str, dict[str, Any]]:
+    """Paired comparison of two runs over the same clips, score by score: see `metrics.paired_by_subject`."""
+    a, b = (confusions_by_subject(each, each.classes, count) for each in (ours, theirs))
+    return {name: {"theirs": score(b.sum(1)).mean(), **metrics.paired_by_subject(a, b, score)} for name, score in SCORES.items()}
 
 
 def oracle(predictions: Predictions, every_epoch: np.ndarray, count: int) -> dict[str, Any]:

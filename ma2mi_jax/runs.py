@@ -84,9 +84,9 @@ def read_json(path: pathlib.Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is its folder a run of these scripts?") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected the folder of a run of these scripts") from None
+    except ValueError as error:  # no JSON, or no text
         raise UserError(f"{path}: not readable as JSON ({error}); was the run interrupted while writing?") from None
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from ma2mi_jax.clips import Clip, Repair, SetAside, Source
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.frames import FrameError, ImageFolder, StoreFrames, crop, frame_number, read_frame, read_record
+from ma2mi_jax.frames import FrameError, ImageFolder, StoreFrames, crop, frame_number, read_frame, read_record, threads
 from ma2mi_jax.pipeline import read_nearest
 
 Kind = Literal["source", "target"]
@@ -228,7 +228,7 @@ def write(
             reason = getattr(error, "strerror", None) or str(error).split(";")[0]
             raise UserError(f"{out}: shard {number} cannot be written ({reason}); free the disk, or give another --out") from error
 
-    with _threads(workers or os.cpu_count(), stop) as pool:
+    with threads(workers, stop) as pool:
         futures = [pool.submit(shard, number) for number in range(len(plan))]
         for future in as_completed(futures):
             future.result()
@@ -268,7 +268,7 @@ def add_latents(
             raise UserError(f"{root}: holds latents of weights {made_by}, --vae={vae} gives {autoencoder}; delete its latents* first")
     with contextlib.suppress(FileNotFoundError):
         (root / LATENTS).unlink()  # until all are there again
-    with _threads(os.cpu_count()) as pool:
+    with threads() as pool:
         for number, shard in enumerate(manifest["shards"]):
             path = root / f"latents-{number:05d}.npy"
             kept = _done(path, {"autoencoder": autoencoder, "of": shard["sha256"]})
@@ -370,7 +370,7 @@ def _jpeg(clip: Clip, position: int, size: int) -> tuple[int, bytes]:
         if clip.box is None and image.shape[:2] == (size, size) and (file := _file(clip.frames, position)).startswith(b"\xff\xd8"):
             return position, file
         image = crop(image, clip.box, size)
-    except (FrameError, OSError, cv2.error):
+    except (FrameError, OSError):
         found, _ = read_nearest(clip, position, size)
         return found, _jpeg(clip, found, size)[1]  # the very file of that frame
     good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
@@ -506,20 +506,3 @@ def _read_json(path: pathlib.Path) -> Any:
 def _write_json(path: pathlib.Path, content: Any) -> None:
     pathlib.Path(_part(path)).write_text(json.dumps(content) + "\n")
     os.replace(_part(path), path)
-
-
-@contextlib.contextmanager
-def _threads(workers: int, stop: threading.Event | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool in which opencv, being called from all threads, uses one thread a call; on an error `stop` is set and the rest dropped."""
-    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a frame that cannot be read is reported by us, once
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield pool
-    finally:
-        if stop is not None:
-            stop.set()
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before[0])
-        cv2.utils.logging.setLogLevel(before[1])

@@ -1,5 +1,8 @@
 """A face that opencv's cascade takes for one, drawn with a dozen ellipses, and files made of it."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 
@@ -43,3 +46,13 @@ def image_folder(folder, images, name="img{}.jpg"):
     for number, image in enumerate(images, 1):
         (folder / name.format(number)).write_bytes(jpeg(image))
     return folder
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG file of that size, as its header has it, that holds nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")

@@ -141,14 +141,16 @@ def test_real_shape_has_its_parameters():
 
 def test_sample_is_mean_plus_noise_of_the_posterior(params):
     mean = run_encode(TINY, params, FRAMES)
-    one, same, other = (run_encode(TINY, params, FRAMES, key=jax.random.key(seed)) for seed in (1, 1, 2))
+    one, same, other = (run_encode(TINY, params, FRAMES, keys=jax.random.split(jax.random.key(seed), len(FRAMES))) for seed in (1, 1, 2))
     check_same(one, same)
     assert not np.allclose(one, other)
     silent = jax.tree.map(lambda x: x, params)
     silent["quant_conv"]["kernel"] = params["quant_conv"]["kernel"].at[..., 4:].set(0)
     silent["quant_conv"]["bias"] = params["quant_conv"]["bias"].at[4:].set(2 * np.log(3.0))  # standard deviation 3
-    noise = (run_encode(TINY, silent, FRAMES, key=jax.random.key(1)) - mean) / TINY.scaling_factor
-    np.testing.assert_allclose(noise, 3 * jax.random.normal(jax.random.key(1), mean.shape), rtol=1e-3, atol=1e-4)
+    keys = jax.random.split(jax.random.key(1), len(FRAMES))
+    noise = (run_encode(TINY, silent, FRAMES, keys=keys) - mean) / TINY.scaling_factor
+    expected = [3 * jax.random.normal(key, mean.shape[1:]) for key in keys]  # a frame's own, whatever frames are beside it
+    np.testing.assert_allclose(noise, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_bfloat16_is_close_and_returns_float32(params):

@@ -1,11 +1,14 @@
 """The scripts as people run them: from the repository root, in their own processes, with every bad flag and file."""
 
+import contextlib
+import io
 import json
 import os
 import pathlib
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +16,11 @@ import time
 
 import cv2
 import jax
+import miniatures
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from safetensors.numpy import load_file
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALL = ["--preset=tiny", "--space=pixel", "--clips=12", "--batch-size=4", "--log-every=1", "--checkpoint-every=3"]
@@ -160,14 +165,33 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(command, finetuned,
     assert "N = 15" in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=3").stdout
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
 
+    command("pretrain", "--source=synthetic", *SMALL, "--steps=1", "--learning-rate=1e-9", f"--init={weights}", f"--run={tmp_path / 'on'}")
+    assert "weights " in json.loads((tmp_path / "on" / "config.json").read_text())["config"]["data"]["init"]
+    command("evaluate", f"--run={tmp_path / 'on'}", f"--export={tmp_path / 'on'}")
+    before, after = load_file(weights), load_file(tmp_path / "on" / "pretrained_position_encoder.safetensors")
+    np.testing.assert_allclose(after["conv1.weight"], before["conv1.weight"], atol=1e-6)
 
-def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned):
+
+def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned, tmp_path):
     run, _ = pretrained
     again = command("pretrain", "--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}", check=2)
     assert "finished run" in again.stderr
     assert "--overwrite" in again.stderr
     again = command("finetune", "--target=synthetic", f"--init={run}", *SUBJECTS, f"--run={finetuned[0]}", check=2)
     assert "--overwrite" in again.stderr
+    other = tmp_path / "other"
+    again = command(
+        "finetune",
+        "--target=synthetic",
+        f"--init={run}",
+        *SUBJECTS,
+        "--data-seed=1",
+        f"--compare={finetuned[0]}",
+        f"--run={other}",
+        check=2,
+    )
+    assert "made over other clips" in again.stderr
+    assert not other.exists()  # it is said before anything is trained
 
 
 def test_an_unfinished_run_of_another_configuration_is_refused(command, pretrained, tmp_path):
@@ -193,6 +217,11 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(comm
     assert not (run / "summary.json").exists()
 
 
+def main_of(script):
+    """The script's `main`, in this process."""
+    return runpy.run_path(str(ROOT / "experiments" / f"{script}.py"))["main"]
+
+
 @pytest.fixture
 def bad_places(tmp_path):
     (tmp_path / "empty").mkdir()
@@ -201,6 +230,8 @@ def bad_places(tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.mp4").write_bytes(b"no video")
     (tmp_path / "vae").mkdir()
+    miniatures.dfew(tmp_path / "unlabelled")
+    shutil.rmtree(tmp_path / "unlabelled" / "EmoLabel_DataSplit")
     return tmp_path
 
 
@@ -221,6 +252,7 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         ("pretrain", "--source=synthetic --delta=8:3 " + PIXEL, ["--delta", "8:3"]),
         ("pretrain", "--source=synthetic --batch-size=3 " + PIXEL, ["--batch-size", "even"]),
         ("pretrain", "--source=synthetic --position-loss=maybe " + PIXEL, ["true or false"]),
+        ("pretrain", "--source=dfew --data-root={}/unlabelled --objective=maer " + PIXEL, ["--objective=maer", "label"]),
         ("pretrain", "--source=synthetic --wrong-labels=0.3 " + PIXEL, ["--wrong-labels", "--objective=maer"]),
         ("pretrain", "--source=synthetic --steps=0", ["--steps", "integer >= 1"]),
         ("pretrain", "--source=synthetic --preset=tiny --steps=2", ["--vae", "--space=pixel", "network"]),
@@ -237,7 +269,10 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         ("finetune", "--target=casme2 --test-target=casme2", ["--test-target", "another"]),
         ("finetune", "--target=synthetic --preset=tiny --amplitude=3", ["--amplitude"]),
         ("finetune", "--target=synthetic --preset=tiny --compare={}/missing", ["missing"]),
+        ("finetune", "--target=synthetic --preset=tiny --compare={}/texts/a.txt", ["a.txt"]),
+        ("finetune", "--target=synthetic --preset=tiny --folds-file={}/texts", ["--folds-file", "directory"]),
         ("evaluate", "--run={}/missing", ["missing"]),
+        ("evaluate", "--run={}/texts/a.txt", ["a.txt"]),
         ("evaluate", "--run={}/empty", ["empty"]),
     ],
 )
@@ -249,9 +284,8 @@ def test_bad_input_ends_in_one_clear_line(bad_places, monkeypatch, capsys, scrip
     monkeypatch.setattr(sys, "argv", [script, *flags.format(*[bad_places] * 2).split()])
     import cli
 
-    main = runpy.run_path(str(ROOT / "experiments" / f"{script}.py"))["main"]
     with pytest.raises(SystemExit) as stopped:
-        cli.run(main)
+        cli.run(main_of(script))
     assert stopped.value.code == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "error: " in message
@@ -264,20 +298,19 @@ def test_help_is_in_plain_words(command, script):
 
 
 def test_every_command_of_the_readme_parses(monkeypatch, tmp_path):
-    """A flag that the README names and a script lacks fails here."""
+    """A flag that the README names and a script's --help lacks fails here."""
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text()
     commands = re.findall(r"^\s*(?:\$ )?python experiments/(\w+)\.py ([^\n#]*)", text, re.MULTILINE)
     assert len(commands) >= 4
     for script, flags in commands:
-        source = (ROOT / "experiments" / f"{script}.py").read_text()
-        if re.search(r"^(import|from) data\b", source, re.MULTILINE) or "    import data" in source:
-            source += (ROOT / "experiments" / "data.py").read_text()
-        for flag in shlex.split(flags):
-            name = flag.split("=")[0]
-            if name.startswith("--"):
-                assert f'"{name}"' in source, f"README: {script}.py has no {name}"
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as helped:
+            main_of(script)(["--help"])  # every one of them reads its flags first
+        known = set(re.findall(r"--[a-z-]+", helped.getvalue()))
+        for word in shlex.split(flags):
+            name = word.split("=")[0]
+            assert not name.startswith("--") or name in known, f"README: {script}.py has no {name}"
     for target in re.findall(r"^\s*make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

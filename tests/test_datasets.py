@@ -13,7 +13,7 @@ from ma2mi_jax import datasets, faces, pipeline, synthetic
 from ma2mi_jax.clips import SetAside
 from ma2mi_jax.datasets import afew, casme2, dfew, disk, ferv39k, macro, micro, mmew, places, samm
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.frames import Box, read_frame
+from ma2mi_jax.frames import Box, ImageFolder, read_frame
 
 SHOWN = {module.__name__.rpartition(".")[2]: module.SHOWN for module in (dfew, ferv39k, afew, casme2, samm, mmew)}
 BUILD = {**miniatures.ALL, "casme2": lambda root: miniatures.casme2(root, 2019)}
@@ -354,6 +354,7 @@ def test_rows_that_no_rule_can_mend_are_set_aside(root, tmp_path):
     source = read("casme2", root, tmp_path)
     assert source.set_aside == (
         SetAside("someone/EP01_01", "subject 'someone' has no number; mend the sheet"),
+        SetAside("sub01/", "a row of the sheet without a file name; mend the sheet"),
         SetAside("sub01/EP01_02", "onset and apex need two frames, its folder holds 1"),
     )
     assert records(source) == {"sub01/EP01_03": ("sub01", "disgust", 5, 0, 3, 4, "")}, "a row without any number, an unreadable last frame"
@@ -488,11 +489,24 @@ def test_a_folder_that_cannot_be_listed(root, tmp_path, monkeypatch, folder):
 
     def forbidden(path):
         if str(path).endswith(folder):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(disk.os, "scandir", forbidden)
     assert f"{folder}: the folder cannot be listed (Permission denied)" in error_of("dfew", root, tmp_path)
+
+
+def test_a_clip_whose_first_frame_is_a_link_to_nowhere_costs_no_other(root, tmp_path):
+    BUILD["casme2"](root)
+    whole = read("casme2", root, tmp_path / "1")
+    first = pathlib.Path(whole.clips[0].frames.folder) / whole.clips[0].frames.names[0]
+    first.unlink()
+    first.symlink_to(tmp_path / "nowhere.jpg")
+    assert [clip.id for clip in read("casme2", root, tmp_path / "2").clips] == [clip.id for clip in whole.clips]
+    frames = ImageFolder(str(first.parent), (first.name,))
+    before = disk.stamp(frames)
+    (tmp_path / "nowhere.jpg").write_bytes(b"here")
+    assert disk.stamp(frames) != before
 
 
 def test_the_one_reader_that_computes_is_imported_only_if_asked_for():

@@ -287,11 +287,13 @@ def test_a_sheet_is_text_whatever_its_cells_are(tmp_path):
         [1, " a ", 5.0, "/", None, "ignored", " Happiness"],
         [None] * 7,
         ["006", None, 1, 2, 3, None, "x"],
+        ["007", None, 1, 2, 3, None, None],
         [2, 3.5, "7", 1, 2, 0, True],
     ]
     miniatures.workbook(tmp_path / "s.xlsx", headings, rows, preamble=13)
     assert sheets.read(str(tmp_path / "s.xlsx")) == [
         {"subject": "1", "filename": "a", "onsetframe": "5", "apexframe": "/", "offsetframe": "", "estimatedemotion": "Happiness"},
+        {"subject": "006", "filename": "", "onsetframe": "1", "apexframe": "2", "offsetframe": "3", "estimatedemotion": "x"},
         {"subject": "2", "filename": "3.5", "onsetframe": "7", "apexframe": "1", "offsetframe": "2", "estimatedemotion": "True"},
     ]
     assert [sheets.whole(text) for text in ("12", "/", "", "1.5", "-3", "four")] == [12, None, None, None, None, None]

@@ -308,6 +308,8 @@ def test_every_bad_clip_is_set_aside_with_its_reason_and_costs_no_other(tmp_path
     drawn.image_folder(root / "mixed", [*walls(2), *resized])
     drawn.image_folder(root / "broken", walls(5))
     (root / "broken" / "img3.jpg").write_bytes(b"not a picture")
+    drawn.image_folder(root / "huge", walls(3))
+    (root / "huge" / "img2.jpg").write_bytes(drawn.png_that_claims(100_000, 100_000))
     source = read(root, tmp_path)
     assert [clip.id for clip in source.clips] == ["good"]
     assert reasons(source) == {
@@ -315,6 +317,7 @@ def test_every_bad_clip_is_set_aside_with_its_reason_and_costs_no_other(tmp_path
         "cut off": "no frame could be decoded",
         "empty": "no frame could be decoded",
         "garbage": "no frame could be decoded",
+        "huge": "an unreadable image: img2.jpg",
         "mixed": "images of different sizes: img1.jpg is 320x240, img3.jpg is 240x320",
         "one image": "a single image: a pair of frames needs two",
         "resized": "the frame size changes at frame 3",
@@ -351,6 +354,20 @@ def test_a_root_that_is_missing_or_a_file(tmp_path):
     assert "does not exist; give a folder of videos" in error_of(tmp_path / "absent", tmp_path)
     path = drawn.video(tmp_path / "a.mp4", walls(3))
     assert "is a file; give a folder of videos" in error_of(path, tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    drawn.video(tmp_path / "data" / "good.mp4", walls())
+    drawn.video(tmp_path / "data" / "closed" / "lost.mp4", walls())
+    scandir = os.scandir
+
+    def forbidden(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    assert "closed: the folder cannot be listed (Permission denied)" in error_of(tmp_path / "data", tmp_path)
 
 
 def test_a_root_without_videos_or_images(tmp_path):

@@ -1,13 +1,17 @@
 """A protocol in chunks: interrupted, shared out over devices or fed from the host, it gives the same numbers; which epoch counts."""
 
+import dataclasses
+import types
+
 import chex
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ma2mi_jax import finetune, folds, loso
-from ma2mi_jax.architecture import Architecture
+from ma2mi_jax import checkpoint, finetune, folds, loso, pretrain
+from ma2mi_jax.architecture import PRESETS, Architecture
+from ma2mi_jax.errors import UserError
 
 CONFIG = finetune.Config(Architecture(image_size=96, width=4), classes=3, epochs=3, batch_size=4)
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
@@ -94,8 +98,35 @@ def test_pool_puts_every_prediction_at_its_clip():
     np.testing.assert_array_equal(pooled[0, 0, :, 0], np.arange(len(SUBJECTS)))
 
 
-def test_chunk_size_leaves_room_and_says_why():
+def test_chunk_size_leaves_room_and_says_why(monkeypatch):
     size, why = loso.chunk_size(CONFIG, 30)
     assert size == 30  # eight fake devices of four
     assert "8 devices" in why
     assert loso.chunk_size(CONFIG, 3)[0] == 3
+
+    gpu = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 18e9})
+    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    paper = finetune.Config(PRESETS["paper"], classes=5, dtype="bfloat16")
+    kept = dataclasses.replace(paper, reconstruction=pretrain.Config(PRESETS["paper"]))
+    size, why = loso.chunk_size(paper, 30)
+    assert 1 <= loso.chunk_size(kept, 30)[0] < size <= 8
+    assert "of 18 GB" in why
+    assert loso.chunk_size(dataclasses.replace(paper, dtype="float32"), 30)[0] <= size
+
+
+def test_a_member_that_diverges_ends_the_run_by_its_name(data, tmp_path):
+    diverging = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"fold a of seed 0.*not finite"):
+        loso.train(diverging, PARTS, None, jax.device_put(data), tmp_path, lambda *_: None, checkpoint_every=1)
+    assert not list((tmp_path / "checkpoints" / "unfinished-0").iterdir())
+
+
+def test_weights_are_read_onto_the_first_device_wherever_they_were_saved(tmp_path):
+    spread = NamedSharding(Mesh(np.array(jax.devices()), ("members",)), PartitionSpec("members"))
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 1, {"w": jax.device_put(np.arange(8.0, dtype=np.float32), spread)})
+        checkpoints.wait_until_finished()
+        found = checkpoint.restore(checkpoints, {"w": jax.ShapeDtypeStruct((8,), np.float32)})["w"]
+    assert found.devices() == {jax.devices()[0]}
+    np.testing.assert_array_equal(found, np.arange(8))

@@ -68,3 +68,13 @@ def test_paired_comparison():
     equal = metrics.paired_by_subject(subjects(base), subjects(rng.permutation(base)), metrics.accuracy)
     assert equal["p"] > 0.5
     assert equal["interval95"][0] < 0 < equal["interval95"][1]
+
+
+def test_p_hears_every_seed_of_both_runs():
+    base = np.random.default_rng(0).integers(2, 7, size=25)
+    as_good, better = subjects(base), subjects(base + 2)
+    mixed = metrics.paired_by_subject(np.concatenate([as_good] * 3 + [better] * 6), np.concatenate([as_good] * 2), metrics.accuracy)
+    assert mixed["difference"] == pytest.approx(0.2 * 6 / 9)
+    assert mixed["p"] < 0.01
+    same = metrics.paired_by_subject(np.concatenate([better] * 3), better, metrics.accuracy)
+    assert same["p"] == 1

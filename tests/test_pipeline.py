@@ -4,10 +4,9 @@ import collections
 import itertools
 import pickle
 import re
-import struct
-import zlib
 
 import cv2
+import drawn
 import grain
 import jax
 import numpy as np
@@ -288,17 +287,7 @@ def test_the_next_clip_stands_in_for_one_without_two_readable_frames(make_clips,
     np.testing.assert_array_equal(shown, np.array([0, 1, 3, 3, 4, 0])[drawn])
 
 
-def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG file of that size, as its header has it, that holds nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
-
-
-@pytest.mark.parametrize("bad", [cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), png_that_claims(100_000, 100_000)])
+@pytest.mark.parametrize("bad", [cv2.imencode(".png", np.zeros((2, 2, 3), np.uint8))[1].tobytes(), drawn.png_that_claims(100_000, 100_000)])
 def test_an_image_outside_its_box_or_of_absurd_size_counts_as_unreadable(make_clips, bad):
     clips = make_clips([2, 4], box=Box(4, 4, 4))
     with open(f"{clips[1].frames.folder}/0.png", "wb") as file:

@@ -150,7 +150,7 @@ def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--run={}/missing", "{}/talk.mp4"], ["missing", "no such file"]),
+        (["--run={}/missing", "{}/talk.mp4"], ["missing", "No such file"]),
         (["--run={run}", "{}/talk.mp4", "{}/frames", "--onset=3"], ["--onset", "one clip"]),
         (["--run={run}", "{}/talk.mp4", "--onset=3", "--apex=3"], ["--apex=3", "after"]),
         (["--run={run}", "{}/talk.mp4", "--detector=yunet"], ["--detector-model"]),

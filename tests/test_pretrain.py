@@ -11,9 +11,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ma2mi_jax import pretrain
+from ma2mi_jax import autoencoder, pretrain
 from ma2mi_jax.architecture import Architecture
-from ma2mi_jax.clips import Clip, mislabelled
+from ma2mi_jax.clips import Clip, fingerprint, mislabelled
 
 TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel")
 CONFIG = pretrain.Config(TINY, steps=10, batch_size=16)
@@ -166,6 +166,30 @@ def test_maer_learns_a_repeated_batch():
         state, metrics = step(state, batch)
     assert float(metrics["loss"]) < 0.5 * np.log(7)
     assert float(metrics["accuracy"]) > 0.8
+
+
+def test_latents_are_the_posteriors_mean_or_a_sample_of_each_frames_own():
+    vae = autoencoder.TINY
+    params = jax.jit(autoencoder.init, static_argnums=1)(jax.random.key(0), vae)
+    latent = dataclasses.replace(CONFIG, architecture=dataclasses.replace(TINY, space="latent"), vae=vae)
+    batch = batch_of(4)
+    batch["frames"][:, 1] = batch["frames"][:, 0]  # a pair without any change
+
+    def copy_baseline(config):
+        step = jax.jit(partial(pretrain.train_step, config))
+        return [float(step(start(config), batch, params)[1]["copy_baseline"]) for _ in range(2)]
+
+    assert copy_baseline(latent) == pytest.approx([0, 0], abs=1e-6)
+    first, again = copy_baseline(dataclasses.replace(latent, latent="sample"))
+    assert first == again > 0.05
+
+
+def test_a_fingerprint_changes_with_what_is_known_of_a_clip():
+    clip = Clip("a", (), subject="s", label=1, onset=0, apex=2)
+    changes = [{"id": "b"}, {"subject": "t"}, {"label": 2}, {"onset": 1}, {"apex": 3}, {"frames": ("x",)}]
+    found = [fingerprint([clip]), *(fingerprint([dataclasses.replace(clip, **change)]) for change in changes), fingerprint([clip, clip])]
+    assert len(set(found)) == len(found)
+    assert fingerprint([clip]) == found[0]
 
 
 def test_wrong_labels_are_as_many_as_asked_and_never_the_own():

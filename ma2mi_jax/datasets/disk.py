@@ -45,7 +45,7 @@ def files(path: str, suffixes: tuple[str, ...]) -> list[str]:
 def files_below(path: str, suffixes: tuple[str, ...]) -> list[str]:
     """Paths of the files that end so in `path` and the folders in it, at any depth; links to folders are not followed."""
     found = []
-    for folder, inner, _ in os.walk(path):
+    for folder, inner, _ in os.walk(path, onerror=stop_at):
         inner[:] = sorted(name for name in inner if not junk(name))
         found += [os.path.join(folder, name) for name in files(folder, suffixes)]
     return found
@@ -55,10 +55,15 @@ def _names(path: str, wanted: Callable[[os.DirEntry], bool]) -> list[str]:
     try:
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries if not junk(entry.name) and wanted(entry))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
     except OSError as error:
-        raise _unlistable(path, error) from error
+        stop_at(error)
+        return []
+
+
+def stop_at(error: OSError) -> None:
+    """Ends a walk at a folder that cannot be listed, for its clips would go missing unseen; one that is not there holds none."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise _unlistable(error.filename, error) from error
 
 
 def _unlistable(path: str, error: OSError) -> UserError:
@@ -271,8 +276,12 @@ def replacing(file: str) -> Iterator[str]:
 
 def stamp(frames: ImageFolder, *rest) -> str:
     """A key for what is found out about these frames by rules named in `rest`: another one if the folder or its first file changes."""
-    first = os.stat(os.path.join(frames.folder, frames.names[0]))
-    return _hash([frames.folder, frames.names, os.stat(frames.folder).st_mtime_ns, first.st_size, first.st_mtime_ns, rest])
+    try:
+        first = os.stat(os.path.join(frames.folder, frames.names[0]))
+        known = [first.st_size, first.st_mtime_ns]
+    except OSError:  # a link to nowhere, which those who read it replace by another frame
+        known = [0, 0]
+    return _hash([frames.folder, frames.names, os.stat(frames.folder).st_mtime_ns, *known, rest])
 
 
 def _hash(parts: Sequence) -> str:

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 
 import cv2
 import numpy as np
@@ -93,7 +93,7 @@ def extract(
     except OSError as error:
         raise UserError(f"{cache}: the cache cannot be made ({error.strerror}); choose another folder") from error
     prepare = functools.partial(_prepare, cache=cache, size=size, detector=detector or faces.haar(), cropped=cropped)
-    with threads(workers) as pool:
+    with frames.threads(workers) as pool:
         results = [pool.submit(prepare, item) for item in items]
         for done, result in enumerate(as_completed(results), 1):
             result.result()
@@ -288,21 +288,3 @@ def _keep_frames(path: str, verdict: Verdict, size: int, folder: str) -> None:
 
 def _frame_name(index: int) -> str:
     return f"{index:06d}.jpg"
-
-
-# ---------------------------------------------------------------------------------------------------------------- the threads
-
-
-@contextlib.contextmanager
-def threads(workers: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """A pool in which opencv, being called from all threads, uses one thread a call; what has not begun is dropped on an error."""
-    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # what cannot be read is reported by us, once
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before[0])
-        cv2.utils.logging.setLogLevel(before[1])

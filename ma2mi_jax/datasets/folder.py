@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from ma2mi_jax import faces, frames
 from ma2mi_jax.clips import SetAside, Source
+from ma2mi_jax.datasets import disk
 from ma2mi_jax.datasets.extract import LONGEST, Item, extract
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.frames import ImageFolder
@@ -72,7 +73,7 @@ def _items(root: str, cache: str) -> list[Item]:
         raise UserError(f"--data-root={root}: {found}; give a folder of videos or of folders of frames")
     root = os.path.abspath(root)
     videos, image_folders, seen = [], [], {os.path.realpath(cache)}
-    for folder, inner, names in os.walk(root, followlinks=True):
+    for folder, inner, names in os.walk(root, followlinks=True, onerror=disk.stop_at):
         if os.path.realpath(folder) in seen:  # the cache, or a link to where we have been
             inner[:] = []
             continue

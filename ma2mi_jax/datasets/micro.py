@@ -29,7 +29,7 @@ from ma2mi_jax.datasets import disk, extract, sheets
 from ma2mi_jax.datasets.corrections import CORRECTIONS
 from ma2mi_jax.datasets.places import APEX, counting, locate
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.frames import Box, FrameError, ImageFolder, crop, frame_number, read_frame
+from ma2mi_jax.frames import Box, FrameError, ImageFolder, crop, frame_number, read_frame, threads
 
 RULES = 1  # version of the rules for boxes and apices, which are kept: raise it when they change
 LOOKS = 12  # other frames that are searched where the onset shows no face
@@ -110,6 +110,8 @@ def read(
             others[emotion or "none given"] += 1
         elif subject is None:
             set_aside.append(SetAside(id, f"subject {row['subject']!r} has no number; mend the sheet"))
+        elif not row["filename"]:
+            set_aside.append(SetAside(id, "a row of the sheet without a file name; mend the sheet"))
         elif id in samples:
             set_aside.append(SetAside(id, "listed twice in the sheet: only the first row counts"))
         elif frames is None:
@@ -220,7 +222,7 @@ def _crop(samples: list[Sample], found: dict, detector: faces.Detector, progress
     """With a face box for each clip of raw frames."""
     search = functools.partial(_search, detector=detector, found=found)
     results = []
-    with extract.threads() as pool:
+    with threads() as pool:
         for done, (key, result) in enumerate(pool.map(search, [sample.clip for sample in samples]), 1):
             found[key] = result  # at once: a search that is interrupted goes on from here
             results.append(result)
@@ -259,7 +261,7 @@ def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dic
     for i in order:
         try:
             image = read_frame(clip.frames, i)
-        except (FrameError, cv2.error):  # the pipeline takes another in its place, and says so
+        except FrameError:  # the pipeline takes another in its place, and says so
             continue
         raw = not extract.squarish(image.shape)
         box = faces.clip_box([image], detector) if raw else None
@@ -272,7 +274,7 @@ def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dic
 def _estimate(samples: list[Sample], found: dict) -> list[Sample]:
     """With an apex for each clip that lacks one."""
     lacking = {i: sample.clip for i, sample in enumerate(samples) if sample.clip.apex < 0}
-    with extract.threads() as pool:
+    with threads() as pool:
         apices = dict(zip(lacking, pool.map(functools.partial(_remembered_apex, found=found), lacking.values()), strict=True))
     samples = list(samples)
     for i, (key, apex) in apices.items():
@@ -309,7 +311,7 @@ def _grey(clip: Clip, position: int) -> np.ndarray | None:
     """float32 (SIZE, SIZE), None if the frame cannot be read."""
     try:
         image = crop(read_frame(clip.frames, position), clip.box, SIZE)
-    except (FrameError, cv2.error):  # cv2.error: a header that claims an absurd size
+    except FrameError:
         return None
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
 

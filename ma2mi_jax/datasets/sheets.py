@@ -16,7 +16,8 @@ REQUIRED = ("subject", "filename", "onsetframe", "apexframe", "offsetframe", "es
 
 
 def read(path: str) -> list[dict[str, str]]:
-    """The rows below the first row that holds the REQUIRED headings, on whichever sheet; only those that name a file.
+    """The rows below the first row that holds the REQUIRED headings, on whichever sheet; only those that name a file, or
+    a subject and an emotion.
 
     Headings are keys in lower case without blanks (`OnsetFrame`, `Onset Frame` → `onsetframe`). Values are trimmed text, whole numbers
     without a decimal point, `""` for an empty cell.
@@ -42,7 +43,7 @@ def read(path: str) -> list[dict[str, str]]:
             missing = [heading for heading in REQUIRED if heading not in headings]
             if not missing:
                 found = [{h: text for h, text in zip(headings, row, strict=True) if h} for row in rows[at + 1 :]]
-                if rows := [row for row in found if row["filename"]]:
+                if rows := [row for row in found if row["filename"] or (row["subject"] and row["estimatedemotion"])]:
                     return rows
                 raise UserError(f"{name}: no row below the headings names a file; give the authors' own sheet")
             if len(missing) < len(best or REQUIRED):
