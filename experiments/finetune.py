@@ -94,6 +94,8 @@ def flags(argv):
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     runs.check_run(f.run, "results.json", f.overwrite)
+    if f.compare:
+        runs.read_json(f.compare / "results.json")  # fail now, not after the clips are read
     if f.batch_size < 2:
         raise UserError(f"--batch-size={f.batch_size}: expected at least 2, for BatchNorm takes its statistics over a batch")
     if f.fold_chunk != "auto":
@@ -185,8 +187,9 @@ def finetune_into(f):
     if f.protocol == "cross":
         protocol |= {"train": f.target, "test": f.test_target}
     folds = targets.make_folds(protocol, source.clips)
-    tested = [source.clips[i] for i in sorted(i for fold in folds for i in fold.test)]
-    other = results.read_other(f.compare, tested, source.classes) if f.compare else None  # which may fail: now, not after the training
+    other = None
+    if f.compare:  # which may fail: now, not after the training
+        other = results.read_other(f.compare, [source.clips[i] for i in targets.tested_by(folds)], source.classes)
     seeds = list(range(f.seeds))
     members = targets.members_of(seeds, folds)
     config = finetune.Config(

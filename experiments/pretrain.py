@@ -138,7 +138,9 @@ def pretrain_into(f):
     dtype = cli.precision(f.precision)
 
     # ---------------------------------------------------------------- data, network, run folder
+    architecture = dataclasses.replace(PRESETS[f.preset], space=f.space, fusion=f.fusion, predict=f.predict)
     vae, vae_params = load_autoencoder(f)
+    encoders = exchange.read_encoders(f.init, architecture) if f.init else None
     source = read_source(f)
     for note in source.notes:
         cli.log(note)
@@ -150,7 +152,7 @@ def pretrain_into(f):
         clips = mislabelled(labelled, len(source.classes), f.wrong_labels, f.seed)
     per_epoch = pipeline.steps_per_epoch(len(clips), f.batch_size)
     config = pretrain.Config(
-        architecture=dataclasses.replace(PRESETS[f.preset], space=f.space, fusion=f.fusion, predict=f.predict),
+        architecture=architecture,
         objective=f.objective,
         classes=len(source.classes) if f.objective == "maer" else 0,
         position_loss=f.position_loss,
@@ -176,7 +178,6 @@ def pretrain_into(f):
         and f.latent == "mean"
         and store.cached_latents(clips, identity["autoencoder"], PRESETS[f.preset].image_size)
     )
-    start_weights = exchange.read_encoders(f.init, config.architecture) if f.init else None
     if f.init:
         identity["init"] = exchange.fingerprint(f.init)
     if cached:
@@ -190,7 +191,7 @@ def pretrain_into(f):
     maer = f.objective == "maer"
     batches = pipeline.middle_pairs(clips, **stream) if maer else pipeline.pairs(clips, delta=f.delta, latents=cached, **stream)
     iterator = iter(pipeline.to_device(batches, split))
-    state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed), start_weights)
+    state = jax.jit(functools.partial(pretrain.init, config), out_shardings=whole)(jax.random.key(f.seed), encoders)
     vae_params = jax.device_put(vae_params, whole)
     step_fn = jax.jit(functools.partial(pretrain.train_step, config), donate_argnums=0)
     sizes = {name: count(tree) for name, tree in state.params["miacnet"].items()} | {"dit": count(state.params.get("dit", {}))}

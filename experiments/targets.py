@@ -97,9 +97,14 @@ def read_folds_file(path):
         raise UserError(f"--folds-file={path}: expected a CSV file with the header subject,fold and a row a subject") from None
 
 
+def tested_by(all_folds):
+    """Index of each clip that some fold tests -> that fold's name, in the order of the clips."""
+    return dict(sorted((int(i), fold.name) for fold in all_folds for i in fold.test))
+
+
 def fold_of(clips, all_folds):
     """Subject -> name of the fold that tests it, in the order of the subjects."""
-    return dict(sorted((clips[i].subject, fold.name) for fold in all_folds for i in fold.test))
+    return dict(sorted((clips[i].subject, name) for i, name in tested_by(all_folds).items()))
 
 
 def write_folds(path, folds_of_subjects):
@@ -115,9 +120,8 @@ def members_of(seeds, all_folds):
 
 def predictions_of(clips, all_folds, seeds, probabilities):
     """Probabilities (..., S, clips, classes) as Predictions of the clips that some fold tests, each with that fold's name."""
-    tested_by = {int(i): fold.name for fold in all_folds for i in fold.test}
-    tested = sorted(tested_by)
-    return results.Predictions([clips[i] for i in tested], [tested_by[i] for i in tested], seeds, probabilities[..., tested, :])
+    tested = tested_by(all_folds)
+    return results.Predictions([clips[i] for i in tested], list(tested.values()), seeds, probabilities[..., list(tested), :])
 
 
 # ------------------------------------------------------------------------------------------------------------------- finished runs
