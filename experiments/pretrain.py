@@ -312,8 +312,7 @@ def draw_reconstructions(path, config, state, clips, vae_params):
     first = [(len(clip.frames) - 1 - d) // 2 for clip, d in zip(chosen, step, strict=True)]
     shown = [dataclasses.replace(c, onset=t, apex=t + d) for c, t, d in zip(chosen, first, step, strict=True)]
     frames, _ = pipeline.load_pairs(shown, config.architecture.image_size)
-    predict = jax.jit(functools.partial(pretrain.reconstruct, config))
-    predicted, copied = (np.concatenate(x) for x in zip(*(predict(state, {"frames": f[None]}, vae_params) for f in frames), strict=True))
+    predicted, copied = pretrain.reconstruct(config, state, frames, vae_params)
     pairs = np.asarray(pretrain.to_float(jnp.asarray(frames)))
     names = [f"{clip.id[-24:]}\n{clip.onset} → {clip.apex}" for clip in shown]
     title = "evenly spaced clips, the middle pair with the largest δ; changes amplified as written below them"

@@ -13,7 +13,6 @@ Exit code 1 if a run failed or is not there.
 """
 
 import dataclasses
-import functools
 import pathlib
 import shlex
 import signal
@@ -22,7 +21,6 @@ import sys
 
 import cli
 import data
-import jax
 import jax.numpy as jnp
 import numpy as np
 import targets
@@ -240,9 +238,7 @@ def draw_figure5(path, run, target, size):
     source = read_target(target, size, config.architecture.image_size)
     frames, _ = pipeline.load_pairs(source.clips, config.architecture.image_size)
     chosen = median_pairs(frames, np.array([clip.label for clip in source.clips]))
-    predict = jax.jit(functools.partial(pretrain.reconstruct, config))
-    shown = (predict(state, {"frames": frames[i : i + 1]}, vae_params) for i in chosen)
-    predicted, copied = (np.concatenate(x) for x in zip(*shown, strict=True))
+    predicted, copied = pretrain.reconstruct(config, state, frames[chosen], vae_params)
     onset, apex = (np.asarray(pretrain.to_float(jnp.asarray(frames[chosen, k]))) for k in range(2))
     names = [f"{source.clips[i].id[-24:]}\n{source.classes[source.clips[i].label]}" for i in chosen]
     title, moments = f"{shown_name(target)}: onset → apex", ("onset", "apex", "predicted apex")

@@ -6,11 +6,13 @@ the action encoder and DiT learn from L_rec. `position_loss=False` is Table 4's 
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, Literal
 
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ma2mi_jax import architecture, autoencoder
@@ -241,13 +243,20 @@ def train_step(config: Config, state: State, batch, vae_params=None, axis_name: 
     ), metrics
 
 
-def reconstruct(config: Config, state: State, batch, vae_params=None) -> tuple[jax.Array, jax.Array]:
-    """Î_{t+δ} (Fig. 5) for `frames` (B, 2, H, W, 3) uint8, with running BatchNorm statistics; and I_t by the same way but for DiT.
+def reconstruct(config: Config, state: State, frames: np.ndarray, vae_params=None) -> tuple[np.ndarray, np.ndarray]:
+    """Î_{t+δ} (Fig. 5) for pairs (N, 2, H, W, 3) uint8, with running BatchNorm statistics; and I_t by the same way but for DiT.
 
-    Both (B, H, W, 3) float32 in [−1, 1]. Their difference is the predicted change: in latent space both have the autoencoder's own error.
+    Both (N, H, W, 3) float32 in [−1, 1]. Their difference is the predicted change: in latent space both have the autoencoder's own error.
+    One pair at a time, so that pictures need no more memory than a step of training.
     """
+    one = jax.jit(partial(_reconstruct, config))
+    predicted, copied = zip(*(one(state, pair[None], vae_params) for pair in frames), strict=True)
+    return np.concatenate(predicted), np.concatenate(copied)
+
+
+def _reconstruct(config: Config, state: State, frames, vae_params):
     encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype))
-    frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
+    frame, future = to_float(frames[:, 0]), to_float(frames[:, 1])
     c_delta = encoders.apply({"params": state.params["miacnet"], "batch_stats": state.batch_stats}, frame, future, False)
     z = latents(config, vae_params, frame)
     predicted = predict_future(config, state.params["dit"], z, c_delta)
