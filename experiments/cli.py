@@ -20,9 +20,16 @@ out = rich.console.Console(highlight=False, width=WIDTH)
 err = rich.console.Console(stderr=True, highlight=False)
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, but for a wrong flag it says what is wrong in one line, without the list of all flags before it."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; --help lists the flags\n")
+
+
 def parser(doc: str) -> argparse.ArgumentParser:
     """A parser whose help is `doc`; flags are never abbreviated, so that a new flag cannot change an old command."""
-    return argparse.ArgumentParser(description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return Parser(description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def run(main) -> None:
@@ -101,12 +108,12 @@ def listed(allowed, kind=str):
 
 def data_root(flag: str | None, name: str) -> pathlib.Path:
     """Where a dataset lies: the flag, else `$MA2MI_DATA/<name>`, else `data/<name>`."""
-    return pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA", "data")) / name
+    return pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA") or "data") / name
 
 
 def cache_dir() -> pathlib.Path:
     """Where drawn faces, decoded videos and compiled programs are kept: `$MA2MI_CACHE`, else `~/.cache/ma2mi_jax`."""
-    return pathlib.Path(os.environ.get("MA2MI_CACHE", "~/.cache/ma2mi_jax")).expanduser()
+    return pathlib.Path(os.environ.get("MA2MI_CACHE") or "~/.cache/ma2mi_jax").expanduser()
 
 
 def keep_compiled_programs() -> None:

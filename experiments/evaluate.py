@@ -20,7 +20,7 @@ def export(out, name, params, batch_stats):
     for encoder in params:
         path = out / f"{name}_{encoder}.safetensors"
         exchange.write(path, params[encoder], batch_stats[encoder], encoder)
-        cli.out.print(f"{path}", soft_wrap=True)
+        cli.out.print(str(path), markup=False, soft_wrap=True)
 
 
 def by_clip(predictions):

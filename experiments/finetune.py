@@ -90,7 +90,7 @@ def flags(argv):
     if f.protocol == "cross" and f.folds_file:
         raise UserError("--folds-file: --protocol=cross has a single fold, all of --test-target; leave the flag out")
     name = f"{f.target}-to-{f.test_target}" if f.test_target else f.target
-    f.run = f.run or pathlib.Path("runs") / f"{name}-from-{pathlib.Path(f.init).stem}"
+    f.run = f.run or pathlib.Path("runs") / f"{name}-from-{pathlib.Path(f.init).name.removesuffix('.safetensors')}"
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     runs.check_run(f.run, "results.json", f.overwrite)
@@ -329,7 +329,7 @@ def print_results(found, run):
         print_comparison(found)
     for name in found["absent_classes"]:
         cli.out.print(f"{name}: neither labelled nor predicted; it counts as 0 in UF1")
-    cli.out.print(f"run: {run}", soft_wrap=True)
+    cli.out.print(f"run: {run}", markup=False, soft_wrap=True)
 
 
 def print_comparison(found):

@@ -4,13 +4,15 @@
 
 A CLIP is a video, a folder of images of one face in order, or two images of one size, ONSET,APEX. The face is found and cropped as for
 training (frames that are face crops already are taken as they are), onset and apex are spotted (ma2mi_jax/spotting.py) unless given.
-A video with cuts, or of more than 128 frames, is divided as for training, and each part is predicted by itself.
+Clips with cuts are divided there, and each part is predicted by itself; so is a video of more than 5 seconds (and 128 frames), unless
+onset or apex is given.
 
 Writes into --out: predictions.json and a picture a clip. Exit code 1 if a clip could not be used; the others are predicted all the same.
 """
 
-import collections
 import dataclasses
+import itertools
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ from ma2mi_jax.datasets import extract
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.spotting import Spotted, spot
 
+SECONDS = 5.0  # of a video in which one expression is looked for
 UNCLEAR = 1.5  # contrast below which the apex hardly stands out
 
 
@@ -42,6 +45,8 @@ def flags(argv):
         raise UserError(f"--onset, --apex: they are of one clip, and {len(f.clips)} are given; predict that clip alone")
     if f.onset is not None and f.apex is not None and f.onset >= f.apex:
         raise UserError(f"--onset={f.onset}, --apex={f.apex}: the apex comes after the onset")
+    if (f.onset is not None or f.apex is not None) and is_pair(f.clips[0]):
+        raise UserError(f"--onset, --apex: {f.clips[0]} is onset and apex already; leave the flags out")
     return f
 
 
@@ -58,52 +63,63 @@ class Asked(NamedTuple):
     how: str  # onset and apex came about
 
 
-def items_of(texts) -> tuple[list[extract.Item], list[SetAside]]:
-    """The clips as the command line names them, under short ids, and those that are none."""
+def items_of(texts, whole=False) -> tuple[list[extract.Item], list[SetAside]]:
+    """The clips as the command line names them, under short ids, and those that are none; videos are not divided by length if `whole`."""
     items, failed = [], []
     for text in texts:
         try:
-            items.append(item_of(text))
-        except ValueError as error:
-            failed.append(SetAside(text, str(error)))
-    seen = collections.Counter()
-    for k, item in enumerate(items):
-        seen[item.id] += 1
-        if seen[item.id] > 1:
-            items[k] = dataclasses.replace(item, id=f"{item.id}-{seen[item.id]}")
-    return items, failed
+            items.append(item_of(text, whole))
+        except (ValueError, OSError) as error:
+            failed.append(SetAside(text, getattr(error, "strerror", None) or str(error)))
+    ids: set[str] = set()
+    return [dataclasses.replace(item, id=untaken(item.id, ids)) for item in items], failed
 
 
-def item_of(text: str) -> extract.Item:
+def untaken(name: str, taken: set[str]) -> str:
+    """`name`, or the first of name-2, name-3, ... that is not `taken`, which it then is."""
+    names = itertools.chain([name], (f"{name}-{k}" for k in itertools.count(2)))
+    taken.add(found := next(each for each in names if each not in taken))
+    return found
+
+
+def is_pair(text: str) -> bool:
+    """Whether a CLIP is given as ONSET,APEX."""
+    path = pathlib.Path(text)
+    return not path.is_dir() and not path.is_file() and text.count(",") == 1
+
+
+def item_of(text: str, whole=False) -> extract.Item:
     """One CLIP of the command line; ValueError says why it is none."""
-    path, pair = pathlib.Path(text), [pathlib.Path(part) for part in text.split(",")]
+    path = pathlib.Path(text)
     if path.is_dir():
         names = [p.name for p in path.iterdir() if p.suffix.lower() in frames.IMAGE_SUFFIXES and not p.name.startswith(".")]
         if not names:
             raise ValueError("a folder without images; give a folder of the frames of one clip, or the video itself")
         images = frames.ImageFolder(str(path.resolve()), tuple(sorted(names, key=frames.frame_order)))
-        return extract.Item(path.resolve().name, images.folder, images)
-    if path.is_file() or len(pair) != 2:
-        if not path.is_file():
-            raise ValueError("no such file or folder")
-        if path.suffix.lower() in frames.IMAGE_SUFFIXES:
-            raise ValueError("a single image; give two, ONSET,APEX")
-        return extract.Item(path.stem, str(path.resolve()))
-    if missing := [str(p) for p in pair if not p.is_file()]:
-        raise ValueError(f"no such file: {', '.join(missing)}")
-    onset, apex = (str(p.resolve()) for p in pair)
-    return extract.Item(f"{pair[0].stem}-{pair[1].stem}", apex, frames.ImageFolder("", (onset, apex)))
+        return extract.Item(path.resolve().name, images.folder, images, math.inf)
+    if is_pair(text):
+        pair = [pathlib.Path(part) for part in text.split(",")]
+        if missing := [str(p) for p in pair if not p.is_file()]:
+            raise ValueError(f"no such file: {', '.join(missing)}")
+        onset, apex = (str(p.resolve()) for p in pair)
+        return extract.Item(f"{pair[0].stem}-{pair[1].stem}", apex, frames.ImageFolder("", (onset, apex)))
+    if not path.is_file():
+        raise ValueError("no such file or folder")
+    if path.suffix.lower() in frames.IMAGE_SUFFIXES:
+        raise ValueError("a single image; give two, ONSET,APEX")
+    longest = math.inf if whole else max(extract.LONGEST, round(SECONDS * frames.video_fps(path)))
+    return extract.Item(path.stem, str(path.resolve()), longest=longest)
 
 
 def parts_of(found: extract.Extracted, size, onset, apex) -> tuple[list[Asked], list[SetAside]]:
-    """The usable parts of a clip with onset and apex; with a given onset or apex the one part that holds it."""
+    """The usable parts of a clip with onset and apex; with a given onset or apex the one part that holds what is given."""
     failed, asked = list(found.set_aside), []
     usable = [shot for shot in found.verdict.shots if not shot.reason]
     named = {"onset": onset, "apex": apex}
     given = [position for position in named.values() if position is not None]
     how = ", ".join(f"{name} {'spotted' if position is None else 'as given'}" for name, position in named.items())
     for clip, shot in zip(found.clips, usable, strict=True):
-        if given and not any(shot.first <= position < shot.end for position in given):
+        if not all(shot.first <= position < shot.end for position in given):
             continue
         try:
             images = np.stack([pipeline.read_nearest(clip, i, size)[1] for i in range(len(clip.frames))])
@@ -112,13 +128,14 @@ def parts_of(found: extract.Extracted, size, onset, apex) -> tuple[list[Asked], 
         except (frames.FrameError, ValueError) as error:
             failed.append(SetAside(clip.id, " ".join(str(error).split())))
     if given and not asked and not failed:
-        failed.append(SetAside(found.item.id, f"no usable part of the clip holds frame {' or '.join(map(str, given))}, counted from 0"))
+        held, count = " and ".join(map(str, given)), max((shot.end for shot in found.verdict.shots), default=0)
+        failed.append(SetAside(found.item.id, f"no usable part of the clip's {count} frames holds frame {held}, counted from 0"))
     return asked, failed
 
 
 def read_clips(f, size) -> tuple[list[Asked], list[SetAside]]:
     """All parts of all clips, and what cannot be used."""
-    items, failed = items_of(f.clips)
+    items, failed = items_of(f.clips, whole=f.onset is not None or f.apex is not None)
     found = []
     if items:
         with cli.reading("finding faces") as progress:
@@ -200,12 +217,12 @@ def main(argv):
         raise UserError(f"--out={out}: the folder cannot be made ({error.strerror}); choose another") from None
     cli.keep_compiled_programs()
     asked, failed = read_clips(f, run.config.architecture.image_size)
-    entries = []
+    entries, pictures = [], set()
     if asked:
         found = explain(run, asked)
         for k, part in enumerate(asked):
             entry = prediction_of(part, found.probabilities[:, k], run.classes)
-            entry["picture"] = f"{part.clip.id.replace('#', '-')}.png"
+            entry["picture"] = f"{untaken(part.clip.id.replace('#', '-'), pictures)}.png"
             draw(out / entry["picture"], part, entry, found, k, run.classes)
             entries.append(entry)
 
@@ -229,11 +246,13 @@ def report(entries, failed, classes, text, out):
         cli.table("probabilities, mean ± std over the run's models", ("clip", "onset", "apex", "prediction", *classes), rows)
     for e in entries:
         if e["contrast"] < UNCLEAR and e["frames"] > 2:
-            cli.out.print(f"{e['clip']}: the apex changes the face hardly more than one frame the next; onset and apex are guesses")
+            cli.out.print(
+                f"{e['clip']}: the apex changes the face hardly more than one frame the next; onset and apex are guesses", markup=False
+            )
     for each in failed:  # lines, not a table, which would fold long paths
         cli.out.print(f"not used: {each.id}: {each.reason}", markup=False, soft_wrap=True)
-    cli.out.print(text, soft_wrap=True)
-    cli.out.print(f"pictures and predictions.json: {out}", soft_wrap=True)
+    cli.out.print(text, markup=False, soft_wrap=True)
+    cli.out.print(f"pictures and predictions.json: {out}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def prepare(f):
     cli.table(f"{source.name}, prepared", ("", ""), rows)
     for note in source.notes:
         cli.out.print(note, markup=False, soft_wrap=True)
-    cli.out.print(f"use it by --{f.kind}={source.name} --data-root={f.out}", soft_wrap=True)
+    cli.out.print(f"use it by --{f.kind}={source.name} --data-root={f.out}", markup=False, soft_wrap=True)
 
 
 def verify(out):
@@ -111,7 +111,8 @@ def verify(out):
         problems = store.verify(out, lambda done, total: advance(0, completed=done, total=total))
     for problem in problems:
         cli.out.print(problem, markup=False, soft_wrap=True)
-    cli.out.print(f"{out}: {len(problems)} damaged shards" if problems else f"{out}: every shard is as it was written", soft_wrap=True)
+    verdict = f"{len(problems)} damaged shards" if problems else "every shard is as it was written"
+    cli.out.print(f"{out}: {verdict}", markup=False, soft_wrap=True)
     return 1 if problems else 0
 
 

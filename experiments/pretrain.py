@@ -276,7 +276,7 @@ def pretrain_into(f):
         if share > AT_COPY:
             cli.out.print("so it has not learned to predict motion yet; the first hundreds of steps all end there: train for longer")
     report_set_aside(source.set_aside)
-    cli.out.print(f"run: {f.run}", soft_wrap=True)
+    cli.out.print(f"run: {f.run}", markup=False, soft_wrap=True)
 
 
 def count_replaced(replaced, clips, pending):

@@ -13,6 +13,7 @@ Exit code 1 if a run failed or is not there.
 """
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 import signal
@@ -21,11 +22,12 @@ import sys
 
 import cli
 import data
+import jax
 import jax.numpy as jnp
 import numpy as np
 import targets
 
-from ma2mi_jax import gradcam, heatmaps, pages, paper, pipeline, plans, pretrain, report, runs
+from ma2mi_jax import gradcam, heatmaps, lock, pages, paper, pipeline, plans, pretrain, report, runs
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.errors import UserError
 
@@ -155,15 +157,21 @@ def print_plan(todo, states, estimates, out):
         time = ("unknown" if estimates[run] is None else duration(estimates[run])) if waiting else ""
         rows.append((run.folder, words[states[run].kind], time))
     cli.table(f"plan, in {out}", ("run", "", "time"), rows)
-    waiting = [estimates[run] for run in todo if states[run].kind in ("absent", "unfinished")]
-    known = [each for each in waiting if each is not None]
-    total = f"{len(todo)} runs, {len(waiting)} to make"
-    total += f"; {duration(sum(known))} for {len(known)} of them, at the rate of finished ones" if known else ""
-    total += f"; unknown for {len(waiting) - len(known)}, no run of whose kind is finished" if len(waiting) > len(known) else ""
-    cli.out.print(total, markup=False, soft_wrap=True)
+    waiting = [run for run in todo if states[run].kind in ("absent", "unfinished")]
+    left = f"; {time_left(waiting, estimates)}" if waiting else ""
+    cli.out.print(f"{len(todo)} runs, {len(waiting)} to make{left}", markup=False, soft_wrap=True)
     for run in todo:
         if states[run].kind == "other":
             cli.out.print(states[run].why, markup=False, soft_wrap=True)
+
+
+def time_left(waiting, estimates) -> str:
+    """How long these runs will take, and of how many that is not known."""
+    known = [estimates[run] for run in waiting if estimates.get(run) is not None]
+    unknown = len(waiting) - len(known)
+    parts = [f"{duration(sum(known))} for {len(known)} of them, at the rate of finished ones"] if known else []
+    parts += [f"unknown for {unknown}, no run of whose kind is finished"] if unknown else []
+    return "; ".join(parts)
 
 
 def duration(seconds) -> str:
@@ -182,10 +190,16 @@ def call(words) -> int:
     return subprocess.run([sys.executable, str(EXPERIMENTS / words[0]), *words[1:]], stdout=sys.stderr, check=False).returncode
 
 
-def execute(todo, out, call=call):
-    """Makes what is not there, in order; returns run -> "" or why it is not finished. A failed run stops only those that start from it."""
+def execute(todo, out, call=call, estimate=dict):
+    """Makes what is not there, in order; returns run -> "" or why it is not finished. A failed run stops only those that start from it.
+
+    Args:
+      estimate: called after each run that was made; what runs take, in seconds, where that is known.
+    """
     outcome = {}
     for number, run in enumerate(todo, 1):
+        busy = f"[{number}/{len(todo)}] another process is at work in {out / run.folder}, of a plan that was killed perhaps; waiting for it"
+        lock.wait(out / run.folder, functools.partial(cli.log, busy))
         state = look(run, out)
         if state.kind == "other":
             outcome[run] = state.why
@@ -197,6 +211,8 @@ def execute(todo, out, call=call):
             cli.log(f"[{number}/{len(todo)}] {shown_command(run, out)}")
             code = call(command(run, out))
             outcome[run] = "" if look(run, out).kind == "finished" else f"failed with exit code {code}"
+            if waiting := [each for each in todo[number:] if look(each, out).kind in ("absent", "unfinished")]:
+                cli.log(f"{len(waiting)} runs to make; {time_left(waiting, estimate())}")
         if outcome[run]:
             cli.log(f"[{number}/{len(todo)}] {outcome[run]}")
     return outcome
@@ -267,6 +283,8 @@ def draw_figure6(path, run, target, size):
     seed, side = predictions.seeds[0], run.config.architecture.image_size
     chosen = heatmaps.choose(predictions)
     clips = {clip.id: clip for clip in targets.read_target(run.record["target"]).clips}
+    if gone := [clip.id for clip in predictions.clips if clip.id not in clips]:
+        raise UserError(f"{len(gone)} clips of {run.path} are no longer in the dataset, such as {gone[0]}")
     shown = [clips[predictions.clips[i].id] for i in chosen]
     frames, _ = pipeline.load_pairs(shown, side)
     wanted = {(seed, predictions.folds[i]) for i in chosen}
@@ -321,7 +339,7 @@ def write_page(f, parts, size, outcome):
     written = {f.out / f"{stem}.md": pages.markdown(blocks, f.out), f.out / f"{stem}.html": pages.html(title, blocks)}
     for path, text in written.items():
         with runs.whole(path) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(text, encoding="utf-8")
     return list(written)
 
 
@@ -353,7 +371,7 @@ def part_blocks(f, part, target, size, outcome):
             return [pages.Text(f"No picture: {outcome[run]}.")]
         try:
             return [pages.Picture(path, DRAW[part.number](path, f.out / run.folder, target, size))]
-        except UserError as error:
+        except (UserError, jax.errors.JaxRuntimeError) as error:  # such as a device without memory left: it costs no other picture
             return [pages.Text(f"No picture: {error}.")]
     found = {row.key: row_scores(row, target, f.out, outcome) for row in part.rows}
     blocks = pages.score_blocks(part, target, found)
@@ -395,14 +413,18 @@ def main(argv):
     parts = plans.plan(f.table, f.figure, f.target, size)
     todo = plans.runs_of(parts)
     everything = plans.runs_of(plans.plan(plans.TABLES, plans.FIGURES, f.target, size))
-    known = finished_results(everything, f.out)
+
+    def estimate():
+        known = finished_results(everything, f.out)
+        return {run: plans.seconds(run, known) for run in todo}
+
     states = {run: look(run, f.out) for run in todo}
-    print_plan(todo, states, {run: plans.seconds(run, known) for run in todo}, f.out)
+    print_plan(todo, states, estimate(), f.out)
     if f.dry_run:
         for run in todo:
             cli.out.print(shown_command(run, f.out), markup=False, soft_wrap=True)
         return 0
-    outcome = execute(todo, f.out)
+    outcome = execute(todo, f.out, estimate=estimate)
     cli.keep_compiled_programs()
     written = write_page(f, parts, size, outcome)
     for run, why in outcome.items():

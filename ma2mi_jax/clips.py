@@ -5,11 +5,12 @@ A reader is a function `read(root, ...) -> Source`. Nothing here holds pixels: `
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from ma2mi_jax.frames import Box, Frames
+from ma2mi_jax.frames import ArrayFrames, Box, Frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +84,13 @@ class Source:
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:
-    """Short hash of which clips there are and of what is known about each: a resumed run must see the same."""
-    text = "\n".join(f"{c.id} {len(c.frames)} {c.subject} {c.label} {c.onset} {c.apex}" for c in clips)
+    """Short hash of which clips there are and of what is known about each: a resumed run must see the same.
+
+    The face box is part of it, and of drawn faces the name of the film, in which the seed and the version of the generator are.
+    """
+    films = (os.path.basename(c.frames.path) if isinstance(c.frames, ArrayFrames) else "" for c in clips)
+    known = (f"{c.id} {len(c.frames)} {c.subject} {c.label} {c.onset} {c.apex} {c.box}" for c in clips)
+    text = "\n".join(map(" ".join, zip(known, films, strict=True)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ import errno
 import fcntl
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ma2mi_jax.errors import UserError
 
@@ -42,3 +42,18 @@ def alone(folder: str | os.PathLike, flag: str) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def wait(folder: str | os.PathLike, note: Callable[[], None]) -> None:
+    """Returns when no other process has the lock of `folder`; calls `note` once if one has it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), contextlib.ExitStack() as stack:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note()
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        except OSError as error:
+            if error.errno not in UNABLE:
+                raise

@@ -166,20 +166,27 @@ def score_blocks(part: plans.Part, target: str, found: Mapping[str, Scores | str
     Args:
       found: row key -> its scores, or why there are none.
     """
+    methods = paper.methods(part.number) if part.kind == "table" else {}
     if target in paper.DATASETS:
         columns = ["", "paper Acc %", "ours Acc %", "ours − paper", "95 %", "paper UF1", "ours UF1", "ours − paper", "95 %", "N"]
-        published = paper.OTHERS[target] if part.kind == "table" and part.number in (5, 6) else {}
-        rows = [[name, _percent(a), *[""] * 3, _plain(f), *[""] * 4] for name, (a, f) in published.items() if name != "MA2MI"]
+        published = {name: scores[target] for name, scores in methods.items() if target in scores}
+        rows = [[name, _percent(a), *[""] * 3, _plain(f), *[""] * 4] for name, (a, f) in published.items()]
         rows += [_row(row.label, target, plans.paper_score(part, row, target), found[row.key]) for row in part.rows]
     else:
         columns = ["", *(f"paper, {name}" for name in paper.DATASETS.values()), "ours Acc %", "95 %", "ours UF1", "95 %", "UAR", "N"]
-        rows = [_drawn_row(part, row, found[row.key]) for row in part.rows]
+        rows = [[name, *(_both(of.get(d, (None, None))) for d in paper.DATASETS), *[""] * 6] for name, of in methods.items()]
+        rows += [_drawn_row(part, row, found[row.key]) for row in part.rows]
     blocks: list[Block] = [Table(columns, rows, _caption(target, found))]
     blocks += [Text(f"{row.label}: {found[row.key]}.") for row in part.rows if isinstance(found[row.key], str)]
     base = found.get(part.baseline)
     others = [(row.label, found[row.key]) for row in part.rows if row.key != part.baseline and isinstance(found[row.key], Scores)]
-    if isinstance(base, Scores) and others:
+    if isinstance(base, Scores):
         label = next(row.label for row in part.rows if row.key == part.baseline)
+        unlike = [name for name, scores in others if scores.predictions.clips != base.predictions.clips]
+        if unlike:
+            blocks.append(Text(f"Not compared with “{label}”, being made over other clips: {', '.join(unlike)}. Delete the older runs."))
+        others = [(name, scores) for name, scores in others if name not in unlike]
+    if isinstance(base, Scores) and others:
         compared = [[name, *_difference_cells(difference(scores, base))] for name, scores in others]
         caption = f"Each row minus “{label}”, over the same subjects. Interval: subjects drawn again; p: the two runs exchanged by subject."
         blocks.append(Table([f"against “{label}”", "Acc, points", "95 %", "p", "UF1", "95 %", "p"], compared, caption))
@@ -201,8 +208,7 @@ def _row(label: str, target: str, published: paper.Score, scores: Scores | str) 
 
 def _drawn_row(part: plans.Part, row: plans.Row, scores: Scores | str) -> list[str]:
     """On drawn faces the paper's numbers are for the order of rows alone, so there is no difference to them."""
-    published = [plans.paper_score(part, row, name) for name in paper.DATASETS]
-    cells = [row.label, *("–" if a is None and f is None else f"{_percent(a)} / {_plain(f)}" for a, f in published)]
+    cells = [row.label, *(_both(plans.paper_score(part, row, name)) for name in paper.DATASETS)]
     if isinstance(scores, str):
         return [*cells, "missing", "", "", "", "", ""]
     a, f, u = (scores.summary["seeds"][name] for name in ("accuracy", "uf1", "uar"))
@@ -236,6 +242,10 @@ def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
         low, high = (f"{scale * end:+.{digits - 1}f}" for end in each["interval95"])
         cells += [f"{scale * each['difference']:+.{digits}f}", f"{low} to {high}", f"{each['p']:.4f}"]
     return cells
+
+
+def _both(score: paper.Score) -> str:
+    return "–" if score == (None, None) else f"{_percent(score[0])} / {_plain(score[1])}"
 
 
 def _percent(value: float | None) -> str:

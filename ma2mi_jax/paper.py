@@ -45,7 +45,9 @@ ABLATIONS: dict[int, Rows] = {
     },
 }
 
-# Tables 5 and 6: other people's methods; the last row is the paper's own.
+COMPARED = {5: ("casme2", "samm"), 6: ("mmew",)}  # Tables 5 and 6, and their datasets
+
+# Other people's methods there; the last row is the paper's own.
 OTHERS: dict[str, dict[str, Score]] = {
     "casme2": {
         "DSSN": (71.19, 0.7297),
@@ -79,3 +81,13 @@ OTHERS: dict[str, dict[str, Score]] = {
         "MA2MI": _MA2MI["mmew"],
     },
 }
+
+
+def methods(number: int) -> Rows:
+    """Other people's methods in Table 5 or 6; there are none in another table."""
+    found: Rows = {}
+    for dataset in COMPARED.get(number, ()):
+        for name, score in OTHERS[dataset].items():
+            if name != "MA2MI":
+                found.setdefault(name, {})[dataset] = score
+    return found

@@ -243,16 +243,18 @@ def table4(targets: Sequence[str], size: Size) -> Part:
 
 def table5(targets: Sequence[str], size: Size) -> Part:
     """Other people's methods on CASME II and SAMM."""
-    return _others(5, [t for t in targets if t in ("casme2", "samm")], size, "CASME II and SAMM")
+    return _others(5, targets, size)
 
 
 def table6(targets: Sequence[str], size: Size) -> Part:
     """Other people's methods on MMEW."""
-    return _others(6, [t for t in targets if t == "mmew"], size, "MMEW")
+    return _others(6, targets, size)
 
 
-def _others(number: int, targets: Sequence[str], size: Size, where: str) -> Part:
+def _others(number: int, targets: Sequence[str], size: Size) -> Part:
+    where = " and ".join(paper.DATASETS[name] for name in paper.COMPARED[number])
     title = f"Other methods on {where}"
+    targets = [t for t in targets if t in (*paper.COMPARED[number], "synthetic")]
     if not targets:
         return Part("table", number, title, (), notes=(f"It compares methods on {where}, which this page is not about: no row of ours.",))
     return Part("table", number, title, (_row(size, targets, "ours", "MA2MI, this code"),))
@@ -261,7 +263,9 @@ def _others(number: int, targets: Sequence[str], size: Size, where: str) -> Part
 def figure4(targets: Sequence[str], size: Size) -> Part:
     """Ranges of δ."""
     rows = tuple(_row(size, targets, "{}:{}".format(*d), "δ in [{}, {}]".format(*d), delta=d) for d in DELTAS)
-    note = "The paper finds [3, 8] best on all three datasets. Its other ranges and its values cannot be read in our copy: these are ours."
+    note = (
+        "The paper finds [3, 8] best on all three datasets. Its other ranges and their values cannot be read in our copy: these are ours."
+    )
     return Part("figure", 4, "Ranges of δ", rows, "3:8", (note,))
 
 
@@ -361,6 +365,6 @@ def paper_score(part: Part, row: Row, target: str) -> paper.Score:
     """What the paper has for a row on a dataset: accuracy in percent and UF1, None where it has nothing."""
     if part.kind == "table" and part.number in paper.ABLATIONS:
         return paper.ABLATIONS[part.number].get(row.key, {}).get(target, (None, None))
-    if part.kind == "table" and row.key == "ours":
+    if (part.kind == "table" and target in paper.COMPARED[part.number]) or (part.kind, part.number, row.key) == ("figure", 4, "3:8"):
         return paper.OTHERS[target]["MA2MI"]
     return (None, None)

@@ -30,12 +30,13 @@ def change(before: np.ndarray, after: np.ndarray) -> float:
 def cuts(changes: Sequence[float]) -> list[int]:
     """The positions i at which frame i opens a new shot, `changes[i]` being the change from frame i − 1 to i (`changes[0]` is not used).
 
-    A cut is a change above THRESHOLD and above OUTLIER times the median of the NEIGHBOURS changes before it and after it.
+    A cut is a change above THRESHOLD and above OUTLIER times the median of the NEIGHBOURS changes before it and after it; so two frames
+    alone, which may be onset and apex, have no cut.
     """
     found = []
     for i in range(1, len(changes)):
         near = [*changes[max(1, i - NEIGHBOURS) : i], *changes[i + 1 : i + 1 + NEIGHBOURS]]
-        if changes[i] > THRESHOLD and changes[i] > OUTLIER * (np.median(near) if near else 0.0):
+        if changes[i] > THRESHOLD and near and changes[i] > OUTLIER * np.median(near):
             found.append(i)
     return found
 

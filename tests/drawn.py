@@ -27,10 +27,10 @@ def face(x, y, height, shape=(240, 320), mouth=0.0, wall=(110, 130, 150)):
     return cv2.GaussianBlur(image, (0, 0), max(0.8, 0.012 * height))
 
 
-def video(path, images, codec="mp4v"):
+def video(path, images, codec="mp4v", fps=25):
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = images[0].shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
     for image in images:
         writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     writer.release()

@@ -287,8 +287,8 @@ def test_bad_input_ends_in_one_clear_line(bad_places, monkeypatch, capsys, scrip
     with pytest.raises(SystemExit) as stopped:
         cli.run(main_of(script))
     assert stopped.value.code == 2
-    message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "error: " in message
+    [message] = capsys.readouterr().err.strip().splitlines()
+    assert message.startswith("error: ")
     assert all(word in message for word in words), message
 
 

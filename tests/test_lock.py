@@ -23,11 +23,11 @@ SCRIPTS = {
 def held(tmp_path):
     """A folder that another process holds, and that process."""
     folder = tmp_path / "deep" / "folder"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert holder.stdout.readline() == "held\n"
-    yield folder, holder
-    holder.kill()
-    holder.communicate()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, **pipes) as holder:
+        assert holder.stdout.readline() == "held\n"
+        yield folder, holder
+        holder.kill()
 
 
 def test_the_second_script_says_so_and_ends(held, tmp_path):
@@ -51,6 +51,24 @@ def test_a_killed_process_leaves_no_lock(held):
         with lock.alone(folder, "--out"):
             (folder / "data").touch()
     assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+def test_who_waits_is_told_once_and_goes_on_when_the_other_ends(held, tmp_path):
+    folder, holder = held
+    told = []
+
+    def note():
+        told.append(holder.poll())
+        holder.stdin.close()  # so it ends
+
+    lock.wait(folder, note)
+    assert told == [None], "it was still there"
+    lock.wait(folder, note)
+    lock.wait(tmp_path / "absent", note)
+    (tmp_path / "file").touch()
+    lock.wait(tmp_path / "file", note)
+    assert len(told) == 1
+    assert not (tmp_path / "absent").exists()
 
 
 def test_an_empty_folder_is_taken_away_again(tmp_path):

@@ -117,14 +117,18 @@ def test_table_4_position_encoder():
 def test_tables_5_and_6_are_of_their_datasets_alone():
     assert set(plans.table5(REAL, SIZE).rows[0].runs) == {"casme2", "samm"}
     assert set(plans.table6(REAL, SIZE).rows[0].runs) == {"mmew"}
-    assert plans.table5(["synthetic"], DRAWN).rows == ()
-    assert plans.table5(["synthetic"], DRAWN).notes
+    assert plans.table6(["casme2"], SIZE).rows == ()
+    assert plans.table6(["casme2"], SIZE).notes
+    assert set(plans.table5(["synthetic"], DRAWN).rows[0].runs) == {"synthetic"}
 
 
 def test_figure_4_ranges():
     part = plans.figure4(REAL, SIZE)
     assert [flags_of(part, r.key)[0].get("delta", "3:8") for r in part.rows] == [r.key for r in part.rows]
     assert part.baseline == "3:8"
+    scores = {r.key: plans.paper_score(part, r, "samm") for r in part.rows}
+    assert scores.pop("3:8") == (83.82, 0.7893), "the paper's own row"
+    assert set(scores.values()) == {(None, None)}
     assert {"1:1", "3:8", "15:20"} <= {r.key for r in part.rows}
 
 

@@ -117,7 +117,7 @@ def test_given_onset_and_apex_and_frames_that_are_crops(script, run, clips):
     assert entry["onset"] == 2
     assert script["main"]([*command, "--onset=2", "--apex=9"]) == 1
     [failed] = written(out)["failed"]
-    assert "the last frame" in failed["reason"]
+    assert "frames holds frame 2 and 9" in failed["reason"]
     assert script["main"]([*command, "--apex=40"]) == 1
     [failed] = written(out)["failed"]
     assert "holds frame 40" in failed["reason"]
@@ -137,7 +137,8 @@ def test_parts_of_a_cut_video_are_predicted_each_and_found_by_frame(script, run,
     assert script["main"]([*command, "--onset=11", "--apex=15"]) == 0
     [entry] = written(clips / "out")["clips"]
     assert (entry["clip"], entry["onset"], entry["apex"]) == ("cut#2", 11, 15)
-    assert script["main"]([*command, "--onset=5", "--apex=15"]) == 1
+    assert script["main"]([*command, "--onset=5", "--apex=15"]) == 1, "a cut lies between them"
+    assert "18 frames holds frame 5 and 15" in written(clips / "out")["failed"][0]["reason"]
 
 
 def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
@@ -145,6 +146,30 @@ def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
     items, failed = script["items_of"]([str(clips / "frames"), str(clips / "b" / "frames")])
     assert [item.id for item in items] == ["frames", "frames-2"]
     assert not failed
+    taken = {"cut-1"}
+    assert [script["untaken"]("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
+
+
+def test_a_clip_of_a_fast_camera_is_one_clip(script, clips):
+    """140 frames: a folder is one clip, and so is a video of less than five seconds, or one of which the onset or apex is given."""
+    many = [FRAMES[i * len(FRAMES) // 140] for i in range(140)]
+    drawn.image_folder(clips / "many", many)
+    drawn.video(clips / "fast.avi", many, "MJPG", fps=200)
+    drawn.video(clips / "slow.avi", many, "MJPG", fps=25)
+
+    def parts(name, **given):
+        item = script["item_of"](str(clips / name), **given)
+        return [len(clip.frames) for clip in script["extract"].extract([item], cache=str(clips / "c"), size=96)[0].clips]
+
+    assert parts("many") == parts("fast.avi") == parts("slow.avi", whole=True) == [140]
+    assert parts("slow.avi") == [70, 70]
+
+
+def test_onset_and_apex_of_two_images_are_never_taken_for_a_cut(script, run, clips):
+    rng = np.random.default_rng(0)
+    drawn.image_folder(clips / "unlike", [rng.integers(0, 255, (96, 96, 3), np.uint8) for _ in range(2)])
+    pair = ",".join(str(path) for path in sorted((clips / "unlike").iterdir()))
+    assert script["main"]([f"--run={run}", pair, "--cropped", f"--out={clips / 'out'}"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -154,6 +179,7 @@ def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
         (["--run={run}", "{}/talk.mp4", "{}/frames", "--onset=3"], ["--onset", "one clip"]),
         (["--run={run}", "{}/talk.mp4", "--onset=3", "--apex=3"], ["--apex=3", "after"]),
         (["--run={run}", "{}/talk.mp4", "--detector=yunet"], ["--detector-model"]),
+        (["--run={run}", "{}/frames/0.png,{}/frames/1.png", "--onset=0"], ["--onset", "already"]),
         (["--run={run}", "{}/talk.mp4", "--out={}/broken.mp4"], ["--out", "cannot be made"]),
     ],
 )

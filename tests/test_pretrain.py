@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 from ma2mi_jax import autoencoder, pretrain
 from ma2mi_jax.architecture import Architecture
 from ma2mi_jax.clips import Clip, fingerprint, mislabelled
+from ma2mi_jax.frames import Box
+from ma2mi_jax.synthetic import macro_source
 
 TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel")
 CONFIG = pretrain.Config(TINY, steps=10, batch_size=16)
@@ -186,10 +188,17 @@ def test_latents_are_the_posteriors_mean_or_a_sample_of_each_frames_own():
 
 def test_a_fingerprint_changes_with_what_is_known_of_a_clip():
     clip = Clip("a", (), subject="s", label=1, onset=0, apex=2)
-    changes = [{"id": "b"}, {"subject": "t"}, {"label": 2}, {"onset": 1}, {"apex": 3}, {"frames": ("x",)}]
+    changes = [{"id": "b"}, {"subject": "t"}, {"label": 2}, {"onset": 1}, {"apex": 3}, {"frames": ("x",)}, {"box": Box(0, 0, 9)}]
     found = [fingerprint([clip]), *(fingerprint([dataclasses.replace(clip, **change)]) for change in changes), fingerprint([clip, clip])]
     assert len(set(found)) == len(found)
     assert fingerprint([clip]) == found[0]
+
+
+def test_a_fingerprint_knows_which_faces_were_drawn_wherever_they_lie(tmp_path):
+    def drawn(seed, folder="a"):
+        return fingerprint(macro_source(str(tmp_path / folder), clips=2, frames=2, size=16, seed=seed).clips)
+
+    assert drawn(0) == drawn(0, "b") != drawn(1)
 
 
 def test_wrong_labels_are_as_many_as_asked_and_never_the_own():

@@ -113,6 +113,15 @@ def test_a_killed_plan_goes_on_where_it_stopped(reproduce, tmp_path):
     assert again.called == [run.folder for run in todo[2:]]
 
 
+def test_after_each_run_it_says_how_long_the_rest_takes(reproduce, tmp_path, capsys):
+    todo = runs_of_table(4)
+    reproduce.execute(todo, tmp_path, Scripts(tmp_path), estimate=lambda: dict.fromkeys(todo[:-1], 60.0))
+    said = [line for line in capsys.readouterr().err.splitlines() if "to make" in line]
+    assert len(said) == len(todo) - 1
+    assert said[0].startswith("5 runs to make; 4 min for 4 of them")
+    assert said[-1] == "1 runs to make; unknown for 1, no run of whose kind is finished"
+
+
 def test_a_failed_run_stops_only_what_starts_from_it(reproduce, tmp_path):
     todo = runs_of_table(4)
     broken = Scripts(tmp_path, broken=(todo[0].folder,))
@@ -281,6 +290,23 @@ def test_tables_5_and_6_begin_with_the_published_rows(tmp_path):
     table = cells(pages.score_blocks(part, "mmew", {"ours": pages.read_scores([tmp_path])})[0])
     assert list(table) == ["LBP-TOP", "KGSL", "MDMO", "TLCNN", "Sparse Transformer", "LD-FMERN", "MA2MI, this code"]
     assert (table["TLCNN"]["paper Acc %"], table["MA2MI, this code"]["paper Acc %"]) == (["69.40"], ["75.21"])
+    (part,) = plans.plan([5], [], ["synthetic"], SIZE)
+    drawn = cells(pages.score_blocks(part, "synthetic", {"ours": pages.read_scores([tmp_path])})[0])
+    assert list(drawn)[::8] == ["DSSN", "MMNet"]
+    assert [drawn["TSCNN"][f"paper, {name}"] for name in ("CASME II", "SAMM", "MMEW")] == [["80.97 / 0.8070"], ["–"], ["–"]]
+    assert drawn["MA2MI, this code"]["N"] == ["12"]
+
+
+def test_rows_over_other_clips_stand_in_the_table_and_are_not_compared(tmp_path):
+    """A dataset that grew between two runs of a plan costs no page."""
+    (part,) = plans.plan([4], [], ["synthetic"], SIZE)
+    for row, clips in zip(part.rows, (12, 9, 12), strict=True):
+        write_run(tmp_path / row.key, clips=clips)
+    blocks = pages.score_blocks(part, "synthetic", {row.key: pages.read_scores([tmp_path / row.key]) for row in part.rows})
+    assert [cells(blocks[0])[row.label]["N"] for row in part.rows] == [["12"], ["9"], ["12"]]
+    [said] = [block.text for block in blocks if isinstance(block, pages.Text)]
+    assert "other clips: FPE, without L_pos." in said
+    assert list(cells(blocks[-1])) == ["FPE, with L_pos"]
 
 
 def test_markdown_and_html_say_the_same(tmp_path):

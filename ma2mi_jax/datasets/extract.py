@@ -26,7 +26,7 @@ from ma2mi_jax.clips import Clip, SetAside
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.frames import Box, FrameError, ImageFolder
 
-RULES = 1  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
+RULES = 2  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
 LOOK_EVERY = 4  # frames between two searches for faces
 LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
 SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
@@ -55,11 +55,15 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A video file (`images` None) or a folder of frames, under the id of its clip."""
+    """A video file (`images` None) or a folder of frames, under the id of its clip.
+
+    Shots of more than `longest` frames (None: LONGEST) are divided.
+    """
 
     id: str
     path: str
     images: ImageFolder | None = None
+    longest: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +137,11 @@ def _prepare(item: Item, *, cache: str, size: int, detector: faces.Detector, cro
 def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdict:
     try:
         if item.images is None:
-            found = _shots(frames.decode(item.path), detector, cropped)
+            found = _shots(frames.decode(item.path), detector, cropped, item.longest)
             return Verdict(found, frames.video_fps(item.path))
         if len(item.images) == 1:
             return Verdict(reason="a single image: a pair of frames needs two")
-        return Verdict(_shots(_images(item.images), detector, cropped))
+        return Verdict(_shots(_images(item.images), detector, cropped, item.longest))
     except FrameError as error:
         return Verdict(reason=str(error).removeprefix(f"{item.path}: "))
 
@@ -156,7 +160,7 @@ def _images(images: ImageFolder) -> Iterator[np.ndarray]:
         yield image
 
 
-def _shots(images: Iterable[np.ndarray], detector: faces.Detector, cropped: bool | None) -> tuple[Shot, ...]:
+def _shots(images: Iterable[np.ndarray], detector: faces.Detector, cropped: bool | None, longest: float | None = None) -> tuple[Shot, ...]:
     """One pass over the frames, of which none is kept: the shots, each with its face."""
     changes, looks, before = [], {}, None
     for i, image in enumerate(images):
@@ -168,7 +172,7 @@ def _shots(images: Iterable[np.ndarray], detector: faces.Detector, cropped: bool
     if len(changes) == 1:
         return (Shot(0, 1, reason="only one frame: a pair of frames needs two"),)
     height, width = image.shape[:2]
-    parts = shots.spans(changes, LONGEST)
+    parts = shots.spans(changes, min(longest or LONGEST, len(changes)))
     return tuple(_shot(first, end, looks, (height, width), cropped, alone=len(parts) == 1) for first, end in parts)
 
 
@@ -227,7 +231,7 @@ def _clips(item: Item, entry: str, verdict: Verdict) -> tuple[list[Clip], list[S
 def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
     """Changes when the file changes, or a folder's names, or its first image, or the rules."""
     stat = os.stat(item.path)
-    parts = [item.path, stat.st_mtime_ns, detector, cropped, RULES]
+    parts = [item.path, stat.st_mtime_ns, detector, cropped, item.longest, RULES]
     if item.images is None:
         parts += [stat.st_size, size, QUALITY]
     else:
