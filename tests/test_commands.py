@@ -287,8 +287,9 @@ def test_bad_input_ends_in_one_clear_line(bad_places, monkeypatch, capsys, scrip
     with pytest.raises(SystemExit) as stopped:
         cli.run(main_of(script))
     assert stopped.value.code == 2
-    [message] = capsys.readouterr().err.strip().splitlines()
+    *notes, message = capsys.readouterr().err.strip().splitlines()
     assert message.startswith("error: ")
+    assert not any("usage" in note for note in notes)
     assert all(word in message for word in words), message
 
 
