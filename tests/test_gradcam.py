@@ -133,7 +133,7 @@ def planted(people, seed):
     return np.clip(255 * frames + 0.5, 0, 255).astype(np.uint8), label.astype(np.int32), regions[person]
 
 
-def trained(frames, label, seed, steps=60):
+def trained(frames, label, seed, steps=120):
     config = finetune.Config(Architecture(image_size=SIZE, width=8), classes=3, learning_rate=2e-3, rotation=5.0)
     state = jax.jit(finetune.init, static_argnums=0)(config, jax.random.key(seed))
     data, rng = jax.device_put({"frames": frames, "label": label}), np.random.default_rng(seed)
@@ -162,11 +162,13 @@ def measured(seed):
     return (found.probabilities.argmax(-1) == label).mean(), own, others
 
 
-def test_the_planted_action_unit_is_found():
-    """Seeds 0 to 3 gave, for action 1.74, 1.64, 1.31, 0.76, position 1.84, 1.66, 1.60, 1.26, places 2.35, 2.17, 1.72, 1.58 (accuracy
-    .89, .86, .89, .58); for the regions of the other units between 0.87 and 1.19."""
-    accuracy, own, others = measured(0)
-    assert accuracy > 0.6
+@pytest.mark.parametrize("seed", [0, 2])
+def test_the_planted_action_unit_is_found(seed):
+    """On one device seeds 0 to 3 gave lifts into the unit's own region of, for action 1.94, 1.69, 1.62, 1.44, position 2.07, 1.84, 1.89,
+    1.61, places 2.54, 2.22, 2.23, 1.97 (accuracy .89, .94, .89, .89); into those of the other units .89 to 1.20. The number of devices,
+    which the order of float additions hangs on, moves them: seed 3's action from 1.44 to 1.29."""
+    accuracy, own, others = measured(seed)
+    assert accuracy > 0.75
     for name in own:
         assert own[name] > 1.2, (name, own)
         assert own[name] > 1.2 * others[name], (name, own, others)
