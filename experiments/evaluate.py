@@ -74,6 +74,7 @@ def main(argv):
     total = predictions.classes.size
     caption = f"{total} predictions, {len(differing)} differ; probabilities differ by at most {largest:.1e} (written with 6 digits)"
     cli.table(f"{f.run}", ("", "written", "reloaded"), rows, caption)
+    targets.print_absent(found)
     if differing:
         cli.table("differing predictions", ("clip", "seed", "written", "reloaded"), differing[:20])
         return 1

@@ -327,8 +327,7 @@ def print_results(found, run):
     cli.table("classes", ("", "n", "F1", "recall"), per_class)
     if "compare" in found:
         print_comparison(found)
-    for name in found["absent_classes"]:
-        cli.out.print(f"{name}: neither labelled nor predicted; it counts as 0 in UF1")
+    targets.print_absent(found)
     cli.out.print(f"run: {run}", markup=False, soft_wrap=True)
 
 

@@ -127,6 +127,12 @@ def predictions_of(clips, all_folds, seeds, probabilities):
 # ------------------------------------------------------------------------------------------------------------------- finished runs
 
 
+def print_absent(summary):
+    """Says which classes count as 0 in UF1 because nothing of them is there (SPEC §4)."""
+    for name in summary["absent_classes"]:
+        cli.out.print(f"{name}: neither labelled nor predicted; it counts as 0 in UF1", markup=False)
+
+
 def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretrain.State]:
     """The record (config.json) and the last state, on one device, of a finished run of experiments/pretrain.py.
 

@@ -226,8 +226,8 @@ def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
     sentences = [f"Protocol {record['protocol']}, {one['subjects']} subjects; predictions pooled over folds, {epoch}{sheet}"]
     counts = sorted({len(s.predictions.seeds) for s in there})
     sentences.append(f"mean ± standard deviation over {' or '.join(map(str, counts))} seed(s); 95 % by subjects drawn again")
-    if one["absent_classes"]:
-        sentences.append(f"neither labelled nor predicted, 0 in UF1: {', '.join(one['absent_classes'])}")
+    if absent := dict.fromkeys(name for scores in there for name in scores.summary["absent_classes"]):
+        sentences.append(f"neither labelled nor predicted in some row, 0 in UF1: {', '.join(absent)}")
     if record["set_aside"]:
         sentences.append(f"{len(record['set_aside'])} clips set aside (results.json)")
     if target not in paper.DATASETS:
