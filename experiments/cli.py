@@ -21,10 +21,10 @@ err = rich.console.Console(stderr=True, highlight=False)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, but for a wrong flag it says what is wrong in one line, without the list of all flags before it."""
+    """argparse's, but a wrong flag is a `UserError` like any other: one line, without the list of all flags before it."""
 
     def error(self, message):
-        self.exit(2, f"error: {message}; --help lists the flags\n")
+        raise UserError(f"{message}; --help lists the flags")
 
 
 def parser(doc: str) -> argparse.ArgumentParser:

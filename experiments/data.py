@@ -1,31 +1,51 @@
-"""The flags that name a dataset, macro or micro, and its reading: for prepare.py and inspect.py, in part for the others."""
+"""The flags that name a dataset, macro or micro, and its reading; what the scripts share."""
+
+import pathlib
 
 import cli
 
 from ma2mi_jax import datasets, faces
+from ma2mi_jax.datasets import merged
 from ma2mi_jax.errors import UserError
 
-SOURCES = ("dfew", "ferv39k", "fervk39", "afew", "folder", "synthetic")
+SOURCES = ("dfew", "ferv39k", "afew", "folder", "synthetic")
 TARGETS = ("casme2", "samm", "mmew", "smic", "megc2019", "synthetic")
+DRAWN = {  # flags of drawn datasets alone, with their defaults; data_seed is of either kind
+    "source": {"clips": 600},
+    "target": {"subjects": 12, "clips_per_subject": 14, "amplitude": 0.3},
+    "dataset": {"data_seed": 0},
+}
 
 
-def add_flags(p, required=True):
-    """The group of flags; afterwards `settle(f)`."""
+def source_name(text: str) -> str:
+    """A flag's name of a source; `fervk39` is the design card's spelling of `ferv39k`."""
+    return "ferv39k" if text == "fervk39" else text
+
+
+def add_flags(p, kinds=("source", "target"), required=True):
+    """The group of flags for one dataset of these kinds, which is returned; afterwards `settle(f)`."""
     data = p.add_argument_group("data")
     which = data.add_mutually_exclusive_group(required=required)
-    which.add_argument("--source", choices=SOURCES, help="macro-expression videos, for pre-training; fervk39 is ferv39k")
-    which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning")
-    data.add_argument(
-        "--data-root", help="where they lie; megc2019: in casme2, samm, smic there (default: $MA2MI_DATA/<name>, else data/<name>)"
-    )
-    data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
-    data.add_argument("--annotations", help="targets: the annotation sheet (default: found under the root)")
+    if "source" in kinds:
+        named = "macro-expression videos, for pre-training; fervk39 is ferv39k"
+        which.add_argument("--source", type=source_name, choices=SOURCES, help=named)
+    if "target" in kinds:
+        which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning")
+    parts = "; megc2019: in casme2, samm, smic there" if "target" in kinds else ""
+    data.add_argument("--data-root", help=f"where they lie{parts} (default: $MA2MI_DATA/<name>, else data/<name>)")
+    if "source" in kinds:
+        data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
+    if "target" in kinds:
+        data.add_argument("--annotations", help="of a target: the annotation sheet (default: found under the root)")
     add_detector(data)
-    data.add_argument("--clips", type=cli.positive, default=600, help="synthetic source: number of clips (600)")
-    data.add_argument("--subjects", type=cli.positive, default=12, help="synthetic target: number of subjects (12)")
-    data.add_argument("--clips-per-subject", type=cli.positive, default=14, help="synthetic target: clips of each (14)")
-    data.add_argument("--amplitude", type=cli.fraction, default=0.3, help="synthetic target: how much of a full expression (0.3)")
-    data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
+    if "source" in kinds:
+        data.add_argument("--clips", type=cli.positive, help="synthetic source: number of clips (600)")
+    if "target" in kinds:
+        data.add_argument("--subjects", type=cli.positive, help="synthetic target: number of subjects (12)")
+        data.add_argument("--clips-per-subject", type=cli.positive, help="synthetic target: clips of each (14)")
+        data.add_argument("--amplitude", type=cli.fraction, help="synthetic target: how much of a full expression a clip reaches (0.3)")
+    data.add_argument("--data-seed", type=cli.natural, help="synthetic: seed of the drawn clips (0)")
+    return data
 
 
 def add_detector(group):
@@ -35,28 +55,78 @@ def add_detector(group):
 
 
 def settle(f):
-    """Adds `f.kind`, `f.name` and `f.root`."""
-    f.kind = "source" if f.source else "target"
-    f.name = {"fervk39": "ferv39k"}.get(f.source, f.source) or f.target
+    """Adds `f.kind`, `f.name` and `f.root`, and the defaults of what is drawn.
+
+    Raises:
+      UserError: a flag says nothing about this dataset.
+    """
+    f.kind = "source" if getattr(f, "source", None) else "target"
+    f.name = getattr(f, f.kind)
     f.root = root(f.data_root, f.name)
-    if f.kind == "source" and f.annotations:
+    if f.kind == "source" and getattr(f, "annotations", None):
         raise UserError(f"--annotations={f.annotations}: only a --target has an annotation sheet")
-    if f.kind == "target" and f.split:
+    if f.kind == "target" and getattr(f, "split", None):
         raise UserError(f"--split={f.split}: only a --source has splits")
+    drawn = "synthetic" in (f.name, getattr(f, "test_target", None))
+    for kind, flags in DRAWN.items():
+        for flag, default in flags.items():
+            given = getattr(f, flag, None)
+            if given is not None and not (drawn and kind in (f.kind, "dataset")):
+                shown = flag.replace("_", "-")
+                raise UserError(f"--{shown}={given}: of a synthetic {kind} alone, which is drawn; --{f.kind}={f.name} has no use for it")
+            setattr(f, flag, default if given is None else given)
     return f
+
+
+def entry(f, name, root, annotations, size):
+    """What names a target's clips in a run's configuration, for `read_target`; drawn frames are of `size`."""
+    annotations = str(pathlib.Path(annotations).resolve()) if annotations else None
+    chosen = {"detector": f.detector, "detector_model": f.detector_model}
+    drawn = {flag: getattr(f, flag) for flag in (*DRAWN["target"], *DRAWN["dataset"])}
+    return {"name": name, "data_root": str(root.resolve()), "annotations": annotations, "size": size, **chosen, **drawn}
+
+
+def read_target(target):
+    """The Source of a configuration's `target` entry; with `test` in it, both datasets' clips of the classes they share."""
+    with cli.reading("reading clips") as progress:
+        source = datasets.read_target(
+            target["name"],
+            pathlib.Path(target["data_root"]),
+            cache=cli.cache_dir(),
+            size=target["size"],
+            subjects=target["subjects"],
+            clips_per_subject=target["clips_per_subject"],
+            amplitude=target["amplitude"],
+            seed=target["data_seed"],
+            annotations=target["annotations"],
+            detector=faces.detector(target["detector"], target["detector_model"]),
+            progress=progress,
+        )
+    if not target.get("test"):
+        return source
+    return merged.joined(source.name, merged.shared(source, read_target(target["test"])))
+
+
+def read(f, size):
+    """The Source of settled flags; drawn frames are of `size`, others as they lie on the disk."""
+    if f.kind == "target":
+        return read_target(entry(f, f.name, f.root, f.annotations, size))
+    detector = faces.detector(f.detector, f.detector_model)
+    with cli.reading("reading clips") as progress:
+        return datasets.read_source(
+            f.name,
+            f.root,
+            cache=cli.cache_dir(),
+            size=size,
+            clips=f.clips,
+            seed=f.data_seed,
+            split=f.split,
+            detector=detector,
+            progress=progress,
+        )
 
 
 def root(flag, name):
     """Where a dataset lies. By default the parts of the composite lie where they do alone, unless it has a folder of its own (prepared)."""
     place = cli.data_root(flag, name)
     return place.parent if name == "megc2019" and not flag and not place.exists() else place
-
-
-def read(f, size):
-    """The Source; drawn frames are of `size`, others as they lie on the disk."""
-    common = {"cache": cli.cache_dir(), "size": size, "seed": f.data_seed, "detector": faces.detector(f.detector, f.detector_model)}
-    with cli.reading("reading clips") as progress:
-        if f.kind == "source":
-            return datasets.read_source(f.name, f.root, clips=f.clips, split=f.split, progress=progress, **common)
-        drawn = {"subjects": f.subjects, "clips_per_subject": f.clips_per_subject, "amplitude": f.amplitude}
-        return datasets.read_target(f.name, f.root, annotations=f.annotations, progress=progress, **drawn, **common)

@@ -10,6 +10,7 @@ pre-training run, are written as safetensors under torchvision's ResNet18 names.
 import pathlib
 
 import cli
+import data
 import targets
 
 from ma2mi_jax import exchange, finetune, loso, results, runs
@@ -52,14 +53,14 @@ def main(argv):
     written = runs.read_json(f.run / "results.json")
     before = by_clip(results.read_predictions(f.run / "predictions.csv", run.classes))
     record, config = run.record, run.config
-    source = targets.read_target(record["target"])
+    source = data.read_target(record["target"])
     folds = targets.make_folds(record["protocol"], source.clips)
     parts = loso.chunks(targets.members_of(record["seeds"], folds), record["fold_chunk"])
-    data, _ = targets.load(source, config.architecture.image_size)
+    loaded, _ = targets.load(source, config.architecture.image_size)
     tests = []
     with cli.progress("evaluating", len(parts)) as advance:
         for members, states in zip(parts, loso.saved(config, parts, f.run), strict=True):
-            tests.append(finetune.predict_clips(config, states, data, [m.fold.test for m in members]))
+            tests.append(finetune.predict_clips(config, states, loaded, [m.fold.test for m in members]))
             advance()
     predictions = targets.predictions_of(source.clips, folds, record["seeds"], loso.pool(parts, tests, record["seeds"], len(source.clips)))
     found = results.summary(predictions, source.classes)

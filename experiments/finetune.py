@@ -14,10 +14,9 @@ import pathlib
 import time
 
 import cli
+import data
 import numpy as np
 import targets
-from data import TARGETS, add_detector
-from data import root as root_of
 
 from ma2mi_jax import exchange, finetune, lock, loso, paper, pretrain, report, results, runs
 from ma2mi_jax.architecture import PRESETS
@@ -30,11 +29,7 @@ PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
 
 def flags(argv):
     p = cli.parser(__doc__)
-    data = p.add_argument_group("data")
-    data.add_argument("--target", required=True, choices=TARGETS, help="the micro-expression clips")
-    data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<target>, else data/<target>)")
-    data.add_argument("--annotations", help="the annotation sheet (default: found under the root)")
-    add_detector(data)
+    data.add_flags(p, kinds=("target",))
     protocol = p.add_argument_group("protocol")
     protocol.add_argument(
         "--protocol",
@@ -44,7 +39,7 @@ def flags(argv):
     protocol.add_argument("--folds", type=cli.positive, default=5, help="k of kfold (5)")
     protocol.add_argument("--folds-seed", type=cli.natural, default=0, help="of kfold and of what --select=inner holds out (0)")
     protocol.add_argument("--folds-file", help="CSV file subject,fold that gives the folds, such as the folds.csv of another run")
-    protocol.add_argument("--test-target", choices=TARGETS, help="cross: the other dataset; the classes they share count")
+    protocol.add_argument("--test-target", choices=data.TARGETS, help="cross: the other dataset; the classes they share count")
     protocol.add_argument("--test-root", help="cross: where it lies (default: as for --data-root)")
     protocol.add_argument("--test-annotations", help="cross: its annotation sheet (default: found under its root)")
     protocol.add_argument(
@@ -54,10 +49,6 @@ def flags(argv):
         help="epoch that counts: last, or best on held-out training subjects (last)",
     )
     protocol.add_argument("--seeds", type=cli.positive, default=1, help="how many: 0, 1, ... (1)")
-    data.add_argument("--subjects", type=cli.positive, default=12, help="synthetic: number of subjects (12)")
-    data.add_argument("--clips-per-subject", type=cli.positive, default=14, help="synthetic: clips of each (14)")
-    data.add_argument("--amplitude", type=cli.fraction, default=0.3, help="synthetic: how much of a full expression a clip reaches (0.3)")
-    data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
     network = p.add_argument_group("network")
     network.add_argument("--init", default="none", help="a pre-training run's folder, a ResNet18's .safetensors, or none (none)")
     network.add_argument("--preset", choices=PRESETS, help="paper, small or tiny (paper); a pre-training run has its own")
@@ -81,7 +72,7 @@ def flags(argv):
     output.add_argument("--compare", type=pathlib.Path, help="a finished run over the same clips: prints the paired difference to it")
     output.add_argument("--checkpoint-every", type=cli.positive, default=10, help="epochs after which a killed run can go on (10)")
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
-    f = p.parse_args(argv)
+    f = data.settle(p.parse_args(argv))
     f.protocol = f.protocol or ("cross" if f.test_target else PROTOCOLS.get(f.target, "loso"))
     if (f.protocol == "cross") != bool(f.test_target):
         raise UserError("--protocol=cross and --test-target go together: give both, or neither")
@@ -149,17 +140,10 @@ def preset_of(architecture):
 
 
 def target_of(f, size):
-    """The configuration entry that names the clips: see `targets.read_target`."""
-    drawn = {"subjects": f.subjects, "clips_per_subject": f.clips_per_subject, "amplitude": f.amplitude, "data_seed": f.data_seed}
-    common = {"size": size, "detector": f.detector, "detector_model": f.detector_model, **drawn}
-
-    def entry(name, root, annotations):
-        annotations = str(pathlib.Path(annotations).resolve()) if annotations else None
-        return {"name": name, "data_root": str(root_of(root, name).resolve()), "annotations": annotations, **common}
-
-    target = entry(f.target, f.data_root, f.annotations)
+    """The configuration entry that names the clips: see `data.read_target`."""
+    target = data.entry(f, f.target, f.root, f.annotations, size)
     if f.protocol == "cross":
-        target["test"] = entry(f.test_target, f.test_root, f.test_annotations)
+        target["test"] = data.entry(f, f.test_target, data.root(f.test_root, f.test_target), f.test_annotations, size)
     return target
 
 
@@ -179,7 +163,7 @@ def finetune_into(f):
     if kept and architecture.space == "latent":
         vae_params = targets.load_autoencoder(f.vae, init["data"].get("autoencoder"))
     target = target_of(f, architecture.image_size)
-    source = targets.read_target(target)
+    source = data.read_target(target)
     for note in source.notes:
         cli.log(note)
     folds_file = str(pathlib.Path(f.folds_file).resolve()) if f.folds_file else None
@@ -217,7 +201,7 @@ def finetune_into(f):
 
     # ---------------------------------------------------------------- train
     mesh = finetune.members_mesh()
-    data, replaced = targets.load(source, architecture.image_size, mesh, vae_params)
+    pairs, replaced = targets.load(source, architecture.image_size, mesh, vae_params)
     began = time.monotonic()
     labels = np.array([clip.label for clip in source.clips])
     counts = np.zeros(2, int)  # right, tested
@@ -235,7 +219,7 @@ def finetune_into(f):
                 log_folds(parts[chunk], history, f.select, labels, counts)
 
         histories = loso.train(
-            config, parts, pretrained, data, f.run, on_epoch, select=f.select, checkpoint_every=f.checkpoint_every, mesh=mesh
+            config, parts, pretrained, pairs, f.run, on_epoch, select=f.select, checkpoint_every=f.checkpoint_every, mesh=mesh
         )
     seconds = time.monotonic() - began
 

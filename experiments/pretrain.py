@@ -15,13 +15,13 @@ import pathlib
 import time
 
 import cli
+import data
 import jax
 import jax.numpy as jnp
 import numpy as np
-from data import SOURCES, add_detector
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ma2mi_jax import autoencoder, checkpoint, datasets, exchange, faces, lock, pipeline, pretrain, report, runs, store
+from ma2mi_jax import autoencoder, checkpoint, exchange, lock, pipeline, pretrain, report, runs, store
 from ma2mi_jax.architecture import PRESETS
 from ma2mi_jax.clips import fingerprint, mislabelled
 from ma2mi_jax.errors import UserError
@@ -37,15 +37,11 @@ SHOWN = {  # metrics beside the bar, and their names there
 
 def flags(argv):
     p = cli.parser(__doc__)
-    data = p.add_argument_group("data")
-    data.add_argument("--source", required=True, choices=SOURCES, help="the macro-expression videos; fervk39 is ferv39k")
-    data.add_argument("--data-root", help="where they lie (default: $MA2MI_DATA/<source>, else data/<source>)")
-    data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
-    add_detector(data)
-    data.add_argument("--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between I_t and I_t+δ, drawn from A..B (3:8)")
-    data.add_argument("--clips", type=cli.positive, default=600, help="synthetic: number of clips to draw (600)")
-    data.add_argument("--data-seed", type=cli.natural, default=0, help="synthetic: seed of the drawn clips (0)")
-    data.add_argument("--workers", type=cli.natural, default=0, help="processes that read frames; 0 reads in threads (0)")
+    dataset = data.add_flags(p, kinds=("source",))
+    dataset.add_argument(
+        "--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between I_t and I_t+δ, drawn from A..B (3:8)"
+    )
+    dataset.add_argument("--workers", type=cli.natural, default=0, help="processes that read frames; 0 reads in threads (0)")
     network = p.add_argument_group("network")
     network.add_argument("--preset", choices=PRESETS, default="paper", help="paper: 256 px, DiT-B/2; small: 128 px; tiny: 96 px (paper)")
     network.add_argument("--space", choices=("latent", "pixel"), default="latent", help="what DiT predicts in (latent)")
@@ -79,15 +75,10 @@ def flags(argv):
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     output.add_argument("--checkpoint-every", type=cli.positive, default=500, help="steps (500)")
     output.add_argument("--log-every", type=cli.positive, default=10, help="steps (10)")
-    f = p.parse_args(argv)
-    f.source = {"fervk39": "ferv39k"}.get(f.source, f.source)
+    f = data.settle(p.parse_args(argv))
     f.run = f.run or pathlib.Path("runs") / f"{f.source}-{f.preset}-{f.seed}"
     if f.batch_size % 2:
         raise UserError(f"--batch-size={f.batch_size}: expected an even number, since L2 compares neighbours of a batch")
-    if f.batch_size % jax.device_count():
-        raise UserError(f"--batch-size={f.batch_size}: expected a multiple of the {jax.device_count()} devices it is spread over")
-    if f.batch_size // jax.device_count() % 2:
-        raise UserError(f"--batch-size={f.batch_size}: expected an even share for each of {jax.device_count()} devices")
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     if f.objective == "maer" and f.source == "folder":
@@ -96,6 +87,14 @@ def flags(argv):
         raise UserError(f"--wrong-labels={f.wrong_labels}: --objective={f.objective} sees no labels; give --objective=maer or leave it out")
     runs.check_run(f.run, "summary.json", f.overwrite)
     return f
+
+
+def check_devices(f):
+    """Apart from `flags`, which reproduce.py calls too: asking for the devices takes them."""
+    if f.batch_size % jax.device_count():
+        raise UserError(f"--batch-size={f.batch_size}: expected a multiple of the {jax.device_count()} devices it is spread over")
+    if f.batch_size // jax.device_count() % 2:
+        raise UserError(f"--batch-size={f.batch_size}: expected an even share for each of {jax.device_count()} devices")
 
 
 def load_autoencoder(f):
@@ -108,27 +107,13 @@ def load_autoencoder(f):
     return autoencoder.load(f.vae)
 
 
-def read_source(f):
-    with cli.reading("reading clips") as progress:
-        return datasets.read_source(
-            f.source,
-            cli.data_root(f.data_root, f.source),
-            cache=cli.cache_dir(),
-            size=PRESETS[f.preset].image_size,
-            clips=f.clips,
-            seed=f.data_seed,
-            split=f.split,
-            detector=faces.detector(f.detector, f.detector_model),
-            progress=progress,
-        )
-
-
 def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def main(argv):
     f = flags(argv)
+    check_devices(f)
     with lock.alone(f.run, "--run"):
         pretrain_into(f)
 
@@ -141,7 +126,7 @@ def pretrain_into(f):
     architecture = dataclasses.replace(PRESETS[f.preset], space=f.space, fusion=f.fusion, predict=f.predict)
     vae, vae_params = load_autoencoder(f)
     encoders = exchange.read_encoders(f.init, architecture) if f.init else None
-    source = read_source(f)
+    source = data.read(f, PRESETS[f.preset].image_size)
     for note in source.notes:
         cli.log(note)
     clips = source.clips

@@ -22,9 +22,11 @@ import sys
 
 import cli
 import data
+import finetune as finetune_script
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pretrain as pretrain_script
 import targets
 
 from ma2mi_jax import gradcam, heatmaps, lock, pages, paper, pipeline, plans, pretrain, report, runs
@@ -46,7 +48,9 @@ def flags(argv):
     what.add_argument("--target", type=cli.listed((*paper.DATASETS, "synthetic")), required=True, help="casme2,samm,mmew; or synthetic")
     what.add_argument("--dry-run", action="store_true", help="print the plan alone")
     size = p.add_argument_group("size of every run; where nothing is said the scripts' defaults hold, which are the paper's")
-    size.add_argument("--source", choices=data.SOURCES, help="macro-expression videos (dfew; synthetic for --target=synthetic)")
+    size.add_argument(
+        "--source", type=data.source_name, choices=data.SOURCES, help="macro-expression videos (dfew; synthetic for --target=synthetic)"
+    )
     size.add_argument("--data", help="folder in which the datasets lie by name (default: $MA2MI_DATA, else data)")
     size.add_argument("--preset", choices=PRESETS, help="size of the networks (paper; tiny for --target=synthetic)")
     size.add_argument("--space", choices=("latent", "pixel"), help="of MA2MI (latent; pixel for --target=synthetic)")
@@ -57,7 +61,7 @@ def flags(argv):
     size.add_argument("--finetune-epochs", type=cli.positive, help="of fine-tuning")
     size.add_argument("--seeds", type=cli.positive, default=1, help="fine-tuning seeds of each run (1)")
     size.add_argument("--pretrain-seeds", type=cli.positive, default=1, help="pre-trainings of each row, one a seed (1)")
-    size.add_argument("--clips", type=cli.positive, default=600, help="synthetic source: number of clips (600)")
+    size.add_argument("--clips", type=cli.positive, help="synthetic source: number of clips (600)")
     size.add_argument("--subjects", type=cli.positive, help="synthetic target: number of subjects")
     size.add_argument("--clips-per-subject", type=cli.positive, help="synthetic target: clips of each")
     size.add_argument("--pretrain-flags", default="", help='more flags of pretrain.py, such as "--batch-size=16 --learning-rate=1e-3"')
@@ -72,7 +76,9 @@ def flags(argv):
     drawn = "synthetic" in f.target
     if drawn and len(f.target) > 1:
         raise UserError(f"--target={','.join(f.target)}: synthetic stands alone, for no page mixes drawn faces with real datasets")
-    f.source = {"fervk39": "ferv39k"}.get(f.source, f.source) or ("synthetic" if drawn else "dfew")
+    f.source = f.source or ("synthetic" if drawn else "dfew")
+    if f.clips and f.source != "synthetic":
+        raise UserError(f"--clips={f.clips}: of a synthetic source alone, which is drawn; --source={f.source} has no use for it")
     f.preset, f.space = f.preset or ("tiny" if drawn else "paper"), f.space or ("pixel" if drawn else "latent")
     f.out = f.out or pathlib.Path("runs/reproduce") / (f"synthetic-{f.preset}" if drawn else f.preset)
     return f
@@ -89,7 +95,7 @@ def size_of(f):
         space=f.space,
         seeds=f.seeds,
         pretrain_seeds=f.pretrain_seeds,
-        clips=f.clips,
+        clips=f.clips or plans.Size.clips,
         data=f.data,
         vae=f.vae,
         pretrain=given(length) | passed_on("--pretrain-flags", f.pretrain_flags),
@@ -106,6 +112,20 @@ def passed_on(flag, text):
     if decided := sorted(DECIDED & found.keys()):
         raise UserError(f"{flag}={text}: --{decided[0]} follows from the plan and from the flags of this script; leave it out")
     return found
+
+
+def check_commands(todo, out):
+    """Reads the flags of all runs to make as their scripts will: now, not after the pre-training before them.
+
+    Raises:
+      UserError: a script would not take them.
+    """
+    scripts = {"pretrain": pretrain_script, "finetune": finetune_script}
+    for run in todo:
+        try:
+            scripts[run.script].flags(command(run, out)[1:])
+        except UserError as error:
+            raise UserError(f"{run.script}.py: {error}") from None
 
 
 # ------------------------------------------------------------------------------------------------------------------- what is there
@@ -282,7 +302,7 @@ def draw_figure6(path, run, target, size):
     predictions = pages.read_scores([run.path]).predictions
     seed, side = predictions.seeds[0], run.config.architecture.image_size
     chosen = heatmaps.choose(predictions)
-    clips = {clip.id: clip for clip in targets.read_target(run.record["target"]).clips}
+    clips = {clip.id: clip for clip in data.read_target(run.record["target"]).clips}
     if gone := [clip.id for clip in predictions.clips if clip.id not in clips]:
         raise UserError(f"{len(gone)} clips of {run.path} are no longer in the dataset, such as {gone[0]}")
     shown = [clips[predictions.clips[i].id] for i in chosen]
@@ -419,6 +439,7 @@ def main(argv):
         return {run: plans.seconds(run, known) for run in todo}
 
     states = {run: look(run, f.out) for run in todo}
+    check_commands([run for run in todo if states[run].kind in ("absent", "unfinished")], f.out)
     print_plan(todo, states, estimate(), f.out)
     if f.dry_run:
         for run in todo:

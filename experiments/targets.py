@@ -1,4 +1,4 @@
-"""What the scripts that make or read fine-tuning runs share: from a run's configuration to its clips, folds and members."""
+"""What the scripts that make or read fine-tuning runs share: from clips to the device, folds, members, and finished runs."""
 
 import csv
 import dataclasses
@@ -10,34 +10,12 @@ import cli
 import jax
 import numpy as np
 
-from ma2mi_jax import autoencoder, checkpoint, datasets, faces, finetune, folds, loso, pipeline, pretrain, results, runs
-from ma2mi_jax.datasets import merged
+from ma2mi_jax import autoencoder, checkpoint, finetune, folds, loso, pipeline, pretrain, results, runs
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.finetune import Member
 
 INNER = 0.2  # share of the training clips that --select=inner holds out
 ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on the host
-
-
-def read_target(target):
-    """The Source of a configuration's `target` entry; with `test` in it, both datasets' clips of the classes they share."""
-    with cli.reading("reading clips") as progress:
-        source = datasets.read_target(
-            target["name"],
-            pathlib.Path(target["data_root"]),
-            cache=cli.cache_dir(),
-            size=target["size"],
-            subjects=target["subjects"],
-            clips_per_subject=target["clips_per_subject"],
-            amplitude=target["amplitude"],
-            seed=target["data_seed"],
-            annotations=target["annotations"],
-            detector=faces.detector(target["detector"], target["detector_model"]),
-            progress=progress,
-        )
-    if not target.get("test"):
-        return source
-    return merged.joined(source.name, merged.shared(source, read_target(target["test"])))
 
 
 def load(source, size, mesh=None, vae_params=None):

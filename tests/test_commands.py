@@ -248,6 +248,8 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         ("pretrain", "--source=fervk39 --data-root={}/empty " + PIXEL, ["2_ClipsforFaceCrop", "empty", "--data-root"]),
         ("pretrain", "--source=dfew --data-root={}/missing " + PIXEL, ["Clip/clip_224x224", "missing"]),
         ("pretrain", "--source=afew --data-root={}/empty " + PIXEL, ["Train_AFEW"]),
+        ("pretrain", "--source=dfew --clips=9 " + PIXEL, ["--clips=9", "synthetic source", "--source=dfew"]),
+        ("finetune", "--target=casme2 --clips-per-subject=9", ["--clips-per-subject=9", "synthetic target", "--target=casme2"]),
         ("pretrain", "--source=nonsense " + PIXEL, ["invalid choice", "nonsense"]),
         ("pretrain", "--source=synthetic --delta=8:3 " + PIXEL, ["--delta", "8:3"]),
         ("pretrain", "--source=synthetic --batch-size=3 " + PIXEL, ["--batch-size", "even"]),

@@ -191,6 +191,10 @@ def test_the_plan_says_what_is_there_and_how_long_the_rest_takes(reproduce, tmp_
         ("--target=smic --all", ["casme2"]),
         ("--target=synthetic --all --pretrain-flags=--seed=3", ["--pretrain-flags", "--seed"]),
         ("--target=synthetic --all --finetune-flags=epochs=3", ["--finetune-flags", "--name=value"]),
+        ("--target=synthetic --all --finetune-flags=--learnin-rate=1", ["finetune.py", "--learnin-rate"]),
+        ("--target=synthetic --all --pretrain-flags=--batch-size=3", ["pretrain.py", "--batch-size=3", "even"]),
+        ("--target=casme2 --all --subjects=3", ["--subjects=3", "--target=casme2"]),
+        ("--target=casme2 --all --clips=3", ["--clips=3", "--source=dfew"]),
         ("--target=synthetic --all --steps=3 --epochs=3", ["not allowed"]),
     ],
 )

@@ -281,7 +281,7 @@ def test_a_prepared_folder_is_a_data_root(source, tmp_path):
     drawn = {"cache": tmp_path / "cache", "size": SIZE, "seed": 0}
     target = partial(datasets.read_target, subjects=2, clips_per_subject=2, amplitude=0.3, **drawn)
     assert target("casme2", micro).annotations == "sheet.xlsx"
-    for name in ("ferv39k", "fervk39", "folder"):
+    for name in ("ferv39k", "folder"):
         found = datasets.read_source(name, macro, clips=2, **drawn)
         assert isinstance(found.clips[0].frames, StoreFrames)
     with pytest.raises(UserError, match="--source=ferv39k"):

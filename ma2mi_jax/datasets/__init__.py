@@ -42,7 +42,7 @@ def read_source(
     if store.is_prepared(root):
         if split is not None:
             raise UserError(f"--split={split}: {root} holds prepared data, and what is in it was chosen then; leave --split out")
-        return store.read(root, {"fervk39": "ferv39k"}.get(name, name), "source")
+        return store.read(root, name, "source")
     if split is not None and name in ("synthetic", "folder"):
         raise UserError(f"--source={name}: no split {split!r}; it has none, so leave --split out")
     match name:
@@ -54,8 +54,8 @@ def read_source(
             return folder.read(str(root), **own, detector=detector)
         case "dfew":
             return dfew.read(str(root), **own, split=split)
-        case "ferv39k" | "fervk39":
-            return ferv39k.read(str(root), **(own | {"cache": str(cache / "ferv39k")}), split=split)
+        case "ferv39k":
+            return ferv39k.read(str(root), **own, split=split)
         case "afew":
             return afew.read(str(root), **own, split=split, detector=detector)
     raise UserError(f"--source={name}: no such source; give dfew, ferv39k, afew, folder or synthetic")
