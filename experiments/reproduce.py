@@ -248,11 +248,12 @@ def finished_results(all_runs, out):
 
 def draw_figure4(path, part, target, found):
     """A picture if at least one range has results; its caption."""
-    there = {row.label.removeprefix("δ in "): found[row.key] for row in part.rows if isinstance(found[row.key], pages.Scores)}
+    scores = {row.label.removeprefix("δ in "): found[row.key] for row in part.rows if isinstance(found[row.key], pages.Scores)}
+    there = {label: {name: each.summary["seeds"][name]["values"] for name in ("accuracy", "uf1")} for label, each in scores.items()}
     if not there:
         return None
     title = f"{shown_name(target)}: ranges of δ in pre-training; bars: standard deviation over seeds, crosses: seeds"
-    pages.delta_plot(path, there, title)
+    report.delta_ranges(path, there, title)
     return title
 
 

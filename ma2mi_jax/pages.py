@@ -11,10 +11,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ma2mi_jax import paper, plans, results, runs
@@ -264,27 +260,3 @@ def _with_spread(score: Mapping[str, Any], scale: float, digits: int) -> str:
 def _interval(score: Mapping[str, Any], scale: float, digits: int) -> str:
     low, high = (scale * end for end in score["interval95"])
     return f"{low:.{digits}f}–{high:.{digits}f}"
-
-
-# ------------------------------------------------------------------------------------------------------------------- Fig. 4
-
-
-def delta_plot(path: pathlib.Path, found: Mapping[str, Scores], title: str) -> None:
-    """Fig. 4 of one target: accuracy and UF1 over the ranges of δ; mean, standard deviation as a bar, and every seed as a cross.
-
-    Args:
-      found: label of the range -> its scores.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    for axis, (name, label) in zip(axes, {"accuracy": "accuracy", "uf1": "UF1"}.items(), strict=True):
-        values = [np.asarray(scores.summary["seeds"][name]["values"]) for scores in found.values()]
-        places = range(len(values))
-        axis.errorbar(places, [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0 for v in values], marker="o", capsize=3)
-        for place, each in enumerate(values):
-            axis.plot([place] * len(each), each, "x", color="grey", markersize=4)
-        axis.set_xticks(places, list(found))
-        axis.set(ylabel=label)
-        axis.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,4 +1,4 @@
-"""Pictures and numbers for people: reconstructions (Fig. 5), curves, confusion matrices, subjects."""
+"""Pictures and numbers for people: ranges of δ (Fig. 4), reconstructions (Fig. 5), curves, confusion matrices, subjects."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -52,6 +52,26 @@ def reconstructions(
         axes[row, 4].set_xlabel(f"x {gain:.1f}", fontsize=7)
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    save(figure, path)
+
+
+def delta_ranges(path: pathlib.Path, found: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> None:
+    """Fig. 4 of one target: accuracy and UF1 over the ranges of δ; mean, standard deviation as a bar, and every seed as a cross.
+
+    Args:
+      found: label of the range -> `accuracy` and `uf1` of every seed.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for axis, (name, label) in zip(axes, {"accuracy": "accuracy", "uf1": "UF1"}.items(), strict=True):
+        values = [np.asarray(scores[name]) for scores in found.values()]
+        places = range(len(values))
+        axis.errorbar(places, [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0 for v in values], marker="o", capsize=3)
+        for place, each in enumerate(values):
+            axis.plot([place] * len(each), each, "x", color="grey", markersize=4)
+        axis.set_xticks(places, list(found))
+        axis.set(ylabel=label)
+        axis.grid(alpha=0.3)
     figure.suptitle(title, fontsize=10)
     save(figure, path)
 

@@ -16,9 +16,10 @@ OUTLIER = 3.0  # a cut changes the picture this many times as much as its neighb
 NEIGHBOURS = 4  # on each side
 
 
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """uint8 RGB (h, w, 3) → float32 (768,): grey values less their mean, over their deviation; about 0 for a blank frame."""
-    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 24), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+def thumbnail(image: np.ndarray, width: int = 32, height: int = 24) -> np.ndarray:
+    """uint8 RGB (h, w, 3) → float32 (height * width,): grey values less their mean, over their deviation; about 0 for a blank frame."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    small = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA).ravel()
     return (small - small.mean()) / (small.std() + 1.0)  # + 1 grey level: the noise of a black frame is no picture
 
 

@@ -12,8 +12,9 @@ The rule sees change, not muscles: what changes the face more than the expressio
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+
+from ma2mi_jax import shots
 
 SIDE = 32
 RISE = 0.1
@@ -43,7 +44,7 @@ def spot(frames: np.ndarray, onset: int | None = None, apex: int | None = None) 
         raise ValueError(f"{len(frames)} frame(s): onset and apex need two")
     if not (0 if onset is None else onset) < (last if apex is None else apex) <= last or (onset or 0) < 0:
         raise ValueError(f"onset {onset}, apex {apex}: expected 0 <= onset < apex <= {last}, the last frame")
-    raw = np.stack([_thumbnail(frame) for frame in frames])
+    raw = np.stack([shots.thumbnail(frame, SIDE, SIDE) for frame in frames])
     seen = _stilled(_smoothed(raw))
     start, peak = onset or 0, apex
     if peak is None:
@@ -56,12 +57,6 @@ def spot(frames: np.ndarray, onset: int | None = None, apex: int | None = None) 
     step = np.median(np.linalg.norm(np.diff(raw, axis=0), axis=-1))
     contrast = np.linalg.norm(raw[peak] - raw[start]) / max(step, 1e-6)
     return Spotted(start, peak, _progress(seen, start, peak), float(contrast))
-
-
-def _thumbnail(frame: np.ndarray) -> np.ndarray:
-    """(h, w, 3) uint8 -> (SIDE * SIDE,) float32; about 0 for a blank frame."""
-    small = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
-    return (small - small.mean()) / (small.std() + 1.0)  # + 1 grey level: the noise of a black frame is no picture
 
 
 def _smoothed(thumbnails: np.ndarray) -> np.ndarray:
