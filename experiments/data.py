@@ -4,7 +4,7 @@ import pathlib
 
 import cli
 
-from ma2mi_jax import datasets, faces
+from ma2mi_jax import datasets, faces, store
 from ma2mi_jax.datasets import merged
 from ma2mi_jax.errors import UserError
 
@@ -18,25 +18,25 @@ DRAWN = {  # flags of drawn datasets alone, with their defaults; data_seed is of
 
 
 def source_name(text: str) -> str:
-    """A flag's name of a source; `fervk39` is the design card's spelling of `ferv39k`."""
+    """A flag's name of a source; `fervk39` is another spelling of `ferv39k`."""
     return "ferv39k" if text == "fervk39" else text
 
 
 def add_flags(p, kinds=("source", "target"), required=True):
     """The group of flags for one dataset of these kinds, which is returned; afterwards `settle(f)`."""
     data = p.add_argument_group("data")
-    which = data.add_mutually_exclusive_group(required=required)
+    which, one = (data, {"required": required}) if len(kinds) == 1 else (data.add_mutually_exclusive_group(required=required), {})
     if "source" in kinds:
         named = "macro-expression videos, for pre-training; fervk39 is ferv39k"
-        which.add_argument("--source", type=source_name, choices=SOURCES, help=named)
+        which.add_argument("--source", type=source_name, choices=SOURCES, help=named, **one)
     if "target" in kinds:
-        which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning")
+        which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning", **one)
     parts = "; megc2019: in casme2, samm, smic there" if "target" in kinds else ""
     data.add_argument("--data-root", help=f"where they lie{parts} (default: $MA2MI_DATA/<name>, else data/<name>)")
     if "source" in kinds:
         data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
     if "target" in kinds:
-        data.add_argument("--annotations", help="of a target: the annotation sheet (default: found under the root)")
+        data.add_argument("--annotations", help="targets: the annotation sheet (default: found under the root)")
     add_detector(data)
     if "source" in kinds:
         data.add_argument("--clips", type=cli.positive, help="synthetic source: number of clips (600)")
@@ -67,23 +67,30 @@ def settle(f):
         raise UserError(f"--annotations={f.annotations}: only a --target has an annotation sheet")
     if f.kind == "target" and getattr(f, "split", None):
         raise UserError(f"--split={f.split}: only a --source has splits")
-    drawn = "synthetic" in (f.name, getattr(f, "test_target", None))
+    drawn = is_drawn(f.name, f.root) or getattr(f, "test_target", None) == "synthetic"
+    if is_drawn(f.name, f.root) and f.data_root:
+        raise UserError(f"--data-root={f.data_root}: nothing prepared lies there, and --{f.kind}=synthetic is drawn; leave the flag out")
     for kind, flags in DRAWN.items():
         for flag, default in flags.items():
             given = getattr(f, flag, None)
             if given is not None and not (drawn and kind in (f.kind, "dataset")):
                 shown = flag.replace("_", "-")
-                raise UserError(f"--{shown}={given}: of a synthetic {kind} alone, which is drawn; --{f.kind}={f.name} has no use for it")
+                raise UserError(f"--{shown}={given}: of a synthetic {kind} alone, one that is drawn; leave it out with --{f.kind}={f.name}")
             setattr(f, flag, default if given is None else given)
     return f
 
 
-def entry(f, name, root, annotations, size):
+def is_drawn(name, place):
+    """Whether a dataset is drawn and not read; synthetic ones can be prepared, too."""
+    return name == "synthetic" and not store.is_prepared(place)
+
+
+def entry(f, name, place, annotations, size):
     """What names a target's clips in a run's configuration, for `read_target`; drawn frames are of `size`."""
     annotations = str(pathlib.Path(annotations).resolve()) if annotations else None
     chosen = {"detector": f.detector, "detector_model": f.detector_model}
     drawn = {flag: getattr(f, flag) for flag in (*DRAWN["target"], *DRAWN["dataset"])}
-    return {"name": name, "data_root": str(root.resolve()), "annotations": annotations, "size": size, **chosen, **drawn}
+    return {"name": name, "data_root": str(place.resolve()), "annotations": annotations, "size": size, **chosen, **drawn}
 
 
 def read_target(target):

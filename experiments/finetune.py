@@ -36,7 +36,7 @@ def flags(argv):
         choices=("loso", "kfold", "cross"),
         help="leave one subject out; k folds of subjects; another dataset (by dataset)",
     )
-    protocol.add_argument("--folds", type=cli.positive, default=5, help="k of kfold (5)")
+    protocol.add_argument("--folds", type=cli.positive, help="k of kfold (5)")
     protocol.add_argument("--folds-seed", type=cli.natural, default=0, help="of kfold and of what --select=inner holds out (0)")
     protocol.add_argument("--folds-file", help="CSV file subject,fold that gives the folds, such as the folds.csv of another run")
     protocol.add_argument("--test-target", choices=data.TARGETS, help="cross: the other dataset; the classes they share count")
@@ -76,6 +76,12 @@ def flags(argv):
     f.protocol = f.protocol or ("cross" if f.test_target else PROTOCOLS.get(f.target, "loso"))
     if (f.protocol == "cross") != bool(f.test_target):
         raise UserError("--protocol=cross and --test-target go together: give both, or neither")
+    for flag in ("test_root", "test_annotations"):
+        if getattr(f, flag) and not f.test_target:
+            raise UserError(f"--{flag.replace('_', '-')}={getattr(f, flag)}: of --test-target alone; give that too, or leave the flag out")
+    if f.folds and (f.protocol != "kfold" or f.folds_file):
+        raise UserError(f"--folds={f.folds}: of --protocol=kfold alone, without --folds-file; give that, or leave the flag out")
+    f.folds = f.folds or 5
     if f.test_target == f.target:
         raise UserError(f"--test-target={f.test_target}: expected another dataset than --target")
     if f.protocol == "cross" and f.folds_file:
@@ -87,6 +93,8 @@ def flags(argv):
     runs.check_run(f.run, "results.json", f.overwrite)
     if f.compare:
         runs.read_json(f.compare / "results.json")  # fail now, not after the clips are read
+    if f.folds_file:
+        targets.read_folds_file(pathlib.Path(f.folds_file))
     if f.batch_size < 2:
         raise UserError(f"--batch-size={f.batch_size}: expected at least 2, for BatchNorm takes its statistics over a batch")
     if f.fold_chunk != "auto":

@@ -190,8 +190,7 @@ def contact_sheet(path, clips, size, title):
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=8)
     figure.suptitle(title, fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    report.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -206,11 +206,17 @@ def caution(record, models) -> str:
     )
 
 
+def default_name(clip) -> str:
+    """What the folder of predictions is called after: the name of a folder, or of the (first) file without its suffix."""
+    path = pathlib.Path(clip.split(",")[0] if is_pair(clip) else clip).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
 def main(argv):
     f = flags(argv)
     run = targets.read_run(f.run)
     record = runs.read_json(f.run / "results.json")
-    out = f.out or pathlib.Path("runs") / f"predict-{pathlib.Path(f.clips[0].split(',')[0]).stem}"
+    out = f.out or pathlib.Path("runs") / f"predict-{default_name(f.clips[0])}"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

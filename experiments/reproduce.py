@@ -7,7 +7,7 @@
 Prints the plan: which runs, what is there already, how long the rest takes. A run stands in one folder below --out and serves every table
 that needs it; a finished one is used again, an unfinished one goes on, so the same command goes on with a plan that was killed. A run that
 fails stops no other. At the end writes a page into --out, as .html (one file, pictures inside) and .md, with the commands of all runs.
-Exit code 1 if a run failed or is not there.
+Exit code 1 if a run failed or is not there, or a picture could not be drawn.
 
 --target=synthetic needs no data, no weights and no GPU; its sizes are --preset=tiny --space=pixel unless they are given.
 """
@@ -36,7 +36,7 @@ from ma2mi_jax.errors import UserError
 EXPERIMENTS = pathlib.Path(__file__).resolve().parent
 # What the plan itself decides, so that it cannot be passed on to the scripts.
 DECIDED = {"source", "target", "preset", "space", "vae", "clips", "data-root", "objective", "position-loss", "delta", "steps", "epochs"}
-DECIDED |= {"seed", "seeds", "init", "tune", "keep-reconstruction", "run", "overwrite", "compare", "export"}
+DECIDED |= {"seed", "seeds", "init", "tune", "keep-reconstruction", "run", "overwrite", "compare", "export", "help"}
 
 
 def flags(argv):
@@ -49,7 +49,10 @@ def flags(argv):
     what.add_argument("--dry-run", action="store_true", help="print the plan alone")
     size = p.add_argument_group("size of every run; where nothing is said the scripts' defaults hold, which are the paper's")
     size.add_argument(
-        "--source", type=data.source_name, choices=data.SOURCES, help="macro-expression videos (dfew; synthetic for --target=synthetic)"
+        "--source",
+        type=data.source_name,
+        choices=data.SOURCES,
+        help="macro-expression videos (dfew; synthetic for --target=synthetic); fervk39 is ferv39k",
     )
     size.add_argument("--data", help="folder in which the datasets lie by name (default: $MA2MI_DATA, else data)")
     size.add_argument("--preset", choices=PRESETS, help="size of the networks (paper; tiny for --target=synthetic)")
@@ -78,7 +81,13 @@ def flags(argv):
         raise UserError(f"--target={','.join(f.target)}: synthetic stands alone, for no page mixes drawn faces with real datasets")
     f.source = f.source or ("synthetic" if drawn else "dfew")
     if f.clips and f.source != "synthetic":
-        raise UserError(f"--clips={f.clips}: of a synthetic source alone, which is drawn; --source={f.source} has no use for it")
+        raise UserError(f"--clips={f.clips}: of a synthetic source alone; leave it out with --source={f.source}")
+    if (f.subjects or f.clips_per_subject) and not drawn:
+        raise UserError("--subjects, --clips-per-subject: of --target=synthetic alone; leave them out")
+    if f.data and drawn and f.source == "synthetic":
+        raise UserError(f"--data={f.data}: drawn faces are read from nowhere; leave it out")
+    if f.vae == "random":
+        raise UserError("--vae=random: a check of size and speed by pretrain.py, of which no table can be made; give an autoencoder")
     f.preset, f.space = f.preset or ("tiny" if drawn else "paper"), f.space or ("pixel" if drawn else "latent")
     f.out = f.out or pathlib.Path("runs/reproduce") / (f"synthetic-{f.preset}" if drawn else f.preset)
     return f
@@ -99,13 +108,26 @@ def size_of(f):
         data=f.data,
         vae=f.vae,
         pretrain=given(length) | passed_on("--pretrain-flags", f.pretrain_flags),
-        finetune=given(tuning) | passed_on("--finetune-flags", f.finetune_flags),
+        finetune=given(tuning) | tuning_flags(f),
     )
+
+
+def tuning_flags(f):
+    """Those of --finetune-flags; the fusion is the pre-training's, and every target has an annotation sheet of its own."""
+    found = passed_on("--finetune-flags", f.finetune_flags)
+    if "fusion" in found:
+        raise UserError(f"--finetune-flags={f.finetune_flags}: --fusion is that of the pre-training; give it in --pretrain-flags")
+    if "annotations" in found and len(f.target) > 1:
+        raise UserError(f"--finetune-flags={f.finetune_flags}: {', '.join(f.target)} share no sheet; reproduce one of them at a time")
+    return found
 
 
 def passed_on(flag, text):
     """The flags in the value of `flag`, by name."""
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:  # a quote that is not closed
+        raise UserError(f"{flag}={text}: {error}") from None
     if bad := [word for word in words if not word.startswith("--")]:
         raise UserError(f"{flag}={text}: {bad[0]!r} is no flag; expected --name=value, several separated by spaces")
     found = plans.split_flags(words)
@@ -114,18 +136,23 @@ def passed_on(flag, text):
     return found
 
 
-def check_commands(todo, out):
-    """Reads the flags of all runs to make as their scripts will: now, not after the pre-training before them.
+def check_commands(todo, out, dry_run):
+    """Reads the flags of runs as their scripts will, and looks for their datasets: now, not after the runs before them.
+
+    Args:
+      dry_run: the datasets need not be there.
 
     Raises:
-      UserError: a script would not take them.
+      UserError: a script would not take its flags, or a dataset is not there.
     """
     scripts = {"pretrain": pretrain_script, "finetune": finetune_script}
     for run in todo:
         try:
-            scripts[run.script].flags(command(run, out)[1:])
+            f = scripts[run.script].flags(command(run, out)[1:])
         except UserError as error:
             raise UserError(f"{run.script}.py: {error}") from None
+        if not (dry_run or data.is_drawn(f.name, f.root) or f.root.is_dir()):
+            raise UserError(f"{f.root}: no such folder; put {f.name} there, or give --data, a folder in which the datasets lie by name")
 
 
 # ------------------------------------------------------------------------------------------------------------------- what is there
@@ -292,7 +319,7 @@ def draw_figure5(path, run, target, size):
 def read_target(target, size, side):
     """The clips that the fine-tunes of `target` see."""
     p = cli.parser("")
-    data.add_flags(p)
+    data.add_flags(p, kinds=("target",))
     given, _ = p.parse_known_args(plans.finetuning(size, target, None).flags)
     return data.read(data.settle(given), side)
 
@@ -344,24 +371,23 @@ DRAW = {5: draw_figure5, 6: draw_figure6}
 
 
 def write_page(f, parts, size, outcome):
-    """Writes the page as .md and .html; returns their paths."""
-    f.out.mkdir(parents=True, exist_ok=True)
+    """Writes the page as .md and .html; returns their paths, and what could not be shown of finished runs."""
     names = [f"{part.kind}-{part.number}" for part in parts]
     stem = "-".join([*(["all"] if f.all else names), *f.target])
     where = " and ".join(shown_name(t) for t in f.target)
     title = f"{where}: {'all tables and figures' if f.all else ', '.join(n.replace('-', ' ') for n in names)} of MA2MI"
-    blocks = [pages.Heading(title, 1), *map(pages.Text, about(f, size))]
+    blocks, faults = [pages.Heading(title, 1), *map(pages.Text, about(f, size))], []
     for part in parts:
         blocks += [pages.Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"), *map(pages.Text, part.notes)]
         for target in f.target if part.rows else ():
             if all(target in row.runs or row.missing for row in part.rows):
-                blocks += [pages.Heading(shown_name(target), 3), *part_blocks(f, part, target, size, outcome)]
+                blocks += [pages.Heading(shown_name(target), 3), *part_blocks(f, part, target, size, outcome, faults)]
     blocks += run_blocks(plans.runs_of(parts), f.out, outcome)
     written = {f.out / f"{stem}.md": pages.markdown(blocks, f.out), f.out / f"{stem}.html": pages.html(title, blocks)}
     for path, text in written.items():
         with runs.whole(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return list(written)
+    return list(written), faults
 
 
 def about(f, size):
@@ -382,8 +408,8 @@ def about(f, size):
     return paragraphs
 
 
-def part_blocks(f, part, target, size, outcome):
-    """A table or figure for one target."""
+def part_blocks(f, part, target, size, outcome, faults):
+    """A table or figure for one target; what could not be read or drawn of finished runs is added to `faults`."""
     path = f.out / f"{part.kind}-{part.number}-{target}.png"
     if part.kind == "figure" and part.number in (5, 6):
         (row,) = part.rows
@@ -393,15 +419,16 @@ def part_blocks(f, part, target, size, outcome):
         try:
             return [pages.Picture(path, DRAW[part.number](path, f.out / run.folder, target, size))]
         except (UserError, jax.errors.JaxRuntimeError) as error:  # such as a device without memory left: it costs no other picture
+            faults.append(f"{path.name}: {error}")
             return [pages.Text(f"No picture: {error}.")]
-    found = {row.key: row_scores(row, target, f.out, outcome) for row in part.rows}
+    found = {row.key: row_scores(row, target, f.out, outcome, faults) for row in part.rows}
     blocks = pages.score_blocks(part, target, found)
     if part.kind == "figure" and (caption := draw_figure4(path, part, target, found)):
         blocks.insert(0, pages.Picture(path, caption))
     return blocks
 
 
-def row_scores(row, target, out, outcome):
+def row_scores(row, target, out, outcome, faults):
     """A row's scores, or why there are none."""
     if row.missing:
         return row.missing
@@ -410,6 +437,7 @@ def row_scores(row, target, out, outcome):
     try:
         return pages.read_scores([out / run.folder for run in row.runs[target]])
     except UserError as error:
+        faults.append(str(error))
         return str(error)
 
 
@@ -440,20 +468,28 @@ def main(argv):
         return {run: plans.seconds(run, known) for run in todo}
 
     states = {run: look(run, f.out) for run in todo}
-    check_commands([run for run in todo if states[run].kind in ("absent", "unfinished")], f.out)
+    tuned = [plans.finetuning(size, target, None) for target in f.target]  # their clips are read for Figure 5, too
+    unmade = [run for run in dict.fromkeys([*todo, *tuned]) if look(run, f.out).kind in ("absent", "unfinished")]
+    check_commands(unmade, f.out, f.dry_run)
     print_plan(todo, states, estimate(), f.out)
     if f.dry_run:
         for run in todo:
             cli.out.print(shown_command(run, f.out), markup=False, soft_wrap=True)
         return 0
+    try:
+        f.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={f.out}: the folder cannot be made ({error.strerror}); choose another") from None
     outcome = execute(todo, f.out, estimate=estimate)
     cli.keep_compiled_programs()
-    written = write_page(f, parts, size, outcome)
+    written, faults = write_page(f, parts, size, outcome)
     for run, why in outcome.items():
         if why:
             cli.out.print(f"{run.folder}: {why}", markup=False, soft_wrap=True)
+    for fault in dict.fromkeys(faults):
+        cli.out.print(fault, markup=False, soft_wrap=True)
     cli.out.print(f"page: {' '.join(map(str, written))}", markup=False, soft_wrap=True)
-    return 1 if any(outcome.values()) else 0
+    return 1 if any(outcome.values()) or faults else 0
 
 
 if __name__ == "__main__":

@@ -102,13 +102,13 @@ def predictions_of(clips, all_folds, seeds, probabilities):
     return results.Predictions([clips[i] for i in tested], list(tested.values()), seeds, probabilities[..., list(tested), :])
 
 
-# ------------------------------------------------------------------------------------------------------------------- finished runs
-
-
 def print_absent(summary):
-    """Says which classes count as 0 in UF1 because nothing of them is there (SPEC §4)."""
+    """Says which classes count as 0 in UF1 because nothing of them is there."""
     for name in summary["absent_classes"]:
         cli.out.print(f"{name}: neither labelled nor predicted; it counts as 0 in UF1", markup=False)
+
+
+# ------------------------------------------------------------------------------------------------------------------- finished runs
 
 
 def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretrain.State]:
@@ -146,9 +146,12 @@ def read_run(path):
     Raises:
       UserError: no such run, or an unfinished one.
     """
-    record = runs.read_json(path / "config.json")["config"]
+    stored = runs.read_json(path / "config.json")
+    record = stored["config"]
     if "finetune" not in record:
         raise UserError(f"--run={path}: not a fine-tuning run; expected a folder made by experiments/finetune.py")
+    if not (path / "results.json").exists():
+        raise UserError(f"--run={path}: that fine-tuning is not finished; run its command again to finish it: python {stored['command']}")
     found = runs.read_json(path / "results.json")
     return Run(path, record, finetune.config_from_json(record["finetune"]), found["classes"], [tuple(m) for m in found["members"]])
 

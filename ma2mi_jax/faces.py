@@ -49,8 +49,10 @@ def detector(name: str = "haar", model: str | None = None) -> Detector:
     """The detector called `name`: `haar` (comes with opencv) or `yunet` (wants its model file).
 
     Raises:
-      UserError: an unknown name, or no usable model file for `yunet`.
+      UserError: an unknown name, no usable model file for `yunet`, or one for another.
     """
+    if model is not None and name != "yunet":
+        raise UserError(f"--detector-model={model}: of --detector=yunet alone; give that too, or leave the flag out")
     if name == "haar":
         return haar()
     if name != "yunet":

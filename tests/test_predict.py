@@ -150,6 +150,13 @@ def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
     assert [script["untaken"]("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
 
 
+def test_predictions_lie_in_a_folder_called_after_the_clip(script, tmp_path):
+    (tmp_path / "clip.01").mkdir()
+    (tmp_path / "a,b.mp4").touch()
+    named = {"clip.01": "clip.01", "a,b.mp4": "a,b", "on.jpg,off.jpg": "on", "video.mp4": "video"}
+    assert {name: script["default_name"](str(tmp_path / name)) for name in named} == named
+
+
 def test_a_clip_of_a_fast_camera_is_one_clip(script, clips):
     """140 frames: a folder is one clip, and so is a video of less than five seconds, or one of which the onset or apex is given."""
     many = [FRAMES[i * len(FRAMES) // 140] for i in range(140)]

@@ -193,7 +193,14 @@ def test_the_plan_says_what_is_there_and_how_long_the_rest_takes(reproduce, tmp_
         ("--target=synthetic --all --finetune-flags=epochs=3", ["--finetune-flags", "--name=value"]),
         ("--target=synthetic --all --finetune-flags=--learnin-rate=1", ["finetune.py", "--learnin-rate"]),
         ("--target=synthetic --all --pretrain-flags=--batch-size=3", ["pretrain.py", "--batch-size=3", "even"]),
-        ("--target=casme2 --all --subjects=3", ["--subjects=3", "--target=casme2"]),
+        ("--target=synthetic --all --pretrain-flags=--help", ["--help"]),
+        ("--target=synthetic --all --pretrain-flags='", ["--pretrain-flags", "quotation"]),
+        ("--target=synthetic --all --finetune-flags=--fusion=add", ["--fusion", "--pretrain-flags"]),
+        ("--target=casme2,samm --all --finetune-flags=--annotations=a.xlsx", ["casme2, samm", "sheet"]),
+        ("--target=casme2 --figure=5 --finetune-flags=--learnin-rate=1", ["finetune.py", "--learnin-rate"]),
+        ("--target=casme2 --table=1 --vae=random", ["--vae=random"]),
+        ("--target=synthetic --all --data=/datasets", ["--data=/datasets"]),
+        ("--target=casme2 --all --subjects=3", ["--subjects", "--target=synthetic"]),
         ("--target=casme2 --all --clips=3", ["--clips=3", "--source=dfew"]),
         ("--target=synthetic --all --steps=3 --epochs=3", ["not allowed"]),
     ],
@@ -207,6 +214,26 @@ def test_bad_flags_end_in_one_clear_line(reproduce, monkeypatch, capsys, flags, 
     assert stopped.value.code == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(word in message for word in ["error: ", *words]), message
+
+
+def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(reproduce, tmp_path):
+    flags = ["--target=casme2", "--table=4", f"--data={tmp_path}", f"--out={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match=r"dfew: no such folder.*--data"):
+        reproduce.main(flags)
+    (tmp_path / "dfew").mkdir()
+    with pytest.raises(UserError, match=r"casme2: no such folder"):
+        reproduce.main(flags)
+    assert reproduce.main([*flags, "--dry-run"]) == 0  # a plan can be looked at elsewhere
+
+
+def test_figure_4_has_the_ranges_that_are_there(reproduce, tmp_path):
+    (part,) = plans.plan([], [4], ["synthetic"], plans.Size())
+    write_run(tmp_path / "run")
+    found = {row.key: "it failed" for row in part.rows}
+    assert reproduce.draw_figure4(tmp_path / "a.png", part, "synthetic", found) is None
+    found["3:8"] = pages.read_scores([tmp_path / "run"])
+    assert "Drawn faces" in reproduce.draw_figure4(tmp_path / "a.png", part, "synthetic", found)
+    assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 def test_sizes_of_drawn_faces_and_of_the_paper(reproduce):

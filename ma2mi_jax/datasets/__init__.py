@@ -80,7 +80,7 @@ def read_target(
     Args:
       root, cache, size, detector, progress: as for `read_source`; the root of `megc2019` holds the folders casme2, samm and smic.
       subjects, clips_per_subject, amplitude, seed: of `synthetic`.
-      annotations: path of the annotation sheet; None finds it under `root`. Not for `smic` and `megc2019`.
+      annotations: path of the annotation sheet; None finds it under `root`. Not for `smic`, `megc2019` and `synthetic`.
 
     Raises:
       UserError: frames or sheet are not there, or no row of it can be used.
@@ -90,8 +90,8 @@ def read_target(
         if annotations is not None:
             raise UserError(f"--annotations={annotations}: {root} holds prepared data with their annotations; leave the flag out")
         return store.read(root, name, "target")
-    if name in ("smic", "megc2019") and annotations is not None:
-        why = "it has none" if name == "smic" else "there is one for each dataset, found in its folder"
+    if name in ("smic", "megc2019", "synthetic") and annotations is not None:
+        why = "there is one for each dataset, found in its folder" if name == "megc2019" else "it has none"
         raise UserError(f"--annotations={annotations}: --target={name} takes no sheet, for {why}; leave the flag out")
     match name:
         case "synthetic":

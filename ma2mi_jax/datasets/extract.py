@@ -26,7 +26,7 @@ from ma2mi_jax.clips import Clip, SetAside
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.frames import Box, FrameError, ImageFolder
 
-RULES = 2  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
+RULES = 3  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
 LOOK_EVERY = 4  # frames between two searches for faces
 LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
 SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
