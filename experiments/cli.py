@@ -116,6 +116,18 @@ def cache_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("MA2MI_CACHE") or "~/.cache/ma2mi_jax").expanduser()
 
 
+def make_folder(path: pathlib.Path) -> None:
+    """The folder of --out, if it is not there yet.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={path}: the folder cannot be made ({error.strerror}); choose another") from None
+
+
 def keep_compiled_programs() -> None:
     """Compilations are kept on disk: the second start of a run takes seconds."""
     if not jax.config.jax_compilation_cache_dir:

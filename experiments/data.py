@@ -29,21 +29,17 @@ def add_flags(p, kinds=("source", "target"), required=True):
     if "source" in kinds:
         named = "macro-expression videos, for pre-training; fervk39 is ferv39k"
         which.add_argument("--source", type=source_name, choices=SOURCES, help=named, **one)
-    if "target" in kinds:
-        which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning", **one)
-    parts = "; megc2019: in casme2, samm, smic there" if "target" in kinds else ""
-    data.add_argument("--data-root", help=f"where they lie{parts} (default: $MA2MI_DATA/<name>, else data/<name>)")
-    if "source" in kinds:
         data.add_argument("--split", help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)")
-    if "target" in kinds:
-        data.add_argument("--annotations", help="targets: the annotation sheet (default: found under the root)")
-    add_detector(data)
-    if "source" in kinds:
         data.add_argument("--clips", type=cli.positive, help="synthetic source: number of clips (600)")
     if "target" in kinds:
+        which.add_argument("--target", choices=TARGETS, help="micro-expression clips, for fine-tuning", **one)
+        data.add_argument("--annotations", help="targets: the annotation sheet (default: found under the root)")
         data.add_argument("--subjects", type=cli.positive, help="synthetic target: number of subjects (12)")
         data.add_argument("--clips-per-subject", type=cli.positive, help="synthetic target: clips of each (14)")
         data.add_argument("--amplitude", type=cli.fraction, help="synthetic target: how much of a full expression a clip reaches (0.3)")
+    parts = "; megc2019: in casme2, samm, smic there" if "target" in kinds else ""
+    data.add_argument("--data-root", help=f"where they lie{parts} (default: $MA2MI_DATA/<name>, else data/<name>)")
+    add_detector(data)
     data.add_argument("--data-seed", type=cli.natural, help="synthetic: seed of the drawn clips (0)")
     return data
 
@@ -54,8 +50,11 @@ def add_detector(group):
     group.add_argument("--detector-model", help="yunet: its .onnx file")
 
 
-def settle(f):
+def settle(f, other=None):
     """Adds `f.kind`, `f.name` and `f.root`, and the defaults of what is drawn.
+
+    Args:
+      other: name of a second dataset that the same flags may be of.
 
     Raises:
       UserError: a flag says nothing about this dataset.
@@ -67,13 +66,13 @@ def settle(f):
         raise UserError(f"--annotations={f.annotations}: only a --target has an annotation sheet")
     if f.kind == "target" and getattr(f, "split", None):
         raise UserError(f"--split={f.split}: only a --source has splits")
-    drawn = is_drawn(f.name, f.root) or getattr(f, "test_target", None) == "synthetic"
-    if is_drawn(f.name, f.root) and f.data_root:
+    drawn = is_drawn(f.name, f.root)
+    if drawn and f.data_root:
         raise UserError(f"--data-root={f.data_root}: nothing prepared lies there, and --{f.kind}=synthetic is drawn; leave the flag out")
     for kind, flags in DRAWN.items():
         for flag, default in flags.items():
             given = getattr(f, flag, None)
-            if given is not None and not (drawn and kind in (f.kind, "dataset")):
+            if given is not None and not ((drawn or other == "synthetic") and kind in (f.kind, "dataset")):
                 shown = flag.replace("_", "-")
                 raise UserError(f"--{shown}={given}: of a synthetic {kind} alone, one that is drawn; leave it out with --{f.kind}={f.name}")
             setattr(f, flag, default if given is None else given)

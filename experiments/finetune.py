@@ -72,7 +72,8 @@ def flags(argv):
     output.add_argument("--compare", type=pathlib.Path, help="a finished run over the same clips: prints the paired difference to it")
     output.add_argument("--checkpoint-every", type=cli.positive, default=10, help="epochs after which a killed run can go on (10)")
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
-    f = data.settle(p.parse_args(argv))
+    f = p.parse_args(argv)
+    data.settle(f, f.test_target)
     f.protocol = f.protocol or ("cross" if f.test_target else PROTOCOLS.get(f.target, "loso"))
     if (f.protocol == "cross") != bool(f.test_target):
         raise UserError("--protocol=cross and --test-target go together: give both, or neither")

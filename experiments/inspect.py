@@ -57,10 +57,7 @@ def flags(argv):
 def main(argv):
     f = flags(argv)
     source = data.read(f, f.size)
-    try:
-        f.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={f.out}: cannot be made ({error.strerror}); give another folder") from None
+    cli.make_folder(f.out)
     cli.out.record = True
     print_counts(f, source)
     print_lengths(source.clips)

@@ -217,10 +217,7 @@ def main(argv):
     run = targets.read_run(f.run)
     record = runs.read_json(f.run / "results.json")
     out = f.out or pathlib.Path("runs") / f"predict-{default_name(f.clips[0])}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={out}: the folder cannot be made ({error.strerror}); choose another") from None
+    cli.make_folder(out)
     cli.keep_compiled_programs()
     asked, failed = read_clips(f, run.config.architecture.image_size)
     entries, pictures = [], set()

@@ -165,6 +165,11 @@ class State:
     kind: str
     why: str = ""
 
+    @property
+    def waits(self) -> bool:
+        """Whether the run is still to be made, or to go on."""
+        return self.kind in ("absent", "unfinished")
+
 
 def look(run, out) -> State:
     """What lies in a run's folder."""
@@ -200,11 +205,10 @@ def print_plan(todo, states, estimates, out):
     words = {"finished": "there already", "unfinished": "goes on", "absent": "to do", "other": "in the way"}
     rows = []
     for run in todo:
-        waiting = states[run].kind in ("absent", "unfinished")
-        time = ("unknown" if estimates[run] is None else duration(estimates[run])) if waiting else ""
+        time = ("unknown" if estimates[run] is None else duration(estimates[run])) if states[run].waits else ""
         rows.append((run.folder, words[states[run].kind], time))
     cli.table(f"plan, in {out}", ("run", "", "time"), rows)
-    waiting = [run for run in todo if states[run].kind in ("absent", "unfinished")]
+    waiting = [run for run in todo if states[run].waits]
     left = f"; {time_left(waiting, estimates)}" if waiting else ""
     cli.out.print(f"{len(todo)} runs, {len(waiting)} to make{left}", markup=False, soft_wrap=True)
     for run in todo:
@@ -258,7 +262,7 @@ def execute(todo, out, call=call, estimate=dict):
             cli.log(f"[{number}/{len(todo)}] {shown_command(run, out)}")
             code = call(command(run, out))
             outcome[run] = "" if look(run, out).kind == "finished" else f"failed with exit code {code}"
-            if waiting := [each for each in todo[number:] if look(each, out).kind in ("absent", "unfinished")]:
+            if waiting := [each for each in todo[number:] if look(each, out).waits]:
                 cli.log(f"{len(waiting)} runs to make; {time_left(waiting, estimate())}")
         if outcome[run]:
             cli.log(f"[{number}/{len(todo)}] {outcome[run]}")
@@ -429,7 +433,7 @@ def part_blocks(f, part, target, size, outcome, faults):
 
 
 def row_scores(row, target, out, outcome, faults):
-    """A row's scores, or why there are none."""
+    """A row's scores, or why there are none; if it lies in finished runs, that is added to `faults`."""
     if row.missing:
         return row.missing
     if bad := [outcome[run] for run in row.runs[target] if outcome[run]]:
@@ -467,19 +471,15 @@ def main(argv):
         known = finished_results(everything, f.out)
         return {run: plans.seconds(run, known) for run in todo}
 
-    states = {run: look(run, f.out) for run in todo}
     tuned = [plans.finetuning(size, target, None) for target in f.target]  # their clips are read for Figure 5, too
-    unmade = [run for run in dict.fromkeys([*todo, *tuned]) if look(run, f.out).kind in ("absent", "unfinished")]
-    check_commands(unmade, f.out, f.dry_run)
+    states = {run: look(run, f.out) for run in [*todo, *tuned]}
+    check_commands([run for run, state in states.items() if state.waits], f.out, f.dry_run)
     print_plan(todo, states, estimate(), f.out)
     if f.dry_run:
         for run in todo:
             cli.out.print(shown_command(run, f.out), markup=False, soft_wrap=True)
         return 0
-    try:
-        f.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={f.out}: the folder cannot be made ({error.strerror}); choose another") from None
+    cli.make_folder(f.out)
     outcome = execute(todo, f.out, estimate=estimate)
     cli.keep_compiled_programs()
     written, faults = write_page(f, parts, size, outcome)

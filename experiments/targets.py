@@ -10,7 +10,7 @@ import cli
 import jax
 import numpy as np
 
-from ma2mi_jax import autoencoder, checkpoint, finetune, folds, loso, pipeline, pretrain, results, runs
+from ma2mi_jax import autoencoder, checkpoint, finetune, folds, loso, pipeline, plans, pretrain, results, runs
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.finetune import Member
 
@@ -111,17 +111,30 @@ def print_absent(summary):
 # ------------------------------------------------------------------------------------------------------------------- finished runs
 
 
+def read_record(path, script, what, flag):
+    """What config.json says of a finished run of experiments/`script`.py.
+
+    Args:
+      what: the run's kind in words.
+
+    Raises:
+      UserError: no such run, or an unfinished one.
+    """
+    record = runs.read_json(path / "config.json")
+    if script not in record["config"]:
+        raise UserError(f"{flag}={path}: not a {what} run; expected a folder made by experiments/{script}.py")
+    if not (path / plans.RESULTS[script]).exists():
+        raise UserError(f"{flag}={path}: that {what} is not finished; run its command again to finish it: python {record['command']}")
+    return record
+
+
 def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretrain.State]:
     """The record (config.json) and the last state, on one device, of a finished run of experiments/pretrain.py.
 
     Raises:
       UserError: no such run, or an unfinished one.
     """
-    record = runs.read_json(path / "config.json")
-    if "pretrain" not in record["config"]:
-        raise UserError(f"{flag}={path}: not a pre-training run; expected a folder made by experiments/pretrain.py")
-    if not (path / "summary.json").exists():
-        raise UserError(f"{flag}={path}: that pre-training is not finished; run its command again to finish it: python {record['command']}")
+    record = read_record(path, "pretrain", "pre-training", flag)
     config = pretrain.config_from_json(record["config"]["pretrain"])
     shapes = jax.eval_shape(lambda: pretrain.init(config, jax.random.key(0)))
     with checkpoint.manager(path / "checkpoints") as checkpoints:
@@ -146,12 +159,7 @@ def read_run(path):
     Raises:
       UserError: no such run, or an unfinished one.
     """
-    stored = runs.read_json(path / "config.json")
-    record = stored["config"]
-    if "finetune" not in record:
-        raise UserError(f"--run={path}: not a fine-tuning run; expected a folder made by experiments/finetune.py")
-    if not (path / "results.json").exists():
-        raise UserError(f"--run={path}: that fine-tuning is not finished; run its command again to finish it: python {stored['command']}")
+    record = read_record(path, "finetune", "fine-tuning", "--run")["config"]
     found = runs.read_json(path / "results.json")
     return Run(path, record, finetune.config_from_json(record["finetune"]), found["classes"], [tuple(m) for m in found["members"]])
 

@@ -58,6 +58,15 @@ def micro(tmp_path):
     return tmp_path / "prepared"
 
 
+def test_fervk39_is_ferv39k(inspect, tmp_path):
+    np.save(tmp_path / "film.npy", np.full((8, 64, 64, 3), 90, np.uint8))
+    clips = tuple(Clip(name, ArrayFrames(str(tmp_path / "film.npy"), 0, 8), label=0) for name in "ab")
+    store.write(Source("ferv39k", clips, CLASSES), "source", tmp_path / "prepared", size=64)
+    for name in ("ferv39k", "fervk39"):
+        text = inspect(f"--source={name}", f"--data-root={tmp_path / 'prepared'}", f"--out={tmp_path / name}", "--size=64")
+        assert text.startswith(f"ferv39k, {tmp_path / 'prepared'}")
+
+
 def rows_of(text, title):
     """The cells of the table under `title`, by their first."""
     lines = text[text.index(title) :].splitlines()[4:]
