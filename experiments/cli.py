@@ -6,7 +6,9 @@ import os
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # `python experiments/x.py` works without installing
+sys.path.insert(
+    0, str(pathlib.Path(__file__).resolve().parent.parent)
+)  # `python experiments/x.py` works without installing
 
 import jax
 import rich.console
@@ -29,7 +31,9 @@ class Parser(argparse.ArgumentParser):
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """A parser whose help is `doc`; flags are never abbreviated, so that a new flag cannot change an old command."""
-    return Parser(description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return Parser(
+        description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def run(main) -> None:
@@ -40,7 +44,10 @@ def run(main) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes the run from its last checkpoint", file=sys.stderr)
+        print(
+            "interrupted; the same command resumes the run from its last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
@@ -100,7 +107,9 @@ def listed(allowed, kind=str):
         except ValueError:
             chosen = [None]
         if not set(chosen) <= set(allowed):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, separated by commas")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, separated by commas"
+            )
         return sorted(set(chosen), key=allowed.index)
 
     return read
@@ -108,7 +117,9 @@ def listed(allowed, kind=str):
 
 def data_root(flag: str | None, name: str) -> pathlib.Path:
     """Where a dataset lies: the flag, else `$MA2MI_DATA/<name>`, else `data/<name>`."""
-    return pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA") or "data") / name
+    return (
+        pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA") or "data") / name
+    )
 
 
 def cache_dir() -> pathlib.Path:
@@ -125,7 +136,9 @@ def make_folder(path: pathlib.Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out={path}: the folder cannot be made ({error.strerror}); choose another") from None
+        raise UserError(
+            f"--out={path}: the folder cannot be made ({error.strerror}); choose another"
+        ) from None
 
 
 def keep_compiled_programs() -> None:
@@ -158,7 +171,9 @@ def progress(what: str, total: int, start: int = 0):
 
         def advance(n: int = 1, note: str | None = None, **fields) -> None:
             speed = bar.tasks[0].speed
-            fields |= {"rate": f"{speed:.2f}/s" if speed else ""} | ({} if note is None else {"note": note})
+            fields |= {"rate": f"{speed:.2f}/s" if speed else ""} | (
+                {} if note is None else {"note": note}
+            )
             bar.update(task, advance=None if "completed" in fields else n, **fields)
 
         yield advance

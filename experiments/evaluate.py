@@ -13,14 +13,18 @@ import cli
 import data
 import targets
 
-from ma2mi_jax import exchange, finetune, loso, results, runs
+from ma2mi_jax.evaluation import predictions as results
+from ma2mi_jax.models.weights import torchvision
+from ma2mi_jax.runs import folder as runs
+from ma2mi_jax.training import finetuning
+from ma2mi_jax.training import protocol as loso
 
 
 def export(out, name, params, batch_stats):
     """Writes the encoders of one MIACNet, <name>_action_encoder.safetensors and <name>_position_encoder.safetensors."""
     for encoder in params:
         path = out / f"{name}_{encoder}.safetensors"
-        exchange.write(path, params[encoder], batch_stats[encoder], encoder)
+        torchvision.write(path, params[encoder], batch_stats[encoder], encoder)
         cli.out.print(str(path), markup=False, soft_wrap=True)
 
 
@@ -36,8 +40,18 @@ def by_clip(predictions):
 
 def main(argv):
     p = cli.parser(__doc__)
-    p.add_argument("--run", type=pathlib.Path, required=True, help="folder of a finished experiments/finetune.py")
-    p.add_argument("--export", type=pathlib.Path, metavar="DIR", help="write the encoders there, as safetensors for torchvision's ResNet18")
+    p.add_argument(
+        "--run",
+        type=pathlib.Path,
+        required=True,
+        help="folder of a finished experiments/finetune.py",
+    )
+    p.add_argument(
+        "--export",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="write the encoders there, as safetensors for torchvision's ResNet18",
+    )
     f = p.parse_args(argv)
     cli.keep_compiled_programs()
 
@@ -60,16 +74,36 @@ def main(argv):
     tests = []
     with cli.progress("evaluating", len(parts)) as advance:
         for members, states in zip(parts, loso.saved(config, parts, f.run), strict=True):
-            tests.append(finetune.predict_clips(config, states, loaded, [m.fold.test for m in members]))
+            tests.append(
+                finetuning.predict_clips(config, states, loaded, [m.fold.test for m in members])
+            )
             advance()
-    predictions = targets.predictions_of(source.clips, folds, record["seeds"], loso.pool(parts, tests, record["seeds"], len(source.clips)))
+    predictions = targets.predictions_of(
+        source.clips,
+        folds,
+        record["seeds"],
+        loso.pool(parts, tests, record["seeds"], len(source.clips)),
+    )
     found = results.summary(predictions, source.classes)
 
     after = by_clip(predictions)
     name = lambda p: "absent" if p is None else run.classes[p.argmax()]  # noqa: E731
-    pairs = [(*key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())]
-    differing = [(clip, seed, name(was), name(now)) for clip, seed, was, now in pairs if name(was) != name(now)]
-    largest = max((float(abs(now - was).max()) for *_, was, now in pairs if was is not None and now is not None), default=0.0)
+    pairs = [
+        (*key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())
+    ]
+    differing = [
+        (clip, seed, name(was), name(now))
+        for clip, seed, was, now in pairs
+        if name(was) != name(now)
+    ]
+    largest = max(
+        (
+            float(abs(now - was).max())
+            for *_, was, now in pairs
+            if was is not None and now is not None
+        ),
+        default=0.0,
+    )
 
     rows = [(k, f"{written[k]:.4f}", f"{found[k]:.4f}") for k in ("accuracy", "uf1", "uar")]
     total = predictions.classes.size

@@ -18,11 +18,18 @@ import data
 import numpy as np
 import targets
 
-from ma2mi_jax import exchange, finetune, lock, loso, paper, pretrain, report, results, runs
-from ma2mi_jax.architecture import PRESETS
-from ma2mi_jax.clips import fingerprint
+from ma2mi_jax.clips.clip import fingerprint
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.miacnet import FUSIONS
+from ma2mi_jax.evaluation import drawing
+from ma2mi_jax.evaluation import predictions as results
+from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.models.miacnet import FUSIONS
+from ma2mi_jax.models.weights import torchvision
+from ma2mi_jax.reproduction import paper
+from ma2mi_jax.runs import folder as runs
+from ma2mi_jax.runs import lock
+from ma2mi_jax.training import finetuning, pretraining
+from ma2mi_jax.training import protocol as loso
 
 PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
 
@@ -37,11 +44,25 @@ def flags(argv):
         help="leave one subject out; k folds of subjects; another dataset (by dataset)",
     )
     protocol.add_argument("--folds", type=cli.positive, help="k of kfold (5)")
-    protocol.add_argument("--folds-seed", type=cli.natural, default=0, help="of kfold and of what --select=inner holds out (0)")
-    protocol.add_argument("--folds-file", help="CSV file subject,fold that gives the folds, such as the folds.csv of another run")
-    protocol.add_argument("--test-target", choices=data.TARGETS, help="cross: the other dataset; the classes they share count")
+    protocol.add_argument(
+        "--folds-seed",
+        type=cli.natural,
+        default=0,
+        help="of kfold and of what --select=inner holds out (0)",
+    )
+    protocol.add_argument(
+        "--folds-file",
+        help="CSV file subject,fold that gives the folds, such as the folds.csv of another run",
+    )
+    protocol.add_argument(
+        "--test-target",
+        choices=data.TARGETS,
+        help="cross: the other dataset; the classes they share count",
+    )
     protocol.add_argument("--test-root", help="cross: where it lies (default: as for --data-root)")
-    protocol.add_argument("--test-annotations", help="cross: its annotation sheet (default: found under its root)")
+    protocol.add_argument(
+        "--test-annotations", help="cross: its annotation sheet (default: found under its root)"
+    )
     protocol.add_argument(
         "--select",
         choices=("last", "inner"),
@@ -50,11 +71,28 @@ def flags(argv):
     )
     protocol.add_argument("--seeds", type=cli.positive, default=1, help="how many: 0, 1, ... (1)")
     network = p.add_argument_group("network")
-    network.add_argument("--init", default="none", help="a pre-training run's folder, a ResNet18's .safetensors, or none (none)")
-    network.add_argument("--preset", choices=PRESETS, help="paper, small or tiny (paper); a pre-training run has its own")
+    network.add_argument(
+        "--init",
+        default="none",
+        help="a pre-training run's folder, a ResNet18's .safetensors, or none (none)",
+    )
+    network.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="paper, small or tiny (paper); a pre-training run has its own",
+    )
     network.add_argument("--fusion", choices=FUSIONS, help="(mul); a pre-training run has its own")
-    network.add_argument("--tune", choices=("both", "action", "position"), default="both", help="which encoder learns; Table 2 (both)")
-    network.add_argument("--keep-reconstruction", action="store_true", help="add L_rec of onset → apex, with the run's DiT; Table 2")
+    network.add_argument(
+        "--tune",
+        choices=("both", "action", "position"),
+        default="both",
+        help="which encoder learns; Table 2 (both)",
+    )
+    network.add_argument(
+        "--keep-reconstruction",
+        action="store_true",
+        help="add L_rec of onset → apex, with the run's DiT; Table 2",
+    )
     network.add_argument(
         "--vae",
         default="stabilityai/sd-vae-ft-mse",
@@ -63,14 +101,37 @@ def flags(argv):
     training = p.add_argument_group("training")
     training.add_argument("--epochs", type=cli.positive, default=80, help="(80)")
     training.add_argument("--batch-size", type=cli.positive, default=16, help="(16)")
-    training.add_argument("--learning-rate", type=float, default=4e-4, help="at the start; falls to 1%% over the run (4e-4)")
+    training.add_argument(
+        "--learning-rate",
+        type=float,
+        default=4e-4,
+        help="at the start; falls to 1%% over the run (4e-4)",
+    )
     training.add_argument("--weight-decay", type=float, default=0.1, help="of AdamW (0.1)")
-    training.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of the computation (auto)")
-    training.add_argument("--fold-chunk", default="auto", help="fine-tunes that are trained at once (auto)")
+    training.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the computation (auto)",
+    )
+    training.add_argument(
+        "--fold-chunk", default="auto", help="fine-tunes that are trained at once (auto)"
+    )
     output = p.add_argument_group("output")
-    output.add_argument("--run", type=pathlib.Path, help="folder (runs/<target>-<name of the init>)")
-    output.add_argument("--compare", type=pathlib.Path, help="a finished run over the same clips: prints the paired difference to it")
-    output.add_argument("--checkpoint-every", type=cli.positive, default=10, help="epochs after which a killed run can go on (10)")
+    output.add_argument(
+        "--run", type=pathlib.Path, help="folder (runs/<target>-<name of the init>)"
+    )
+    output.add_argument(
+        "--compare",
+        type=pathlib.Path,
+        help="a finished run over the same clips: prints the paired difference to it",
+    )
+    output.add_argument(
+        "--checkpoint-every",
+        type=cli.positive,
+        default=10,
+        help="epochs after which a killed run can go on (10)",
+    )
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     f = p.parse_args(argv)
     data.settle(f, f.test_target)
@@ -79,16 +140,26 @@ def flags(argv):
         raise UserError("--protocol=cross and --test-target go together: give both, or neither")
     for flag in ("test_root", "test_annotations"):
         if getattr(f, flag) and not f.test_target:
-            raise UserError(f"--{flag.replace('_', '-')}={getattr(f, flag)}: of --test-target alone; give that too, or leave the flag out")
+            raise UserError(
+                f"--{flag.replace('_', '-')}={getattr(f, flag)}: of --test-target alone; give that too, or leave the flag out"
+            )
     if f.folds and (f.protocol != "kfold" or f.folds_file):
-        raise UserError(f"--folds={f.folds}: of --protocol=kfold alone, without --folds-file; give that, or leave the flag out")
+        raise UserError(
+            f"--folds={f.folds}: of --protocol=kfold alone, without --folds-file; give that, or leave the flag out"
+        )
     f.folds = f.folds or 5
     if f.test_target == f.target:
         raise UserError(f"--test-target={f.test_target}: expected another dataset than --target")
     if f.protocol == "cross" and f.folds_file:
-        raise UserError("--folds-file: --protocol=cross has a single fold, all of --test-target; leave the flag out")
+        raise UserError(
+            "--folds-file: --protocol=cross has a single fold, all of --test-target; leave the flag out"
+        )
     name = f"{f.target}-to-{f.test_target}" if f.test_target else f.target
-    f.run = f.run or pathlib.Path("runs") / f"{name}-from-{pathlib.Path(f.init).name.removesuffix('.safetensors')}"
+    f.run = (
+        f.run
+        or pathlib.Path("runs")
+        / f"{name}-from-{pathlib.Path(f.init).name.removesuffix('.safetensors')}"
+    )
     if not (math.isfinite(f.learning_rate) and f.learning_rate > 0):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     runs.check_run(f.run, "results.json", f.overwrite)
@@ -97,12 +168,16 @@ def flags(argv):
     if f.folds_file:
         targets.read_folds_file(pathlib.Path(f.folds_file))
     if f.batch_size < 2:
-        raise UserError(f"--batch-size={f.batch_size}: expected at least 2, for BatchNorm takes its statistics over a batch")
+        raise UserError(
+            f"--batch-size={f.batch_size}: expected at least 2, for BatchNorm takes its statistics over a batch"
+        )
     if f.fold_chunk != "auto":
         try:
             f.fold_chunk = cli.positive(f.fold_chunk)
         except cli.argparse.ArgumentTypeError:
-            raise UserError(f"--fold-chunk={f.fold_chunk}: expected auto or an integer >= 1") from None
+            raise UserError(
+                f"--fold-chunk={f.fold_chunk}: expected auto or an integer >= 1"
+            ) from None
     return f
 
 
@@ -115,21 +190,32 @@ def read_init(f):
     path = pathlib.Path(f.init)
     chosen = dataclasses.replace(PRESETS[f.preset or "paper"], fusion=f.fusion or "mul")
     if f.keep_reconstruction and (f.init == "none" or path.is_file()):
-        raise UserError("--keep-reconstruction: needs the DiT of a pre-training run; give its folder as --init")
+        raise UserError(
+            "--keep-reconstruction: needs the DiT of a pre-training run; give its folder as --init"
+        )
     if f.init == "none":
         return chosen, "none", None, None
     if path.is_file():
-        params, batch_stats = exchange.read_encoders(path, chosen)
+        params, batch_stats = torchvision.read_encoders(path, chosen)
         if f.tune != "both":
-            cli.log(f"--tune={f.tune} with weights from a file: the frozen encoder's statistics are not those of such frames")
-        return chosen, exchange.fingerprint(path), None, ({"miacnet": params}, batch_stats)
+            cli.log(
+                f"--tune={f.tune} with weights from a file: the frozen encoder's statistics are not those of such frames"
+            )
+        return chosen, torchvision.fingerprint(path), None, ({"miacnet": params}, batch_stats)
     if not path.is_dir():
-        raise UserError(f"--init={f.init}: no such folder or file; expected a pre-training run (runs/...), a .safetensors file, or none")
+        raise UserError(
+            f"--init={f.init}: no such folder or file; expected a pre-training run (runs/...), a .safetensors file, or none"
+        )
     record, state = targets.read_pretrained(path, "--init")
-    config = pretrain.config_from_json(record["config"]["pretrain"])
-    for flag, found, asked in (("fusion", config.architecture.fusion, f.fusion), ("preset", preset_of(config.architecture), f.preset)):
+    config = pretraining.config_from_json(record["config"]["pretrain"])
+    for flag, found, asked in (
+        ("fusion", config.architecture.fusion, f.fusion),
+        ("preset", preset_of(config.architecture), f.preset),
+    ):
         if asked and asked != found:
-            raise UserError(f"--{flag}={asked}: the run in --init was made with {flag} {found}; leave the flag out")
+            raise UserError(
+                f"--{flag}={asked}: the run in --init was made with {flag} {found}; leave the flag out"
+            )
     if f.keep_reconstruction and config.objective != "ma2mi":
         raise UserError(
             f"--keep-reconstruction: the run in --init was pre-trained by {config.objective}, which has no DiT; leave the flag out"
@@ -145,14 +231,23 @@ def shown_protocol(f):
 
 def preset_of(architecture):
     sizes = ("image_size", "width")
-    return next((n for n, p in PRESETS.items() if all(getattr(p, s) == getattr(architecture, s) for s in sizes)), "of no name")
+    return next(
+        (
+            n
+            for n, p in PRESETS.items()
+            if all(getattr(p, s) == getattr(architecture, s) for s in sizes)
+        ),
+        "of no name",
+    )
 
 
 def target_of(f, size):
     """The configuration entry that names the clips: see `data.read_target`."""
     target = data.entry(f, f.target, f.root, f.annotations, size)
     if f.protocol == "cross":
-        target["test"] = data.entry(f, f.test_target, data.root(f.test_root, f.test_target), f.test_annotations, size)
+        target["test"] = data.entry(
+            f, f.test_target, data.root(f.test_root, f.test_target), f.test_annotations, size
+        )
     return target
 
 
@@ -176,16 +271,24 @@ def finetune_into(f):
     for note in source.notes:
         cli.log(note)
     folds_file = str(pathlib.Path(f.folds_file).resolve()) if f.folds_file else None
-    protocol = {"name": f.protocol, "k": f.folds, "seed": f.folds_seed, "folds_file": folds_file, "select": f.select}
+    protocol = {
+        "name": f.protocol,
+        "k": f.folds,
+        "seed": f.folds_seed,
+        "folds_file": folds_file,
+        "select": f.select,
+    }
     if f.protocol == "cross":
         protocol |= {"train": f.target, "test": f.test_target}
     folds = targets.make_folds(protocol, source.clips)
     other = None
     if f.compare:  # which may fail: now, not after the training
-        other = results.read_other(f.compare, [source.clips[i] for i in targets.tested_by(folds)], source.classes)
+        other = results.read_other(
+            f.compare, [source.clips[i] for i in targets.tested_by(folds)], source.classes
+        )
     seeds = list(range(f.seeds))
     members = targets.members_of(seeds, folds)
-    config = finetune.Config(
+    config = finetuning.Config(
         architecture=architecture,
         classes=len(source.classes),
         tune=f.tune,
@@ -205,11 +308,12 @@ def finetune_into(f):
     parts = loso.chunks(members, size)
     cli.log(
         f"{len(source.clips)} clips of {len({c.subject for c in source.clips})} subjects, {len(folds)} folds x {len(seeds)} seeds, "
-        f"{max(map(len, parts))} at once ({why}); from {f.init}, {config.dtype}" + (", resumed" if resuming else "")
+        f"{max(map(len, parts))} at once ({why}); from {f.init}, {config.dtype}"
+        + (", resumed" if resuming else "")
     )
 
     # ---------------------------------------------------------------- train
-    mesh = finetune.members_mesh()
+    mesh = finetuning.members_mesh()
     pairs, replaced = targets.load(source, architecture.image_size, mesh, vae_params)
     began = time.monotonic()
     labels = np.array([clip.label for clip in source.clips])
@@ -228,16 +332,33 @@ def finetune_into(f):
                 log_folds(parts[chunk], history, f.select, labels, counts)
 
         histories = loso.train(
-            config, parts, pretrained, pairs, f.run, on_epoch, select=f.select, checkpoint_every=f.checkpoint_every, mesh=mesh
+            config,
+            parts,
+            pretrained,
+            pairs,
+            f.run,
+            on_epoch,
+            select=f.select,
+            checkpoint_every=f.checkpoint_every,
+            mesh=mesh,
         )
     seconds = time.monotonic() - began
 
     # ---------------------------------------------------------------- results
-    tests = loso.of_members(parts, histories)  # of each chunk and member (epochs, test clips, classes)
+    tests = loso.of_members(
+        parts, histories
+    )  # of each chunk and member (epochs, test clips, classes)
     chosen = [loso.reported(history, f.select) for history in histories]
-    counted = [[p[epoch] for p, epoch in zip(*chunk, strict=True)] for chunk in zip(tests, chosen, strict=True)]
-    predictions = targets.predictions_of(source.clips, folds, seeds, loso.pool(parts, counted, seeds, len(source.clips)))
-    every_epoch = targets.predictions_of(source.clips, folds, seeds, loso.pool(parts, tests, seeds, len(source.clips)))
+    counted = [
+        [p[epoch] for p, epoch in zip(*chunk, strict=True)]
+        for chunk in zip(tests, chosen, strict=True)
+    ]
+    predictions = targets.predictions_of(
+        source.clips, folds, seeds, loso.pool(parts, counted, seeds, len(source.clips))
+    )
+    every_epoch = targets.predictions_of(
+        source.clips, folds, seeds, loso.pool(parts, tests, seeds, len(source.clips))
+    )
     found = results.summary(predictions, source.classes)
     found |= {
         "oracle": results.oracle(predictions, every_epoch.classes, len(source.classes)),
@@ -256,18 +377,25 @@ def finetune_into(f):
         "versions": runs.versions(),
     }
     if other:
-        found["compare"] = {"run": str(f.compare)} | results.compare(predictions, other, len(source.classes))
+        found["compare"] = {"run": str(f.compare)} | results.compare(
+            predictions, other, len(source.classes)
+        )
     results.write_predictions(f.run / "predictions.csv", predictions, source.classes)
-    loss, accuracy = (np.concatenate([getattr(h, name) for h in histories], axis=1) for name in ("loss", "accuracy"))
+    loss, accuracy = (
+        np.concatenate([getattr(h, name) for h in histories], axis=1)
+        for name in ("loss", "accuracy")
+    )
     tested = [
-        (p.argmax(-1) == labels[m.fold.test]).mean(-1) for chunk in zip(tests, parts, strict=True) for p, m in zip(*chunk, strict=True)
+        (p.argmax(-1) == labels[m.fold.test]).mean(-1)
+        for chunk in zip(tests, parts, strict=True)
+        for p, m in zip(*chunk, strict=True)
     ]
-    report.finetuning_curves(f.run / "curves.png", loss, accuracy, np.stack(tested, axis=1))
+    drawing.finetuning_curves(f.run / "curves.png", loss, accuracy, np.stack(tested, axis=1))
     title = f"{f.target}, {found['protocol']}, from {pathlib.Path(f.init).name}: N = {found['n']}, {len(seeds)} seed(s)\n"
     title += f"accuracy {found['accuracy']:.4f}, UF1 {found['uf1']:.4f}"
     summed = f"\ncounts summed over {len(seeds)} seeds" if len(seeds) > 1 else ""
-    report.confusion(f.run / "confusion.png", found["confusion"], source.classes, title + summed)
-    report.per_subject(f.run / "per_subject.png", found["per_subject"], title)
+    drawing.confusion(f.run / "confusion.png", found["confusion"], source.classes, title + summed)
+    drawing.per_subject(f.run / "per_subject.png", found["per_subject"], title)
     runs.write_json(f.run / "results.json", found)
     print_results(found, f.run)
 
@@ -280,14 +408,18 @@ def log_folds(members, history, select, labels, counts):
         right = int(np.sum(outputs[epoch].argmax(-1) == labels[test]))
         counts += right, len(test)
         so_far = f"so far {counts[0]} of {counts[1]}, {counts[0] / counts[1]:.3f}"
-        cli.log(f"  seed {member.seed}  {member.fold.name:<16} {right:>3} of {len(test):>3} right   {so_far}")
+        cli.log(
+            f"  seed {member.seed}  {member.fold.name:<16} {right:>3} of {len(test):>3} right   {so_far}"
+        )
 
 
 def choose_chunk(f, config, members):
     if f.fold_chunk != "auto":
         return min(f.fold_chunk, members), "as asked"
     earlier = f.run / "config.json"
-    if earlier.exists() and not f.overwrite:  # a resumed run keeps its chunks, whatever device it goes on with
+    if (
+        earlier.exists() and not f.overwrite
+    ):  # a resumed run keeps its chunks, whatever device it goes on with
         stored = runs.read_json(earlier)["config"].get("fold_chunk")
         if stored:
             return stored, "as the run began"
@@ -298,24 +430,55 @@ def print_results(found, run):
     """The table: ours, the paper's row beside it, and the oracle apart."""
 
     def row(name, scores, note=""):
-        return (name, *(("–" if scores.get(k) is None else f"{scores[k]:.4f}") for k in ("accuracy", "uf1", "uar")), note)
+        return (
+            name,
+            *(
+                ("–" if scores.get(k) is None else f"{scores[k]:.4f}")
+                for k in ("accuracy", "uf1", "uar")
+            ),
+            note,
+        )
 
     spread = {k: found["seeds"][k] for k in ("accuracy", "uf1", "uar")}
-    epoch = {"last": "last epoch", "inner": "epoch chosen on inner subjects"}[found["epoch_reported"]]
+    epoch = {"last": "last epoch", "inner": "epoch chosen on inner subjects"}[
+        found["epoch_reported"]
+    ]
     rows = [row(f"{epoch}, pooled", found, f"N = {found['n']}")]
     if len(found["seeds"]["seeds"]) > 1:
-        rows.append(("± over seeds", *(f"{v['std']:.4f}" for v in spread.values()), f"{len(found['seeds']['seeds'])} seeds"))
-    rows.append(("95 % by subjects", *("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread.values()), f"{found['subjects']} subjects"))
-    rows += [row(f"  {name}", scores, f"N = {scores['n']}") for name, scores in found.get("per_dataset", {}).items()]
+        rows.append(
+            (
+                "± over seeds",
+                *(f"{v['std']:.4f}" for v in spread.values()),
+                f"{len(found['seeds']['seeds'])} seeds",
+            )
+        )
+    rows.append(
+        (
+            "95 % by subjects",
+            *("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread.values()),
+            f"{found['subjects']} subjects",
+        )
+    )
+    rows += [
+        row(f"  {name}", scores, f"N = {scores['n']}")
+        for name, scores in found.get("per_dataset", {}).items()
+    ]
     if found["target"] in paper.DATASETS and not found["protocol"].startswith("cross"):
         percent, uf1 = paper.ABLATIONS[1]["latent"][found["target"]]
-        rows.append(row("the paper, MA2MI", {"accuracy": percent / 100, "uf1": uf1}, f"N = {paper.N[found['target']]}"))
+        rows.append(
+            row(
+                "the paper, MA2MI",
+                {"accuracy": percent / 100, "uf1": uf1},
+                f"N = {paper.N[found['target']]}",
+            )
+        )
     rows.append(row("oracle epoch", found["oracle"], "chosen on the test subject: no result"))
     sheet = f"; {found['annotations']}" if found["annotations"] else ""
     caption = f"{found['protocol']}, from {found['init']}, seeds {found['seeds']['seeds']}{sheet}"
     cli.table(f"{found['target']}", ("", "accuracy", "UF1", "UAR", ""), rows, caption)
     per_class = [
-        (name, v["n"], f"{v['f1']:.3f}", "–" if v["recall"] is None else f"{v['recall']:.3f}") for name, v in found["per_class"].items()
+        (name, v["n"], f"{v['f1']:.3f}", "–" if v["recall"] is None else f"{v['recall']:.3f}")
+        for name, v in found["per_class"].items()
     ]
     cli.table("classes", ("", "n", "F1", "recall"), per_class)
     if "compare" in found:
@@ -340,7 +503,14 @@ def print_comparison(found):
         if k != "run"
     ]
     caption = f"{found['subjects']} subjects, N = {found['n']}; interval and p (exchange test) over subjects"
-    columns = ("", f"from {pathlib.Path(found['init']).name}", f"{pathlib.Path(other['run']).name}", "difference", "95 % interval", "p")
+    columns = (
+        "",
+        f"from {pathlib.Path(found['init']).name}",
+        f"{pathlib.Path(other['run']).name}",
+        "difference",
+        "95 % interval",
+        "p",
+    )
     cli.table("the same subjects, two runs", columns, rows, caption)
 
 

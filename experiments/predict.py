@@ -3,7 +3,7 @@
   python experiments/predict.py --run=runs/casme2-from-dfew-paper-0 video.mp4 folder_of_frames onset.jpg,apex.jpg
 
 A CLIP is a video, a folder of images of one face in order, or two images of one size, ONSET,APEX. The face is found and cropped as for
-training (frames that are face crops already are taken as they are), onset and apex are spotted (ma2mi_jax/spotting.py) unless given.
+training (frames that are face crops already are taken as they are), onset and apex are spotted (ma2mi_jax/clips/spotting.py) unless given.
 Clips with cuts are divided there, and each part is predicted by itself; so is a video of more than 5 seconds (and 128 frames), unless
 onset or apex is given.
 
@@ -21,11 +21,14 @@ import numpy as np
 import targets
 from data import add_detector
 
-from ma2mi_jax import faces, frames, gradcam, heatmaps, pipeline, runs
-from ma2mi_jax.clips import Clip, SetAside
-from ma2mi_jax.datasets import extract
+from ma2mi_jax.clips import faces, frames
+from ma2mi_jax.clips import pairs as pipeline
+from ma2mi_jax.clips.clip import Clip, SetAside
+from ma2mi_jax.clips.spotting import Spotted, spot
+from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.spotting import Spotted, spot
+from ma2mi_jax.evaluation import gradcam, heatmaps
+from ma2mi_jax.runs import folder as runs
 
 SECONDS = 5.0  # of a video in which one expression is looked for
 UNCLEAR = 1.5  # contrast below which the apex hardly stands out
@@ -33,20 +36,40 @@ UNCLEAR = 1.5  # contrast below which the apex hardly stands out
 
 def flags(argv):
     p = cli.parser(__doc__)
-    p.add_argument("--run", type=pathlib.Path, required=True, help="folder of a finished experiments/finetune.py")
-    p.add_argument("clips", nargs="+", metavar="CLIP", help="a video, a folder of images, or two images ONSET,APEX")
-    p.add_argument("--onset", type=cli.natural, help="of the one CLIP: its frame, counted from 0 (spotted)")
-    p.add_argument("--apex", type=cli.natural, help="of the one CLIP: its frame, counted from 0 (spotted)")
-    p.add_argument("--cropped", action="store_true", help="the frames are face crops: do not look for a face")
+    p.add_argument(
+        "--run",
+        type=pathlib.Path,
+        required=True,
+        help="folder of a finished experiments/finetune.py",
+    )
+    p.add_argument(
+        "clips",
+        nargs="+",
+        metavar="CLIP",
+        help="a video, a folder of images, or two images ONSET,APEX",
+    )
+    p.add_argument(
+        "--onset", type=cli.natural, help="of the one CLIP: its frame, counted from 0 (spotted)"
+    )
+    p.add_argument(
+        "--apex", type=cli.natural, help="of the one CLIP: its frame, counted from 0 (spotted)"
+    )
+    p.add_argument(
+        "--cropped", action="store_true", help="the frames are face crops: do not look for a face"
+    )
     add_detector(p)
     p.add_argument("--out", type=pathlib.Path, help="folder (runs/predict-<first clip>)")
     f = p.parse_args(argv)
     if (f.onset is not None or f.apex is not None) and len(f.clips) > 1:
-        raise UserError(f"--onset, --apex: they are of one clip, and {len(f.clips)} are given; predict that clip alone")
+        raise UserError(
+            f"--onset, --apex: they are of one clip, and {len(f.clips)} are given; predict that clip alone"
+        )
     if f.onset is not None and f.apex is not None and f.onset >= f.apex:
         raise UserError(f"--onset={f.onset}, --apex={f.apex}: the apex comes after the onset")
     if (f.onset is not None or f.apex is not None) and is_pair(f.clips[0]):
-        raise UserError(f"--onset, --apex: {f.clips[0]} is onset and apex already; leave the flags out")
+        raise UserError(
+            f"--onset, --apex: {f.clips[0]} is onset and apex already; leave the flags out"
+        )
     return f
 
 
@@ -92,17 +115,27 @@ def item_of(text: str, whole=False) -> extract.Item:
     """One CLIP of the command line; ValueError says why it is none."""
     path = pathlib.Path(text)
     if path.is_dir():
-        names = [p.name for p in path.iterdir() if p.suffix.lower() in frames.IMAGE_SUFFIXES and not p.name.startswith(".")]
+        names = [
+            p.name
+            for p in path.iterdir()
+            if p.suffix.lower() in frames.IMAGE_SUFFIXES and not p.name.startswith(".")
+        ]
         if not names:
-            raise ValueError("a folder without images; give a folder of the frames of one clip, or the video itself")
-        images = frames.ImageFolder(str(path.resolve()), tuple(sorted(names, key=frames.frame_order)))
+            raise ValueError(
+                "a folder without images; give a folder of the frames of one clip, or the video itself"
+            )
+        images = frames.ImageFolder(
+            str(path.resolve()), tuple(sorted(names, key=frames.frame_order))
+        )
         return extract.Item(path.resolve().name, images.folder, images, math.inf)
     if is_pair(text):
         pair = [pathlib.Path(part) for part in text.split(",")]
         if missing := [str(p) for p in pair if not p.is_file()]:
             raise ValueError(f"no such file: {', '.join(missing)}")
         onset, apex = (str(p.resolve()) for p in pair)
-        return extract.Item(f"{pair[0].stem}-{pair[1].stem}", apex, frames.ImageFolder("", (onset, apex)))
+        return extract.Item(
+            f"{pair[0].stem}-{pair[1].stem}", apex, frames.ImageFolder("", (onset, apex))
+        )
     if not path.is_file():
         raise ValueError("no such file or folder")
     if path.suffix.lower() in frames.IMAGE_SUFFIXES:
@@ -117,19 +150,38 @@ def parts_of(found: extract.Extracted, size, onset, apex) -> tuple[list[Asked], 
     usable = [shot for shot in found.verdict.shots if not shot.reason]
     named = {"onset": onset, "apex": apex}
     given = [position for position in named.values() if position is not None]
-    how = ", ".join(f"{name} {'spotted' if position is None else 'as given'}" for name, position in named.items())
+    how = ", ".join(
+        f"{name} {'spotted' if position is None else 'as given'}"
+        for name, position in named.items()
+    )
     for clip, shot in zip(found.clips, usable, strict=True):
         if not all(shot.first <= position < shot.end for position in given):
             continue
         try:
-            images = np.stack([pipeline.read_nearest(clip, i, size)[1] for i in range(len(clip.frames))])
-            spotted = spot(images, *(position if position is None else position - shot.first for position in (onset, apex)))
+            images = np.stack(
+                [pipeline.read_nearest(clip, i, size)[1] for i in range(len(clip.frames))]
+            )
+            spotted = spot(
+                images,
+                *(
+                    position if position is None else position - shot.first
+                    for position in (onset, apex)
+                ),
+            )
             asked.append(Asked(clip, shot.first, images, spotted, how))
         except (frames.FrameError, ValueError) as error:
             failed.append(SetAside(clip.id, " ".join(str(error).split())))
     if given and not asked and not failed:
-        held, count = " and ".join(map(str, given)), max((shot.end for shot in found.verdict.shots), default=0)
-        failed.append(SetAside(found.item.id, f"no usable part of the clip's {count} frames holds frame {held}, counted from 0"))
+        held, count = (
+            " and ".join(map(str, given)),
+            max((shot.end for shot in found.verdict.shots), default=0),
+        )
+        failed.append(
+            SetAside(
+                found.item.id,
+                f"no usable part of the clip's {count} frames holds frame {held}, counted from 0",
+            )
+        )
     return asked, failed
 
 
@@ -141,7 +193,9 @@ def read_clips(f, size) -> tuple[list[Asked], list[SetAside]]:
         with cli.reading("finding faces") as progress:
             detector = faces.detector(f.detector, f.detector_model)
             cache, cropped = str(cli.cache_dir() / "predict"), f.cropped or None
-            found = extract.extract(items, cache=cache, size=size, detector=detector, cropped=cropped, progress=progress)
+            found = extract.extract(
+                items, cache=cache, size=size, detector=detector, cropped=cropped, progress=progress
+            )
     asked = []
     for each in found:
         pair = (0, 1) if each.item.images and not each.item.images.folder else (f.onset, f.apex)
@@ -159,10 +213,17 @@ def explain(run, asked):
     every = []
     with cli.progress("asking the models", len(run.members)) as advance:
         for _, params, batch_stats in targets.saved_members(run):
-            found = [gradcam.explain(run.config.architecture, params, batch_stats, pair) for pair in pairs]
-            every.append([None if x[0] is None else np.concatenate(x) for x in zip(*found, strict=True)])
+            found = [
+                gradcam.explain(run.config.architecture, params, batch_stats, pair)
+                for pair in pairs
+            ]
+            every.append(
+                [None if x[0] is None else np.concatenate(x) for x in zip(*found, strict=True)]
+            )
             advance()
-    return gradcam.Explanation(*(None if x[0] is None else np.stack(x) for x in zip(*every, strict=True)))
+    return gradcam.Explanation(
+        *(None if x[0] is None else np.stack(x) for x in zip(*every, strict=True))
+    )
 
 
 def prediction_of(part: Asked, probabilities, classes):
@@ -178,7 +239,10 @@ def prediction_of(part: Asked, probabilities, classes):
         "apex_file": names[part.spotted.apex],
         "contrast": part.spotted.contrast,
         "prediction": classes[mean.argmax()],
-        "probabilities": {c: {"mean": m, "std": s} for c, m, s in zip(classes, mean.tolist(), spread.tolist(), strict=True)},
+        "probabilities": {
+            c: {"mean": m, "std": s}
+            for c, m, s in zip(classes, mean.tolist(), spread.tolist(), strict=True)
+        },
         "votes": {c: int((probabilities.argmax(-1) == k).sum()) for k, c in enumerate(classes)},
     }
 
@@ -187,13 +251,17 @@ def draw(path, part: Asked, entry, found, k, classes):
     """The picture of part `k`: heat maps are means over the models, for the predicted class."""
     side, shown = part.frames.shape[1], classes.index(entry["prediction"])
     maps = {
-        name: None if (every := getattr(found, name)) is None else np.asarray(gradcam.upsample(every[:, k, shown].mean(0), side))
+        name: None
+        if (every := getattr(found, name)) is None
+        else np.asarray(gradcam.upsample(every[:, k, shown].mean(0), side))
         for name in heatmaps.MAPS
     }
     row = heatmaps.Row(part.frames[part.spotted.onset], part.frames[part.spotted.apex], **maps)
     scores = {c: (p["mean"], p["std"]) for c, p in entry["probabilities"].items()}
     title = f"{entry['clip']}: {entry['prediction']} {scores[entry['prediction']][0]:.0%}; heat maps for {entry['prediction']}"
-    heatmaps.clip_picture(path, row, part.spotted, part.first, part.how, scores, f"{title}. No lie detector.")
+    heatmaps.clip_picture(
+        path, row, part.spotted, part.first, part.how, scores, f"{title}. No lie detector."
+    )
 
 
 def caution(record, models) -> str:
@@ -232,8 +300,18 @@ def main(argv):
     text = caution(record, len(run.members))
     runs.write_json(
         out / "predictions.json",
-        {"run": str(f.run), "models": len(run.members), "n": record["n"], "subjects": record["subjects"], "caution": text}
-        | {"classes": run.classes, "clips": entries, "failed": [dataclasses.asdict(each) for each in failed]},
+        {
+            "run": str(f.run),
+            "models": len(run.members),
+            "n": record["n"],
+            "subjects": record["subjects"],
+            "caution": text,
+        }
+        | {
+            "classes": run.classes,
+            "clips": entries,
+            "failed": [dataclasses.asdict(each) for each in failed],
+        },
     )
     report(entries, failed, run.classes, text, out)
     return 1 if failed else 0
@@ -242,15 +320,26 @@ def main(argv):
 def report(entries, failed, classes, text, out):
     """The tables on stdout."""
     rows = [
-        (e["clip"], e["onset"], e["apex"], e["prediction"], *("{mean:.2f} ± {std:.2f}".format(**e["probabilities"][c]) for c in classes))
+        (
+            e["clip"],
+            e["onset"],
+            e["apex"],
+            e["prediction"],
+            *("{mean:.2f} ± {std:.2f}".format(**e["probabilities"][c]) for c in classes),
+        )
         for e in entries
     ]
     if rows:
-        cli.table("probabilities, mean ± std over the run's models", ("clip", "onset", "apex", "prediction", *classes), rows)
+        cli.table(
+            "probabilities, mean ± std over the run's models",
+            ("clip", "onset", "apex", "prediction", *classes),
+            rows,
+        )
     for e in entries:
         if e["contrast"] < UNCLEAR and e["frames"] > 2:
             cli.out.print(
-                f"{e['clip']}: the apex changes the face hardly more than one frame the next; onset and apex are guesses", markup=False
+                f"{e['clip']}: the apex changes the face hardly more than one frame the next; onset and apex are guesses",
+                markup=False,
             )
     for each in failed:  # lines, not a table, which would fold long paths
         cli.out.print(f"not used: {each.id}: {each.reason}", markup=False, soft_wrap=True)

@@ -29,48 +29,129 @@ import numpy as np
 import pretrain as pretrain_script
 import targets
 
-from ma2mi_jax import gradcam, heatmaps, lock, pages, paper, pipeline, plans, pretrain, report, runs
-from ma2mi_jax.architecture import PRESETS
+from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.evaluation import drawing, gradcam, heatmaps
+from ma2mi_jax.images import to_float
+from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.reproduction import page as pages
+from ma2mi_jax.reproduction import paper, plans
+from ma2mi_jax.runs import folder as runs
+from ma2mi_jax.runs import lock
+from ma2mi_jax.training import pretraining
 
 EXPERIMENTS = pathlib.Path(__file__).resolve().parent
 # What the plan itself decides, so that it cannot be passed on to the scripts.
-DECIDED = {"source", "target", "preset", "space", "vae", "clips", "data-root", "objective", "position-loss", "delta", "steps", "epochs"}
-DECIDED |= {"seed", "seeds", "init", "tune", "keep-reconstruction", "run", "overwrite", "compare", "export", "help"}
+DECIDED = {
+    "source",
+    "target",
+    "preset",
+    "space",
+    "vae",
+    "clips",
+    "data-root",
+    "objective",
+    "position-loss",
+    "delta",
+    "steps",
+    "epochs",
+}
+DECIDED |= {
+    "seed",
+    "seeds",
+    "init",
+    "tune",
+    "keep-reconstruction",
+    "run",
+    "overwrite",
+    "compare",
+    "export",
+    "help",
+}
 
 
 def flags(argv):
     p = cli.parser(__doc__)
     what = p.add_argument_group("what")
-    what.add_argument("--table", type=cli.listed(plans.TABLES, int), default=[], metavar="1,2,...", help="tables of the paper, 1 to 6")
-    what.add_argument("--figure", type=cli.listed(plans.FIGURES, int), default=[], metavar="4,5,6", help="figures of the paper, 4 to 6")
+    what.add_argument(
+        "--table",
+        type=cli.listed(plans.TABLES, int),
+        default=[],
+        metavar="1,2,...",
+        help="tables of the paper, 1 to 6",
+    )
+    what.add_argument(
+        "--figure",
+        type=cli.listed(plans.FIGURES, int),
+        default=[],
+        metavar="4,5,6",
+        help="figures of the paper, 4 to 6",
+    )
     what.add_argument("--all", action="store_true", help="all of them")
-    what.add_argument("--target", type=cli.listed((*paper.DATASETS, "synthetic")), required=True, help="casme2,samm,mmew; or synthetic")
+    what.add_argument(
+        "--target",
+        type=cli.listed((*paper.DATASETS, "synthetic")),
+        required=True,
+        help="casme2,samm,mmew; or synthetic",
+    )
     what.add_argument("--dry-run", action="store_true", help="print the plan alone")
-    size = p.add_argument_group("size of every run; where nothing is said the scripts' defaults hold, which are the paper's")
+    size = p.add_argument_group(
+        "size of every run; where nothing is said the scripts' defaults hold, which are the paper's"
+    )
     size.add_argument(
         "--source",
         type=data.source_name,
         choices=data.SOURCES,
         help="macro-expression videos (dfew; synthetic for --target=synthetic); fervk39 is ferv39k",
     )
-    size.add_argument("--data", help="folder in which the datasets lie by name (default: $MA2MI_DATA, else data)")
-    size.add_argument("--preset", choices=PRESETS, help="size of the networks (paper; tiny for --target=synthetic)")
-    size.add_argument("--space", choices=("latent", "pixel"), help="of MA2MI (latent; pixel for --target=synthetic)")
-    size.add_argument("--vae", default=plans.Size.vae, help=f"latent space: the frozen autoencoder ({plans.Size.vae})")
+    size.add_argument(
+        "--data", help="folder in which the datasets lie by name (default: $MA2MI_DATA, else data)"
+    )
+    size.add_argument(
+        "--preset",
+        choices=PRESETS,
+        help="size of the networks (paper; tiny for --target=synthetic)",
+    )
+    size.add_argument(
+        "--space",
+        choices=("latent", "pixel"),
+        help="of MA2MI (latent; pixel for --target=synthetic)",
+    )
+    size.add_argument(
+        "--vae",
+        default=plans.Size.vae,
+        help=f"latent space: the frozen autoencoder ({plans.Size.vae})",
+    )
     length = size.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=cli.positive, help="of pre-training")
     length.add_argument("--steps", type=cli.positive, help="of pre-training")
     size.add_argument("--finetune-epochs", type=cli.positive, help="of fine-tuning")
-    size.add_argument("--seeds", type=cli.positive, default=1, help="fine-tuning seeds of each run (1)")
-    size.add_argument("--pretrain-seeds", type=cli.positive, default=1, help="pre-trainings of each row, one a seed (1)")
+    size.add_argument(
+        "--seeds", type=cli.positive, default=1, help="fine-tuning seeds of each run (1)"
+    )
+    size.add_argument(
+        "--pretrain-seeds",
+        type=cli.positive,
+        default=1,
+        help="pre-trainings of each row, one a seed (1)",
+    )
     size.add_argument("--clips", type=cli.positive, help="synthetic source: number of clips (600)")
     size.add_argument("--subjects", type=cli.positive, help="synthetic target: number of subjects")
-    size.add_argument("--clips-per-subject", type=cli.positive, help="synthetic target: clips of each")
-    size.add_argument("--pretrain-flags", default="", help='more flags of pretrain.py, such as "--batch-size=16 --learning-rate=1e-3"')
+    size.add_argument(
+        "--clips-per-subject", type=cli.positive, help="synthetic target: clips of each"
+    )
+    size.add_argument(
+        "--pretrain-flags",
+        default="",
+        help='more flags of pretrain.py, such as "--batch-size=16 --learning-rate=1e-3"',
+    )
     size.add_argument("--finetune-flags", default="", help="more flags of finetune.py")
     output = p.add_argument_group("output")
-    output.add_argument("--out", type=pathlib.Path, help="folder of runs and pages (runs/reproduce/<preset>, or .../synthetic-<preset>)")
+    output.add_argument(
+        "--out",
+        type=pathlib.Path,
+        help="folder of runs and pages (runs/reproduce/<preset>, or .../synthetic-<preset>)",
+    )
     f = p.parse_args(argv)
     if f.all:
         f.table, f.figure = list(plans.TABLES), list(plans.FIGURES)
@@ -78,25 +159,42 @@ def flags(argv):
         raise UserError("nothing to reproduce; give --table=1,..., --figure=4,... or --all")
     drawn = "synthetic" in f.target
     if drawn and len(f.target) > 1:
-        raise UserError(f"--target={','.join(f.target)}: synthetic stands alone, for no page mixes drawn faces with real datasets")
+        raise UserError(
+            f"--target={','.join(f.target)}: synthetic stands alone, for no page mixes drawn faces with real datasets"
+        )
     f.source = f.source or ("synthetic" if drawn else "dfew")
     if f.clips and f.source != "synthetic":
-        raise UserError(f"--clips={f.clips}: of a synthetic source alone; leave it out with --source={f.source}")
+        raise UserError(
+            f"--clips={f.clips}: of a synthetic source alone; leave it out with --source={f.source}"
+        )
     if (f.subjects or f.clips_per_subject) and not drawn:
-        raise UserError("--subjects, --clips-per-subject: of --target=synthetic alone; leave them out")
+        raise UserError(
+            "--subjects, --clips-per-subject: of --target=synthetic alone; leave them out"
+        )
     if f.data and drawn and f.source == "synthetic":
         raise UserError(f"--data={f.data}: drawn faces are read from nowhere; leave it out")
     if f.vae == "random":
-        raise UserError("--vae=random: a check of size and speed by pretrain.py, of which no table can be made; give an autoencoder")
-    f.preset, f.space = f.preset or ("tiny" if drawn else "paper"), f.space or ("pixel" if drawn else "latent")
-    f.out = f.out or pathlib.Path("runs/reproduce") / (f"synthetic-{f.preset}" if drawn else f.preset)
+        raise UserError(
+            "--vae=random: a check of size and speed by pretrain.py, of which no table can be made; give an autoencoder"
+        )
+    f.preset, f.space = (
+        f.preset or ("tiny" if drawn else "paper"),
+        f.space or ("pixel" if drawn else "latent"),
+    )
+    f.out = f.out or pathlib.Path("runs/reproduce") / (
+        f"synthetic-{f.preset}" if drawn else f.preset
+    )
     return f
 
 
 def size_of(f):
     """What all runs have in common."""
     length = {"steps": f.steps, "epochs": f.epochs}
-    tuning = {"epochs": f.finetune_epochs, "subjects": f.subjects, "clips-per-subject": f.clips_per_subject}
+    tuning = {
+        "epochs": f.finetune_epochs,
+        "subjects": f.subjects,
+        "clips-per-subject": f.clips_per_subject,
+    }
     given = lambda named: {name: str(value) for name, value in named.items() if value is not None}  # noqa: E731
     return plans.Size(
         source=f.source,
@@ -116,9 +214,13 @@ def tuning_flags(f):
     """Those of --finetune-flags; the fusion is the pre-training's, and every target has an annotation sheet of its own."""
     found = passed_on("--finetune-flags", f.finetune_flags)
     if "fusion" in found:
-        raise UserError(f"--finetune-flags={f.finetune_flags}: --fusion is that of the pre-training; give it in --pretrain-flags")
+        raise UserError(
+            f"--finetune-flags={f.finetune_flags}: --fusion is that of the pre-training; give it in --pretrain-flags"
+        )
     if "annotations" in found and len(f.target) > 1:
-        raise UserError(f"--finetune-flags={f.finetune_flags}: {', '.join(f.target)} share no sheet; reproduce one of them at a time")
+        raise UserError(
+            f"--finetune-flags={f.finetune_flags}: {', '.join(f.target)} share no sheet; reproduce one of them at a time"
+        )
     return found
 
 
@@ -129,10 +231,14 @@ def passed_on(flag, text):
     except ValueError as error:  # a quote that is not closed
         raise UserError(f"{flag}={text}: {error}") from None
     if bad := [word for word in words if not word.startswith("--")]:
-        raise UserError(f"{flag}={text}: {bad[0]!r} is no flag; expected --name=value, several separated by spaces")
+        raise UserError(
+            f"{flag}={text}: {bad[0]!r} is no flag; expected --name=value, several separated by spaces"
+        )
     found = plans.split_flags(words)
     if decided := sorted(DECIDED & found.keys()):
-        raise UserError(f"{flag}={text}: --{decided[0]} follows from the plan and from the flags of this script; leave it out")
+        raise UserError(
+            f"{flag}={text}: --{decided[0]} follows from the plan and from the flags of this script; leave it out"
+        )
     return found
 
 
@@ -152,7 +258,9 @@ def check_commands(todo, out, dry_run):
         except UserError as error:
             raise UserError(f"{run.script}.py: {error}") from None
         if not (dry_run or data.is_drawn(f.name, f.root) or f.root.is_dir()):
-            raise UserError(f"{f.root}: no such folder; put {f.name} there, or give --data, a folder in which the datasets lie by name")
+            raise UserError(
+                f"{f.root}: no such folder; put {f.name} there, or give --data, a folder in which the datasets lie by name"
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------------- what is there
@@ -180,18 +288,28 @@ def look(run, out) -> State:
         stored = runs.read_json(folder / "config.json")
         start = out / run.init.folder / "config.json" if run.init else None
         if start and not start.exists():
-            return State("other", f"{folder}: its pre-training {run.init.folder} is gone; delete that folder, or give another --out")
+            return State(
+                "other",
+                f"{folder}: its pre-training {run.init.folder} is gone; delete that folder, or give another --out",
+            )
         why = plans.mismatch(run, stored, runs.read_json(start) if start else None)
     except UserError as error:
         return State("other", str(error))
     if why:
-        return State("other", f"{folder}: a run of another configuration is there ({why}); delete that folder, or give another --out")
+        return State(
+            "other",
+            f"{folder}: a run of another configuration is there ({why}); delete that folder, or give another --out",
+        )
     return State("finished" if (folder / plans.RESULTS[run.script]).exists() else "unfinished")
 
 
 def command(run, out) -> list[str]:
     """The words of a run's command, but for the interpreter."""
-    start = [] if run.script == "pretrain" else [f"--init={out / run.init.folder if run.init else 'none'}"]
+    start = (
+        []
+        if run.script == "pretrain"
+        else [f"--init={out / run.init.folder if run.init else 'none'}"]
+    )
     return [f"{run.script}.py", *run.flags, *start, f"--run={out / run.folder}"]
 
 
@@ -202,10 +320,19 @@ def shown_command(run, out) -> str:
 
 def print_plan(todo, states, estimates, out):
     """Every run with what is there of it and how long it will take, then the commands."""
-    words = {"finished": "there already", "unfinished": "goes on", "absent": "to do", "other": "in the way"}
+    words = {
+        "finished": "there already",
+        "unfinished": "goes on",
+        "absent": "to do",
+        "other": "in the way",
+    }
     rows = []
     for run in todo:
-        time = ("unknown" if estimates[run] is None else duration(estimates[run])) if states[run].waits else ""
+        time = (
+            ("unknown" if estimates[run] is None else duration(estimates[run]))
+            if states[run].waits
+            else ""
+        )
         rows.append((run.folder, words[states[run].kind], time))
     cli.table(f"plan, in {out}", ("run", "", "time"), rows)
     waiting = [run for run in todo if states[run].waits]
@@ -220,7 +347,11 @@ def time_left(waiting, estimates) -> str:
     """How long these runs will take, and of how many that is not known."""
     known = [estimates[run] for run in waiting if estimates.get(run) is not None]
     unknown = len(waiting) - len(known)
-    parts = [f"{duration(sum(known))} for {len(known)} of them, at the rate of finished ones"] if known else []
+    parts = (
+        [f"{duration(sum(known))} for {len(known)} of them, at the rate of finished ones"]
+        if known
+        else []
+    )
     parts += [f"unknown for {unknown}, no run of whose kind is finished"] if unknown else []
     return "; ".join(parts)
 
@@ -238,7 +369,9 @@ def duration(seconds) -> str:
 
 def call(words) -> int:
     """Runs a script in a process of its own, whose output is our progress; its exit code."""
-    return subprocess.run([sys.executable, str(EXPERIMENTS / words[0]), *words[1:]], stdout=sys.stderr, check=False).returncode
+    return subprocess.run(
+        [sys.executable, str(EXPERIMENTS / words[0]), *words[1:]], stdout=sys.stderr, check=False
+    ).returncode
 
 
 def execute(todo, out, call=call, estimate=dict):
@@ -261,7 +394,9 @@ def execute(todo, out, call=call, estimate=dict):
         else:
             cli.log(f"[{number}/{len(todo)}] {shown_command(run, out)}")
             code = call(command(run, out))
-            outcome[run] = "" if look(run, out).kind == "finished" else f"failed with exit code {code}"
+            outcome[run] = (
+                "" if look(run, out).kind == "finished" else f"failed with exit code {code}"
+            )
             if waiting := [each for each in todo[number:] if look(each, out).waits]:
                 cli.log(f"{len(waiting)} runs to make; {time_left(waiting, estimate())}")
         if outcome[run]:
@@ -271,7 +406,11 @@ def execute(todo, out, call=call, estimate=dict):
 
 def finished_results(all_runs, out):
     """Run -> content of its result file, for those of the same size that are finished."""
-    return {run: runs.read_json(out / run.folder / plans.RESULTS[run.script]) for run in all_runs if look(run, out).kind == "finished"}
+    return {
+        run: runs.read_json(out / run.folder / plans.RESULTS[run.script])
+        for run in all_runs
+        if look(run, out).kind == "finished"
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------------- pictures
@@ -279,12 +418,19 @@ def finished_results(all_runs, out):
 
 def draw_figure4(path, part, target, found):
     """A picture if at least one range has results; its caption."""
-    scores = {row.label.removeprefix("δ in "): found[row.key] for row in part.rows if isinstance(found[row.key], pages.Scores)}
-    there = {label: {name: each.summary["seeds"][name]["values"] for name in ("accuracy", "uf1")} for label, each in scores.items()}
+    scores = {
+        row.label.removeprefix("δ in "): found[row.key]
+        for row in part.rows
+        if isinstance(found[row.key], pages.Scores)
+    }
+    there = {
+        label: {name: each.summary["seeds"][name]["values"] for name in ("accuracy", "uf1")}
+        for label, each in scores.items()
+    }
     if not there:
         return None
     title = f"{shown_name(target)}: ranges of δ in pre-training; bars: standard deviation over seeds, crosses: seeds"
-    report.delta_ranges(path, there, title)
+    drawing.delta_ranges(path, there, title)
     return title
 
 
@@ -294,23 +440,29 @@ def median_pairs(frames, labels):
     chosen = []
     for label in np.unique(labels):
         inside = np.flatnonzero(labels == label)
-        chosen.append(int(inside[np.argsort(change[inside], kind="stable")[(len(inside) - 1) // 2]]))
+        chosen.append(
+            int(inside[np.argsort(change[inside], kind="stable")[(len(inside) - 1) // 2]])
+        )
     return chosen
 
 
 def draw_figure5(path, run, target, size):
     """Onset, apex, the apex that the pre-trained network predicts, and both changes; returns the caption."""
     record, state = targets.read_pretrained(run)
-    config = pretrain.config_from_json(record["config"]["pretrain"])
-    vae_params = targets.load_autoencoder(size.vae, record["config"]["data"]["autoencoder"]) if config.vae else None
+    config = pretraining.config_from_json(record["config"]["pretrain"])
+    vae_params = (
+        targets.load_autoencoder(size.vae, record["config"]["data"]["autoencoder"])
+        if config.vae
+        else None
+    )
     source = read_target(target, size, config.architecture.image_size)
     frames, _ = pipeline.load_pairs(source.clips, config.architecture.image_size)
     chosen = median_pairs(frames, np.array([clip.label for clip in source.clips]))
-    predicted, copied = pretrain.reconstruct(config, state, frames[chosen], vae_params)
-    onset, apex = (np.asarray(pretrain.to_float(jnp.asarray(frames[chosen, k]))) for k in range(2))
+    predicted, copied = pretraining.reconstruct(config, state, frames[chosen], vae_params)
+    onset, apex = (np.asarray(to_float(jnp.asarray(frames[chosen, k]))) for k in range(2))
     names = [f"{source.clips[i].id[-24:]}\n{source.classes[source.clips[i].label]}" for i in chosen]
     title, moments = f"{shown_name(target)}: onset → apex", ("onset", "apex", "predicted apex")
-    report.reconstructions(path, onset, apex, predicted, copied, names, title, moments)
+    drawing.reconstructions(path, onset, apex, predicted, copied, names, title, moments)
     share = np.abs(predicted - apex).mean() / np.abs(copied - apex).mean()
     return (
         f"{shown_name(target)}: of each class the clip whose change from onset to apex is the class's median. The network was pre-trained "
@@ -336,20 +488,38 @@ def draw_figure6(path, run, target, size):
     chosen = heatmaps.choose(predictions)
     clips = {clip.id: clip for clip in data.read_target(run.record["target"]).clips}
     if gone := [clip.id for clip in predictions.clips if clip.id not in clips]:
-        raise UserError(f"{len(gone)} clips of {run.path} are no longer in the dataset, such as {gone[0]}")
+        raise UserError(
+            f"{len(gone)} clips of {run.path} are no longer in the dataset, such as {gone[0]}"
+        )
     shown = [clips[predictions.clips[i].id] for i in chosen]
     frames, _ = pipeline.load_pairs(shown, side)
     wanted = {(seed, predictions.folds[i]) for i in chosen}
-    models = {member: weights for member, *weights in targets.saved_members(run) if member in wanted}
+    models = {
+        member: weights for member, *weights in targets.saved_members(run) if member in wanted
+    }
     rows = []
     for i, clip, pair in zip(chosen, shown, frames, strict=True):
         params, batch_stats = models[seed, predictions.folds[i]]
         found = gradcam.explain(run.config.architecture, params, batch_stats, pair[None])
         label, predicted = predictions.labels[i], predictions.classes[0, i]
         heat = {name: getattr(found, name) for name in heatmaps.MAPS}
-        heat = {name: maps if maps is None else np.asarray(gradcam.upsample(maps[0, predicted], side)) for name, maps in heat.items()}
-        names = run.classes[label], run.classes[predicted], predictions.probabilities[0, i, predicted]
-        rows.append(heatmaps.Row(pair[0], pair[1], caption=heatmaps.caption(clip.id[-24:], *names, clip.action_units), **heat))
+        heat = {
+            name: maps if maps is None else np.asarray(gradcam.upsample(maps[0, predicted], side))
+            for name, maps in heat.items()
+        }
+        names = (
+            run.classes[label],
+            run.classes[predicted],
+            predictions.probabilities[0, i, predicted],
+        )
+        rows.append(
+            heatmaps.Row(
+                pair[0],
+                pair[1],
+                caption=heatmaps.caption(clip.id[-24:], *names, clip.action_units),
+                **heat,
+            )
+        )
     heatmaps.figure6(path, rows, f"{shown_name(target)}: Grad-CAM for the predicted class")
     return (
         f"{shown_name(target)}: of each class the most confident right and the most confident wrong prediction of seed {seed}, where there "
@@ -365,7 +535,11 @@ def shown_name(target):
 
 def source_name(size):
     """The source as the page calls it."""
-    return f"{size.clips} drawn clips" if size.source == "synthetic" else plans.MACRO.get(size.source, size.source)
+    return (
+        f"{size.clips} drawn clips"
+        if size.source == "synthetic"
+        else plans.MACRO.get(size.source, size.source)
+    )
 
 
 DRAW = {5: draw_figure5, 6: draw_figure6}
@@ -382,12 +556,21 @@ def write_page(f, parts, size, outcome):
     title = f"{where}: {'all tables and figures' if f.all else ', '.join(n.replace('-', ' ') for n in names)} of MA2MI"
     blocks, faults = [pages.Heading(title, 1), *map(pages.Text, about(f, size))], []
     for part in parts:
-        blocks += [pages.Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"), *map(pages.Text, part.notes)]
+        blocks += [
+            pages.Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"),
+            *map(pages.Text, part.notes),
+        ]
         for target in f.target if part.rows else ():
             if all(target in row.runs or row.missing for row in part.rows):
-                blocks += [pages.Heading(shown_name(target), 3), *part_blocks(f, part, target, size, outcome, faults)]
+                blocks += [
+                    pages.Heading(shown_name(target), 3),
+                    *part_blocks(f, part, target, size, outcome, faults),
+                ]
     blocks += run_blocks(plans.runs_of(parts), f.out, outcome)
-    written = {f.out / f"{stem}.md": pages.markdown(blocks, f.out), f.out / f"{stem}.html": pages.html(title, blocks)}
+    written = {
+        f.out / f"{stem}.md": pages.markdown(blocks, f.out),
+        f.out / f"{stem}.html": pages.html(title, blocks),
+    }
     for path, text in written.items():
         with runs.whole(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -402,13 +585,21 @@ def about(f, size):
             "The faces here are drawn by a program. They stand in for no real dataset: the page tells whether the method, as implemented, "
             "behaves as the paper says, not how well it recognises micro-expressions of people."
         )
-    further = [" ".join(plans.join_flags(flags)) or "none" for flags in (size.pretrain, size.finetune)]
+    further = [
+        " ".join(plans.join_flags(flags)) or "none" for flags in (size.pretrain, size.finetune)
+    ]
     paragraphs.append(
         f"Pre-trained on {source_name(size)}, where a row names no other source (the paper: DFEW); networks of preset {size.preset}, "
         f"MA2MI in {size.space} space. Further flags of pretrain.py: {further[0]}; of finetune.py: {further[1]}."
     )
-    spread = "so the spread over seeds is that of fine-tuning alone" if size.pretrain_seeds == 1 else "the spread is over all of them"
-    paragraphs.append(f"{size.pretrain_seeds} pre-training(s) a row, {size.seeds} fine-tuning seed(s) each: {spread}.")
+    spread = (
+        "so the spread over seeds is that of fine-tuning alone"
+        if size.pretrain_seeds == 1
+        else "the spread is over all of them"
+    )
+    paragraphs.append(
+        f"{size.pretrain_seeds} pre-training(s) a row, {size.seeds} fine-tuning seed(s) each: {spread}."
+    )
     return paragraphs
 
 
@@ -422,7 +613,10 @@ def part_blocks(f, part, target, size, outcome, faults):
             return [pages.Text(f"No picture: {outcome[run]}.")]
         try:
             return [pages.Picture(path, DRAW[part.number](path, f.out / run.folder, target, size))]
-        except (UserError, jax.errors.JaxRuntimeError) as error:  # such as a device without memory left: it costs no other picture
+        except (
+            UserError,
+            jax.errors.JaxRuntimeError,
+        ) as error:  # such as a device without memory left: it costs no other picture
             faults.append(f"{path.name}: {error}")
             return [pages.Text(f"No picture: {error}.")]
     found = {row.key: row_scores(row, target, f.out, outcome, faults) for row in part.rows}
@@ -453,10 +647,15 @@ def run_blocks(all_runs, out, outcome):
             rows.append((run.folder, "not finished", "", ""))
             continue
         found = runs.read_json(out / run.folder / plans.RESULTS[run.script])
-        versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("python", "jax", "flax"))
+        versions = ", ".join(
+            f"{name} {found['versions'][name]}" for name in ("python", "jax", "flax")
+        )
         rows.append((run.folder, duration(found["seconds"]), found["versions"]["device"], versions))
     caption = "Time of the session that finished the run."
-    blocks = [pages.Heading("Runs"), pages.Table(("run", "time", "device", "versions"), rows, caption)]
+    blocks = [
+        pages.Heading("Runs"),
+        pages.Table(("run", "time", "device", "versions"), rows, caption),
+    ]
     return [*blocks, pages.Code([shown_command(run, out) for run in all_runs])]
 
 
@@ -471,7 +670,9 @@ def main(argv):
         known = finished_results(everything, f.out)
         return {run: plans.seconds(run, known) for run in todo}
 
-    tuned = [plans.finetuning(size, target, None) for target in f.target]  # their clips are read for Figure 5, too
+    tuned = [
+        plans.finetuning(size, target, None) for target in f.target
+    ]  # their clips are read for Figure 5, too
     states = {run: look(run, f.out) for run in [*todo, *tuned]}
     check_commands([run for run, state in states.items() if state.waits], f.out, f.dry_run)
     print_plan(todo, states, estimate(), f.out)
@@ -493,5 +694,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a plan that is ended takes the script it runs with it
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # a plan that is ended takes the script it runs with it
     cli.run(main)

@@ -10,9 +10,16 @@ import cli
 import jax
 import numpy as np
 
-from ma2mi_jax import autoencoder, checkpoint, finetune, folds, loso, pipeline, plans, pretrain, results, runs
+from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.finetune import Member
+from ma2mi_jax.evaluation import predictions as results
+from ma2mi_jax.models import autoencoder
+from ma2mi_jax.reproduction import plans
+from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.runs import folder as runs
+from ma2mi_jax.training import finetuning, folds, pretraining
+from ma2mi_jax.training import protocol as loso
+from ma2mi_jax.training.finetuning import Member
 
 INNER = 0.2  # share of the training clips that --select=inner holds out
 ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on the host
@@ -21,14 +28,20 @@ ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on th
 def load(source, size, mesh=None, vae_params=None):
     """Onset/apex pairs and labels, on the device (on each of `mesh`) or, where they would crowd it, on the host; and what was replaced."""
     with cli.progress("loading pairs", len(source.clips)) as advance:
-        frames, replaced = pipeline.load_pairs(source.clips, size, lambda done: advance(completed=done))
+        frames, replaced = pipeline.load_pairs(
+            source.clips, size, lambda done: advance(completed=done)
+        )
     data = {"frames": frames, "label": np.array([clip.label for clip in source.clips], np.int32)}
     memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
     if frames.nbytes < ON_DEVICE * memory:
-        data = finetune.placed(data, mesh)
+        data = finetuning.placed(data, mesh)
     else:
-        cli.log(f"{frames.nbytes / 1e9:.1f} GB of pairs stay on the host; each step takes what it needs along")
-    return data | ({} if vae_params is None else {"vae": finetune.placed(vae_params, mesh)}), replaced
+        cli.log(
+            f"{frames.nbytes / 1e9:.1f} GB of pairs stay on the host; each step takes what it needs along"
+        )
+    return data | (
+        {} if vae_params is None else {"vae": finetuning.placed(vae_params, mesh)}
+    ), replaced
 
 
 def load_autoencoder(vae, expected):
@@ -39,7 +52,9 @@ def load_autoencoder(vae, expected):
     """
     _, params = autoencoder.load(vae)
     if expected and autoencoder.fingerprint(params) != expected:
-        raise UserError(f"--vae={vae}: other weights than those the pre-training in --init ran with; give the same ones")
+        raise UserError(
+            f"--vae={vae}: other weights than those the pre-training in --init ran with; give the same ones"
+        )
     return params
 
 
@@ -51,7 +66,10 @@ def make_folds(protocol, clips):
             found = folds.given(subjects, read_folds_file(pathlib.Path(protocol["folds_file"])))
         elif protocol["name"] == "cross":
             train, test = protocol["train"], protocol["test"]
-            sides = [[i for i, subject in enumerate(subjects) if subject.startswith(f"{name}/")] for name in (train, test)]
+            sides = [
+                [i for i, subject in enumerate(subjects) if subject.startswith(f"{name}/")]
+                for name in (train, test)
+            ]
             found = folds.cross(f"{train} to {test}", *sides)
         elif protocol["name"] == "kfold":
             found = folds.kfold(subjects, protocol["k"], protocol["seed"])
@@ -67,12 +85,18 @@ def make_folds(protocol, clips):
 def read_folds_file(path):
     """Subject -> fold name from a CSV file with the header `subject,fold`."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
+        with path.open(
+            newline="", encoding="utf-8-sig"
+        ) as file:  # spreadsheets write a byte-order mark
             return {row["subject"].strip(): row["fold"].strip() for row in csv.DictReader(file)}
     except OSError as error:
-        raise UserError(f"--folds-file={path}: {error.strerror}; expected a CSV file with the header subject,fold") from None
+        raise UserError(
+            f"--folds-file={path}: {error.strerror}; expected a CSV file with the header subject,fold"
+        ) from None
     except (KeyError, AttributeError, UnicodeDecodeError):
-        raise UserError(f"--folds-file={path}: expected a CSV file with the header subject,fold and a row a subject") from None
+        raise UserError(
+            f"--folds-file={path}: expected a CSV file with the header subject,fold and a row a subject"
+        ) from None
 
 
 def tested_by(all_folds):
@@ -99,13 +123,20 @@ def members_of(seeds, all_folds):
 def predictions_of(clips, all_folds, seeds, probabilities):
     """Probabilities (..., S, clips, classes) as Predictions of the clips that some fold tests, each with that fold's name."""
     tested = tested_by(all_folds)
-    return results.Predictions([clips[i] for i in tested], list(tested.values()), seeds, probabilities[..., list(tested), :])
+    return results.Predictions(
+        [clips[i] for i in tested],
+        list(tested.values()),
+        seeds,
+        probabilities[..., list(tested), :],
+    )
 
 
 def print_absent(summary):
     """Says which classes count as 0 in UF1 because nothing of them is there."""
     for name in summary["absent_classes"]:
-        cli.out.print(f"{name}: neither labelled nor predicted; it counts as 0 in UF1", markup=False)
+        cli.out.print(
+            f"{name}: neither labelled nor predicted; it counts as 0 in UF1", markup=False
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------------- finished runs
@@ -122,21 +153,25 @@ def read_record(path, script, what, flag):
     """
     record = runs.read_json(path / "config.json")
     if script not in record["config"]:
-        raise UserError(f"{flag}={path}: not a {what} run; expected a folder made by experiments/{script}.py")
+        raise UserError(
+            f"{flag}={path}: not a {what} run; expected a folder made by experiments/{script}.py"
+        )
     if not (path / plans.RESULTS[script]).exists():
-        raise UserError(f"{flag}={path}: that {what} is not finished; run its command again to finish it: python {record['command']}")
+        raise UserError(
+            f"{flag}={path}: that {what} is not finished; run its command again to finish it: python {record['command']}"
+        )
     return record
 
 
-def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretrain.State]:
+def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretraining.State]:
     """The record (config.json) and the last state, on one device, of a finished run of experiments/pretrain.py.
 
     Raises:
       UserError: no such run, or an unfinished one.
     """
     record = read_record(path, "pretrain", "pre-training", flag)
-    config = pretrain.config_from_json(record["config"]["pretrain"])
-    shapes = jax.eval_shape(lambda: pretrain.init(config, jax.random.key(0)))
+    config = pretraining.config_from_json(record["config"]["pretrain"])
+    shapes = jax.eval_shape(lambda: pretraining.init(config, jax.random.key(0)))
     with checkpoint.manager(path / "checkpoints") as checkpoints:
         return record, checkpoint.restore(checkpoints, shapes)
 
@@ -148,7 +183,7 @@ class Run:
 
     path: pathlib.Path
     record: dict[str, Any]
-    config: finetune.Config
+    config: finetuning.Config
     classes: list[str]
     members: list[tuple[int, str]]
 
@@ -161,12 +196,21 @@ def read_run(path):
     """
     record = read_record(path, "finetune", "fine-tuning", "--run")["config"]
     found = runs.read_json(path / "results.json")
-    return Run(path, record, finetune.config_from_json(record["finetune"]), found["classes"], [tuple(m) for m in found["members"]])
+    return Run(
+        path,
+        record,
+        finetuning.config_from_json(record["finetune"]),
+        found["classes"],
+        [tuple(m) for m in found["members"]],
+    )
 
 
 def saved_members(run) -> Iterator[tuple[tuple[int, str], Any, Any]]:
     """Each member (seed, fold name) of a finished run with its `params` {miacnet, classifier} and `batch_stats`."""
-    stand_ins = [Member(seed, folds.Fold(name, 0, np.zeros(1, int), np.zeros(1, int))) for seed, name in run.members]
+    stand_ins = [
+        Member(seed, folds.Fold(name, 0, np.zeros(1, int), np.zeros(1, int)))
+        for seed, name in run.members
+    ]
     parts = loso.chunks(stand_ins, run.record["fold_chunk"])
     for members, states in zip(parts, loso.saved(run.config, parts, run.path), strict=True):
         for k, member in enumerate(members):

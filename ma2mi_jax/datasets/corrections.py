@@ -19,8 +19,14 @@ class Correction:
 
 CORRECTIONS = {
     # CASME II
-    ("sub04", "EP12_01f"): Correction("apexframe", "/", "279", "the sheet gives no apex; 279 is commonly used"),
+    ("sub04", "EP12_01f"): Correction(
+        "apexframe", "/", "279", "the sheet gives no apex; 279 is commonly used"
+    ),
     # SAMM
-    ("028", "028_4_1"): Correction("apexframe", "1143", None, "one copy has the apex after the offset, 1134"),
-    ("032", "032_3_1"): Correction("apexframe", "1930", None, "one copy has 1930 for a frame in the 4900s"),
+    ("028", "028_4_1"): Correction(
+        "apexframe", "1143", None, "one copy has the apex after the offset, 1134"
+    ),
+    ("032", "032_3_1"): Correction(
+        "apexframe", "1930", None, "one copy has 1930 for a frame in the 4900s"
+    ),
 }

@@ -5,15 +5,21 @@ import os
 import re
 from collections.abc import Callable
 
-from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import disk, macro, sheets
+from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.datasets.common import disk, macro, sheets
 from ma2mi_jax.errors import UserError
 
 SHOWN = "Clip/clip_224x224/<clip>/*.jpg"
 PUBLISHED = 16372
 
 
-def read(root: str, *, cache: str, split: str | None = None, progress: Callable[[int, int], None] | None = None) -> Source:
+def read(
+    root: str,
+    *,
+    cache: str,
+    split: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """All clips on disk, or those of `split`: `train_1` ... `test_5`.
 
     `clip_224x224_16f` is never read: its frames are interpolated in time, so that the distance of two frames means nothing there.
@@ -34,9 +40,15 @@ def read(root: str, *, cache: str, split: str | None = None, progress: Callable[
                 f"--source=dfew: found only clip_224x224_16f under {root}, whose frames are interpolated in time; unpack {SHOWN} there"
             )
         raise disk.not_found("--source=dfew", root, SHOWN)
-    lists, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), {int(id): id for id in folders if id.isdecimal()})
-    notes = [f"lines of the lists that name no clip or no label of 1 ... 7: {unread}"] if unread else []
-    return macro.source("dfew", folders, labels={}, splits=lists, split=split, published=PUBLISHED, notes=notes)
+    lists, unread = _splits(
+        disk.find(root, "EmoLabel_DataSplit"), {int(id): id for id in folders if id.isdecimal()}
+    )
+    notes = (
+        [f"lines of the lists that name no clip or no label of 1 ... 7: {unread}"] if unread else []
+    )
+    return macro.source(
+        "dfew", folders, labels={}, splits=lists, split=split, published=PUBLISHED, notes=notes
+    )
 
 
 def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str, int]], int]:
@@ -61,5 +73,7 @@ def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str
 
 def _name(path: str) -> str | None:
     """`train(single-labeled)/set_1.csv`, `train/set_1.csv` and `train_set_1.csv` → `train_1`; None for other lists."""
-    found = re.search(r"(train|test)(?!.*(train|test)).*?([0-9]+)\.csv$", path.lower().replace(os.sep, "/"))
+    found = re.search(
+        r"(train|test)(?!.*(train|test)).*?([0-9]+)\.csv$", path.lower().replace(os.sep, "/")
+    )
     return f"{found[1]}_{found[3]}" if found and "multi" not in path.lower() else None

@@ -4,14 +4,20 @@ import os
 import re
 from collections.abc import Callable
 
-from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import disk, macro
+from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.datasets.common import disk, macro
 
 SHOWN = "2_ClipsforFaceCrop/<scene>/<emotion>/<clip>/*.jpg"
 PUBLISHED = 38935
 
 
-def read(root: str, *, cache: str, split: str | None = None, progress: Callable[[int, int], None] | None = None) -> Source:
+def read(
+    root: str,
+    *,
+    cache: str,
+    split: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """All clips on disk, or those of `split`: `train` or `test` of all scenes, else the name of a scene's list without `.csv`.
 
     Labels are the lists', where a clip is in none its folder's. Arguments and errors as of `dfew.read`.
@@ -23,7 +29,15 @@ def read(root: str, *, cache: str, split: str | None = None, progress: Callable[
     labels = {id: label for id in folders if (label := macro.emotion(id.split("/")[1])) >= 0}
     lists, unread = _splits(disk.find(root, "4_setups"))
     notes = [f"lines of the lists that name no clip or no emotion: {unread}"] if unread else []
-    return macro.source("ferv39k", folders, labels=labels, splits=lists, split=split, published=PUBLISHED, notes=notes)
+    return macro.source(
+        "ferv39k",
+        folders,
+        labels=labels,
+        splits=lists,
+        split=split,
+        published=PUBLISHED,
+        notes=notes,
+    )
 
 
 def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:
@@ -34,7 +48,10 @@ def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:
         found = lists.setdefault(name, {})
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             for line in filter(None, map(str.strip, file)):
-                parts = re.fullmatch(r"(?:.*2_ClipsforFaceCrop/)?([^/]+/[^/]+/[^/\s,]+)[\s,]+(\w+)", line.replace("\\", "/"))
+                parts = re.fullmatch(
+                    r"(?:.*2_ClipsforFaceCrop/)?([^/]+/[^/]+/[^/\s,]+)[\s,]+(\w+)",
+                    line.replace("\\", "/"),
+                )
                 if parts:
                     found[parts[1]] = macro.emotion(parts[2])
                 unread += not parts or found[parts[1]] < 0

@@ -11,12 +11,12 @@ import operator
 import os
 from collections.abc import Callable
 
-from ma2mi_jax import faces, frames
-from ma2mi_jax.clips import SetAside, Source
-from ma2mi_jax.datasets import disk
-from ma2mi_jax.datasets.extract import LONGEST, Item, extract
+from ma2mi_jax.clips import faces, frames
+from ma2mi_jax.clips.clip import Dataset, SetAside
+from ma2mi_jax.clips.frames import ImageFolder
+from ma2mi_jax.datasets.common import disk
+from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.frames import ImageFolder
 
 
 def read(
@@ -28,7 +28,7 @@ def read(
     cropped: bool | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Source:
+) -> Dataset:
     """All usable clips under `root`, at any depth; junk (hidden files, `Thumbs.db`, `__MACOSX`, whatever is no picture) is passed over.
 
     Clip ids are paths relative to `root` without suffix (with it where files differ in nothing else). The frames of a folder are
@@ -50,18 +50,36 @@ def read(
     """
     cache = os.path.abspath(cache)
     items = _items(root, cache)
-    found = extract(items, cache=cache, size=size, detector=detector, cropped=cropped, workers=workers, progress=progress)
+    found = extract(
+        items,
+        cache=cache,
+        size=size,
+        detector=detector,
+        cropped=cropped,
+        workers=workers,
+        progress=progress,
+    )
     clips = [clip for each in found for clip in each.clips]
     set_aside = [refused for each in found for refused in each.set_aside]
     if not clips:
         raise UserError(_nothing_usable(root, set_aside))
     counts = {
-        f"divided into clips, at hard cuts or after at most {LONGEST} frames": sum(len(each.verdict.shots) > 1 for each in found),
-        "taken as cropped already": sum(any(not s.reason and s.box is None for s in each.verdict.shots) for each in found),
+        f"divided into clips, at hard cuts or after at most {LONGEST} frames": sum(
+            len(each.verdict.shots) > 1 for each in found
+        ),
+        "taken as cropped already": sum(
+            any(not s.reason and s.box is None for s in each.verdict.shots) for each in found
+        ),
     }
-    notes = tuple(f"{count} of {len(items)} videos or folders {what}" for what, count in counts.items() if count)
+    notes = tuple(
+        f"{count} of {len(items)} videos or folders {what}"
+        for what, count in counts.items()
+        if count
+    )
     by_id = operator.attrgetter("id")
-    return Source("folder", tuple(sorted(clips, key=by_id)), (), tuple(sorted(set_aside, key=by_id)), notes)
+    return Dataset(
+        "folder", tuple(sorted(clips, key=by_id)), (), tuple(sorted(set_aside, key=by_id)), notes
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- what lies on the disk
@@ -70,7 +88,9 @@ def read(
 def _items(root: str, cache: str) -> list[Item]:
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
-        raise UserError(f"--data-root={root}: {found}; give a folder of videos or of folders of frames")
+        raise UserError(
+            f"--data-root={root}: {found}; give a folder of videos or of folders of frames"
+        )
     root = os.path.abspath(root)
     videos, image_folders, seen = [], [], {os.path.realpath(cache)}
     for folder, inner, names in os.walk(root, followlinks=True, onerror=disk.stop_at):
@@ -80,17 +100,28 @@ def _items(root: str, cache: str) -> list[Item]:
         seen.add(os.path.realpath(folder))
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
         names = sorted(name for name in names if not name.startswith("."))
-        videos += [os.path.join(folder, name) for name in names if name.lower().endswith(frames.VIDEO_SUFFIXES)]
+        videos += [
+            os.path.join(folder, name)
+            for name in names
+            if name.lower().endswith(frames.VIDEO_SUFFIXES)
+        ]
         images = [name for name in names if name.lower().endswith(frames.IMAGE_SUFFIXES)]
         if images:
             image_folders.append(ImageFolder(folder, tuple(sorted(images, key=frames.frame_order))))
     if not videos and not image_folders:
         kinds = f"videos ({' '.join(frames.VIDEO_SUFFIXES[:4])} ...) or folders of images ({' '.join(frames.IMAGE_SUFFIXES[:3])} ...)"
-        raise UserError(f"--data-root={root}: holds neither videos nor images at any depth; expected {kinds}")
+        raise UserError(
+            f"--data-root={root}: holds neither videos nor images at any depth; expected {kinds}"
+        )
 
-    ids = collections.Counter([_id(root, os.path.splitext(path)[0]) for path in videos] + [_id(root, f.folder) for f in image_folders])
+    ids = collections.Counter(
+        [_id(root, os.path.splitext(path)[0]) for path in videos]
+        + [_id(root, f.folder) for f in image_folders]
+    )
     short = {path: _id(root, os.path.splitext(path)[0]) for path in videos}
-    items = [Item(name if ids[name] == 1 else _id(root, path), path) for path, name in short.items()]
+    items = [
+        Item(name if ids[name] == 1 else _id(root, path), path) for path, name in short.items()
+    ]
     items += [Item(_id(root, images.folder), images.folder, images) for images in image_folders]
     return sorted(items, key=lambda item: item.id)
 
@@ -101,7 +132,9 @@ def _id(root: str, path: str) -> str:
 
 
 def _nothing_usable(root: str, set_aside: list[SetAside]) -> str:
-    kind, count = collections.Counter(each.reason.partition(":")[0] for each in set_aside).most_common(1)[0]
+    kind, count = collections.Counter(
+        each.reason.partition(":")[0] for each in set_aside
+    ).most_common(1)[0]
     example = next(each for each in set_aside if each.reason.startswith(kind))
     return (
         f"--data-root={root}: none of its {len(set_aside)} clips can be used; most often ({count}): {example.reason} (as in {example.id}); "

@@ -6,16 +6,29 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from ma2mi_jax import faces, store
-from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import casme2, disk, merged, samm, smic
+from ma2mi_jax.clips import faces
+from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.datasets import casme2, samm, smic
+from ma2mi_jax.datasets import prepared as store
+from ma2mi_jax.datasets.common import disk, merged
 from ma2mi_jax.errors import UserError
 
 CLASSES = {  # the emotions that are taken, with their numbers in the sheets
     "casme2": {"happiness": 32, "disgust": 63, "repression": 27, "surprise": 25},
-    "samm": {"happiness": 26, "anger": 57, "contempt": 12, "disgust": 9, "fear": 8, "sadness": 6, "surprise": 15},
+    "samm": {
+        "happiness": 26,
+        "anger": 57,
+        "contempt": 12,
+        "disgust": 9,
+        "fear": 8,
+        "sadness": 6,
+        "surprise": 15,
+    },
 }
-WITHOUT = ("sub04/EP12_01f", "sub05/EP09_05f")  # of CASME II: a row without an apex, and one whose onset is its apex
+WITHOUT = (
+    "sub04/EP12_01f",
+    "sub05/EP09_05f",
+)  # of CASME II: a row without an apex, and one whose onset is its apex
 PUBLISHED = {  # clips in the order of `merged.THREE`, and subjects
     "casme2": ((88, 32, 25), 24),
     "samm": ((92, 26, 15), 28),
@@ -23,7 +36,13 @@ PUBLISHED = {  # clips in the order of `merged.THREE`, and subjects
 }
 
 
-def read(root: str, *, cache: str, detector: faces.Detector | None = None, progress: Callable[[int, int], None] | None = None) -> Source:
+def read(
+    root: str,
+    *,
+    cache: str,
+    detector: faces.Detector | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """The composite of the datasets in the folders `casme2`, `samm` and, if it is there, `smic` of `root`.
 
     Of CASME II the sheet of 2014 is taken if it is there: MEGC2019 is by that.
@@ -51,28 +70,41 @@ def read(root: str, *, cache: str, detector: faces.Detector | None = None, progr
         )
 
     def own(name: str) -> dict:
-        return {"root": places[name], "cache": os.path.join(cache, name), "detector": detector, "progress": progress}
+        return {
+            "root": places[name],
+            "cache": os.path.join(cache, name),
+            "detector": detector,
+            "progress": progress,
+        }
 
     sheet = _sheet_of_2014(places["casme2"])
     parts = [
-        _without(casme2.read(**own("casme2"), annotations=sheet, classes=CLASSES["casme2"]), WITHOUT),
+        _without(
+            casme2.read(**own("casme2"), annotations=sheet, classes=CLASSES["casme2"]), WITHOUT
+        ),
         samm.read(**own("samm"), classes=CLASSES["samm"]),
         *([smic.read(**own("smic"))] if "smic" in there else []),
     ]
     parts = [merged.relabelled(part, merged.THREE_OF, merged.THREE) for part in parts]
     notes = [] if "smic" in there else [f"no folder smic in {root}: the composite is without it"]
     if not sheet:
-        notes.append("no sheet CASME2-coding-2014… of CASME II: MEGC2019 is by that; that of 2019 has three more clips of surprise")
+        notes.append(
+            "no sheet CASME2-coding-2014… of CASME II: MEGC2019 is by that; that of 2019 has three more clips of surprise"
+        )
     composite = merged.joined("megc2019", parts)
     return dataclasses.replace(composite, notes=(*notes, *composite.notes, *_differences(parts)))
 
 
 def _sheet_of_2014(folder: str) -> str | None:
-    found = [path for pattern in ("", "*/") for path in pathlib.Path(folder).glob(f"{pattern}CASME2-coding-2014*.xlsx")]
+    found = [
+        path
+        for pattern in ("", "*/")
+        for path in pathlib.Path(folder).glob(f"{pattern}CASME2-coding-2014*.xlsx")
+    ]
     return str(found[0]) if found else None
 
 
-def _without(source: Source, ids: Sequence[str]) -> Source:
+def _without(source: Dataset, ids: Sequence[str]) -> Dataset:
     """`source` without these clips, and a note on those that it had."""
     kept = tuple(clip for clip in source.clips if clip.id not in ids)
     gone = [clip.id for clip in source.clips if clip.id in ids]
@@ -80,13 +112,27 @@ def _without(source: Source, ids: Sequence[str]) -> Source:
     return dataclasses.replace(source, clips=kept, notes=(*source.notes, *notes))
 
 
-def _differences(parts: Sequence[Source]) -> tuple[str, ...]:
+def _differences(parts: Sequence[Dataset]) -> tuple[str, ...]:
     """One line if the parts do not have as many clips and subjects as published, 442 and 68 in all."""
-    published = {(part.name, name): n for part in parts for name, n in zip(merged.THREE, PUBLISHED[part.name][0], strict=True)}
-    counts = collections.Counter((part.name, merged.THREE[clip.label]) for part in parts for clip in part.clips)
-    differing = [f"{part} {name} {counts[part, name]} (published {n})" for (part, name), n in published.items() if counts[part, name] != n]
+    published = {
+        (part.name, name): n
+        for part in parts
+        for name, n in zip(merged.THREE, PUBLISHED[part.name][0], strict=True)
+    }
+    counts = collections.Counter(
+        (part.name, merged.THREE[clip.label]) for part in parts for clip in part.clips
+    )
+    differing = [
+        f"{part} {name} {counts[part, name]} (published {n})"
+        for (part, name), n in published.items()
+        if counts[part, name] != n
+    ]
     subjects = {part.name: len({clip.subject for clip in part.clips}) for part in parts}
-    differing += [f"{part} subjects {n} (published {PUBLISHED[part][1]})" for part, n in subjects.items() if n != PUBLISHED[part][1]]
+    differing += [
+        f"{part} subjects {n} (published {PUBLISHED[part][1]})"
+        for part, n in subjects.items()
+        if n != PUBLISHED[part][1]
+    ]
     if not differing and len(parts) == len(PUBLISHED):
         return ()
     total = f"N = {counts.total()} of {sum(subjects.values())} subjects, published 442 of 68"

@@ -2,14 +2,23 @@
 
 from collections.abc import Callable
 
-from ma2mi_jax import faces
-from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import disk, micro, sheets
-from ma2mi_jax.frames import ImageFolder
+from ma2mi_jax.clips import faces
+from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.frames import ImageFolder
+from ma2mi_jax.datasets.common import disk, micro, sheets
 
-SHOWN = "Micro_Expression/<emotion>/<clip>/1.jpg or Micro_Expression/<subject>/<emotion>/<clip>/1.jpg"
-CLASSES = {"happiness": 36, "surprise": 89, "disgust": 72, "sadness": 13, "anger": 8, "fear": 16}  # the paper's 234
-DATASET = micro.Dataset("mmew", CLASSES, "S{:02d}", fps=90, rebases=True)
+SHOWN = (
+    "Micro_Expression/<emotion>/<clip>/1.jpg or Micro_Expression/<subject>/<emotion>/<clip>/1.jpg"
+)
+CLASSES = {
+    "happiness": 36,
+    "surprise": 89,
+    "disgust": 72,
+    "sadness": 13,
+    "anger": 8,
+    "fear": 16,
+}  # the paper's 234
+DATASET = micro.Traits("mmew", CLASSES, "S{:02d}", fps=90, rebases=True)
 
 
 def read(
@@ -19,7 +28,7 @@ def read(
     annotations: str | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Source:
+) -> Dataset:
     """The clips of the paper's six classes; arguments and errors as of `casme2.read`. Frames that are crops already stay as they are.
 
     A clip is known by its folder's name, which begins with the subject's: what the folders around it are called does not matter.
@@ -29,7 +38,16 @@ def read(
     if not folders:
         raise disk.not_found("--target=mmew", root, SHOWN)
     sheet = micro.find_sheet("mmew", root, frames, "MMEW_Micro", annotations)
-    return micro.read(DATASET, sheets.read(sheet), folders, sheet=sheet, cropped=None, cache=cache, detector=detector, progress=progress)
+    return micro.read(
+        DATASET,
+        sheets.read(sheet),
+        folders,
+        sheet=sheet,
+        cropped=None,
+        cache=cache,
+        detector=detector,
+        progress=progress,
+    )
 
 
 def _clips(frames: str, cache: str) -> dict[str, ImageFolder]:

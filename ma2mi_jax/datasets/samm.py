@@ -5,13 +5,19 @@ import os
 import re
 from collections.abc import Callable, Mapping
 
-from ma2mi_jax import faces
-from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import disk, micro, sheets
+from ma2mi_jax.clips import faces
+from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.datasets.common import disk, micro, sheets
 
 SHOWN = "006/006_1_2/006_05562.jpg"
-CLASSES = {"happiness": 26, "anger": 57, "contempt": 12, "surprise": 15, "others": 26}  # the paper's 136
-DATASET = micro.Dataset("samm", CLASSES, "{:03d}", fps=200)
+CLASSES = {
+    "happiness": 26,
+    "anger": 57,
+    "contempt": 12,
+    "surprise": 15,
+    "others": 26,
+}  # the paper's 136
+DATASET = micro.Traits("samm", CLASSES, "{:03d}", fps=200)
 
 
 def read(
@@ -22,7 +28,7 @@ def read(
     classes: Mapping[str, int] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Source:
+) -> Dataset:
     """The clips of the paper's five classes; arguments and errors as of `casme2.read`. Frames that are crops already stay as they are."""
     frames = _subjects(os.path.abspath(root))
     folders = micro.clips_by_subject(DATASET, frames, cache=cache)
@@ -30,7 +36,16 @@ def read(
         raise disk.not_found("--target=samm", root, SHOWN)
     sheet = micro.find_sheet("samm", root, frames, "SAMM_Micro", annotations)
     dataset = dataclasses.replace(DATASET, published=classes or CLASSES)
-    return micro.read(dataset, sheets.read(sheet), folders, sheet=sheet, cropped=None, cache=cache, detector=detector, progress=progress)
+    return micro.read(
+        dataset,
+        sheets.read(sheet),
+        folders,
+        sheet=sheet,
+        cropped=None,
+        cache=cache,
+        detector=detector,
+        progress=progress,
+    )
 
 
 def _subjects(root: str) -> str | None:

@@ -3,17 +3,23 @@
 import dataclasses
 from collections.abc import Callable
 
-from ma2mi_jax import faces
-from ma2mi_jax.clips import Source
-from ma2mi_jax.datasets import disk, micro
-from ma2mi_jax.frames import ImageFolder, frame_number
+from ma2mi_jax.clips import faces
+from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.frames import ImageFolder, frame_number
+from ma2mi_jax.datasets.common import disk, micro
 
 SHOWN = "HS/s01/micro/<negative, positive or surprise>/s01_ne_01/reg_image017001.bmp"
 CLASSES = {"negative": 70, "positive": 51, "surprise": 43}  # 164
-DATASET = micro.Dataset("smic", CLASSES, "s{:02d}", fps=100)
+DATASET = micro.Traits("smic", CLASSES, "s{:02d}", fps=100)
 
 
-def read(root: str, *, cache: str, detector: faces.Detector | None = None, progress: Callable[[int, int], None] | None = None) -> Source:
+def read(
+    root: str,
+    *,
+    cache: str,
+    detector: faces.Detector | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
     """The clips of the micro folders; the folder of a clip is its class. Arguments as of `casme2.read`.
 
     A clip holds its micro-expression and no more: onset and offset are its first and last frame, the apex is estimated. Frames that are
@@ -29,10 +35,23 @@ def read(root: str, *, cache: str, detector: faces.Detector | None = None, progr
         subject, kind, emotion, name = path.split("/")
         if kind.lower() == "micro":
             folders[f"{DATASET.subject_name(subject) or subject}/{name}"] = images
-            numbers = [str(n) for file in images.names if (n := frame_number(file)) is not None] or [""]
+            numbers = [
+                str(n) for file in images.names if (n := frame_number(file)) is not None
+            ] or [""]
             place = {"onsetframe": numbers[0], "apexframe": "", "offsetframe": numbers[-1]}
-            rows.append({"subject": subject, "filename": name, "estimatedemotion": emotion, **place})
+            rows.append(
+                {"subject": subject, "filename": name, "estimatedemotion": emotion, **place}
+            )
     if not any(map(len, folders.values())):
         raise disk.not_found("--target=smic", root, SHOWN)
-    source = micro.read(DATASET, rows, folders, sheet=frames, cropped=None, cache=cache, detector=detector, progress=progress)
+    source = micro.read(
+        DATASET,
+        rows,
+        folders,
+        sheet=frames,
+        cropped=None,
+        cache=cache,
+        detector=detector,
+        progress=progress,
+    )
     return dataclasses.replace(source, annotations="")

@@ -1,0 +1,105 @@
+"""What two frames of a clip differ by: noise, light, the head, the rest. Is a source like another, are drawn faces like real ones?
+
+  python -m benchmarks.motion --source=folder --data-root=my_videos
+  python -m benchmarks.motion --source=synthetic --clips=200
+
+Prints medians over clips, of frames in [−1, 1]: copy, the mean absolute difference of the pair; light, by how much brightness differs; less
+light and less head, the difference once a gain and then an affine motion of the head are taken out; face, that of the blurred frames, in
+which noise hardly counts; noise, the deviation of a frame's fine grain in grey levels of 255, small motions included.
+"""
+
+import dataclasses
+
+import cli
+import cv2
+import data
+import numpy as np
+
+from ma2mi_jax.clips import pairs as pipeline
+
+BLUR = 2.0  # pixels: what is finer counts as grain
+COLUMNS = ("copy", "light", "less light", "less head", "face", "noise")
+
+
+def flags(argv):
+    p = cli.parser(__doc__)
+    data.add_flags(p)
+    p.add_argument("--size", type=cli.positive, default=96, help="side of the frames (96)")
+    p.add_argument(
+        "--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between the two (3:8)"
+    )
+    p.add_argument("--pairs", type=cli.positive, default=4, help="of each clip (4)")
+    return data.settle(p.parse_args(argv))
+
+
+def blurred(image):
+    return cv2.GaussianBlur(image, (0, 0), BLUR)
+
+
+def parts(frame, future):
+    """The measures of COLUMNS for one pair of float32 frames (H, W, 3) in [−1, 1]."""
+    gain = ((frame + 1) * (future + 1)).sum() / np.square(frame + 1).sum()
+    lit = (frame + 1) * gain - 1
+    motion = np.eye(2, 3, dtype=np.float32)
+    try:
+        ends = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 50, 1e-5)
+        _, motion = cv2.findTransformECC(
+            blurred(future).mean(-1),
+            blurred(lit).mean(-1),
+            motion,
+            cv2.MOTION_AFFINE,
+            ends,
+            None,
+            1,
+        )
+    except cv2.error as error:  # it finds no motion that fits: the frames then count as they are
+        cli.log(f"no affine motion found ({str(error).splitlines()[0][-60:]})")
+    side = frame.shape[0]
+    how = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
+    moved = cv2.warpAffine(lit, motion, (side, side), **how)
+    grain = (frame - blurred(frame)) - (future - blurred(future))
+    noise = (
+        1.48 * np.median(np.abs(grain)) / np.sqrt(2) * 127.5
+    )  # 1.48: from a median deviation to a standard one
+    distance = lambda a, b: np.abs(a - b).mean()  # noqa: E731
+    return (
+        distance(frame, future),
+        abs(gain - 1),
+        distance(lit, future),
+        distance(moved, future),
+        distance(blurred(moved), blurred(future)),
+        noise,
+    )
+
+
+def main(argv):
+    f = flags(argv)
+    clips = data.read(f, f.size).clips
+    rng = np.random.default_rng(0)
+    measured = []
+    with cli.progress("measuring", len(clips)) as advance:
+        for clip in clips:
+            if f.kind == "target":
+                shown = [clip]
+            else:
+                places = [
+                    pipeline.future_pair(len(clip.frames), rng, delta=f.delta)
+                    for _ in range(f.pairs)
+                ]
+                shown = [dataclasses.replace(clip, onset=t, apex=u) for t, u in places]
+            frames, _ = pipeline.load_pairs(shown, f.size)
+            measured.append(
+                np.mean([parts(*pair) for pair in frames.astype(np.float32) / 127.5 - 1], axis=0)
+            )
+            advance()
+    quartiles = np.quantile(measured, (0.25, 0.5, 0.75), axis=0)
+    names = ("lower quarter", "median", "upper quarter")
+    rows = [
+        (name, *(f"{value:.4f}" for value in row))
+        for name, row in zip(names, quartiles, strict=True)
+    ]
+    cli.table(f"{f.name}: {len(clips)} clips, {f.size} px", ("", *COLUMNS), rows)
+
+
+if __name__ == "__main__":
+    cli.run(main)

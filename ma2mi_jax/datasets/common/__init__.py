@@ -1,0 +1,1 @@
+"""What several readers share: the disk, sheets, frame numbers, faces, classes."""

@@ -1,0 +1,349 @@
+"""From videos and folders of frames to clips with one face each: shots, face boxes, and the cache that keeps what was found out.
+
+A video is decoded twice, once to find its shots and faces, once to crop them, and kept as JPEG files; folders of frames stay where
+they are and only their face boxes are kept. What was found out, `no face` included, is kept with them, so that the next run decodes
+nothing.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import as_completed
+
+import cv2
+import numpy as np
+
+from ma2mi_jax.clips import faces, frames, shots
+from ma2mi_jax.clips.clip import Clip, SetAside
+from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder
+from ma2mi_jax.errors import UserError
+
+RULES = 3  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
+LOOK_EVERY = 4  # frames between two searches for faces
+LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
+SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
+QUALITY = 95  # of the JPEG files
+ABANDONED = (
+    600  # seconds without a write after which an unfinished cache entry belongs to a run that died
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """Frames `first` to `end` (exclusive) of a video: with a face in `box`, or filled by a face (None), or of no use for `reason`."""
+
+    first: int
+    end: int
+    box: Box | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What was found out about one video or folder of frames: its shots, or the reason why it is of no use as a whole."""
+
+    shots: tuple[Shot, ...] = ()
+    fps: float = 0.0
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """A video file (`images` None) or a folder of frames, under the id of its clip.
+
+    Shots of more than `longest` frames (None: LONGEST) are divided.
+    """
+
+    id: str
+    path: str
+    images: ImageFolder | None = None
+    longest: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted:
+    """The clips and refusals of one item, and what was found out about it."""
+
+    item: Item
+    verdict: Verdict
+    clips: tuple[Clip, ...]
+    set_aside: tuple[SetAside, ...]
+
+
+def extract(
+    items: Sequence[Item],
+    *,
+    cache: str,
+    size: int = 256,
+    detector: faces.Detector | None = None,
+    cropped: bool | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Extracted]:
+    """Each item's clips, in the order of the items; arguments as for `folder.read`.
+
+    Raises:
+      UserError: the cache cannot be written.
+    """
+    cache = os.path.abspath(cache)
+    try:
+        os.makedirs(cache, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: the cache cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    prepare = functools.partial(
+        _prepare, cache=cache, size=size, detector=detector or faces.haar(), cropped=cropped
+    )
+    with frames.threads(workers) as pool:
+        results = [pool.submit(prepare, item) for item in items]
+        for done, result in enumerate(as_completed(results), 1):
+            result.result()
+            if progress:
+                progress(done, len(items))
+    return [_extracted(item, *result.result()) for item, result in zip(items, results, strict=True)]
+
+
+def _extracted(item: Item, entry: str, verdict: Verdict) -> Extracted:
+    clips, set_aside = _clips(item, entry, verdict)
+    return Extracted(item, verdict, tuple(clips), tuple(set_aside))
+
+
+# ----------------------------------------------------------------------------------------------- one video or folder of frames
+
+
+def _prepare(
+    item: Item, *, cache: str, size: int, detector: faces.Detector, cropped: bool | None
+) -> tuple[str, Verdict]:
+    """The item's cache entry and verdict, from the cache if they are there."""
+    try:
+        entry = os.path.join(cache, _key(item, size, detector.name, cropped))
+    except OSError as error:  # a link to nowhere
+        return "", Verdict(reason=f"cannot be opened: {error.strerror}")
+    verdict = _load(entry)
+    if verdict is None:
+        verdict = _judge(item, detector, cropped)
+        try:
+            with _new_entry(entry) as unfinished:
+                if item.images is None:
+                    _keep_frames(item.path, verdict, size, unfinished)
+                with open(os.path.join(unfinished, "verdict.json"), "w") as file:
+                    json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
+        except FrameError as error:
+            return "", Verdict(reason=f"changed while it was read: {error}")
+    return entry, verdict
+
+
+def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdict:
+    try:
+        if item.images is None:
+            found = _shots(frames.decode(item.path), detector, cropped, item.longest)
+            return Verdict(found, frames.video_fps(item.path))
+        if len(item.images) == 1:
+            return Verdict(reason="a single image: a pair of frames needs two")
+        return Verdict(_shots(_images(item.images), detector, cropped, item.longest))
+    except FrameError as error:
+        return Verdict(reason=str(error).removeprefix(f"{item.path}: "))
+
+
+def _images(images: ImageFolder) -> Iterator[np.ndarray]:
+    first = None
+    for i, name in enumerate(images.names):
+        try:
+            image = frames.read_frame(images, i)
+        except FrameError:
+            raise FrameError(f"an unreadable image: {name}") from None
+        first = first or image.shape
+        if image.shape != first:
+            (h, w, _), (height, width, _) = first, image.shape
+            raise FrameError(
+                f"images of different sizes: {images.names[0]} is {w}x{h}, {name} is {width}x{height}"
+            )
+        yield image
+
+
+def _shots(
+    images: Iterable[np.ndarray],
+    detector: faces.Detector,
+    cropped: bool | None,
+    longest: float | None = None,
+) -> tuple[Shot, ...]:
+    """One pass over the frames, of which none is kept: the shots, each with its face."""
+    changes, looks, before = [], {}, None
+    for i, image in enumerate(images):
+        thumbnail = shots.thumbnail(image)
+        changes.append(0.0 if before is None else shots.change(before, thumbnail))
+        before = thumbnail
+        if not cropped and i % LOOK_EVERY == 0:
+            looks[i] = _look(image, detector, cropped)
+    if len(changes) == 1:
+        return (Shot(0, 1, reason="only one frame: a pair of frames needs two"),)
+    height, width = image.shape[:2]
+    parts = shots.spans(changes, min(longest or LONGEST, len(changes)))
+    return tuple(
+        _shot(first, end, looks, (height, width), cropped, alone=len(parts) == 1)
+        for first, end in parts
+    )
+
+
+def _shot(
+    first: int,
+    end: int,
+    looks: dict[int, list[faces.Face]],
+    shape: tuple[int, int],
+    cropped: bool | None,
+    alone: bool,
+) -> Shot:
+    if end - first < SHORTEST and not alone:
+        return Shot(
+            first,
+            end,
+            reason=f"too short a shot: {end - first} frames between two cuts, at least {SHORTEST} wanted",
+        )
+    if cropped:
+        return Shot(first, end)
+    inside = [found for i, found in looks.items() if first <= i < end]
+    box = faces.steady_box(inside)
+    if box is None:
+        count = sum(map(bool, inside))
+        return Shot(
+            first,
+            end,
+            reason=f"no usable face: one in {count} of {len(inside)} frames searched, the same in half of them wanted",
+        )
+    return Shot(first, end, None if cropped is None and _fills(box, shape) else box)
+
+
+def _look(image: np.ndarray, detector: faces.Detector, cropped: bool | None) -> list[faces.Face]:
+    """The faces in a frame. A frame that may be a tight crop is searched once more with a rim around it, which detectors need."""
+    found = detector(image)
+    if found or cropped is False or not squarish(image.shape):
+        return found
+    rim = max(image.shape) // 4
+    wide = cv2.copyMakeBorder(image, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
+    return [faces.Face(face.x - rim, face.y - rim, face.size) for face in detector(wide)]
+
+
+def squarish(shape: tuple[int, ...]) -> bool:
+    """Whether frames of this shape, (h, w, ...), may be face crops."""
+    return max(shape[:2]) < 1.25 * min(
+        shape[:2]
+    )  # CASME II's own crops are 280×340; cameras give 5:4 or wider
+
+
+def _fills(box: Box, shape: tuple[int, int]) -> bool:
+    """Whether frames of this shape are face crops already."""
+    return squarish(shape) and box.size >= 0.7 * max(shape)
+
+
+def _clips(item: Item, entry: str, verdict: Verdict) -> tuple[list[Clip], list[SetAside]]:
+    if verdict.reason:
+        return [], [SetAside(item.id, verdict.reason)]
+    clips, set_aside, count = [], [], len(verdict.shots)
+    for number, shot in enumerate(verdict.shots, 1):
+        name = (
+            item.id if count == 1 else f"{item.id}#{number:0{len(str(count))}d}"
+        )  # padded, so that sorting keeps the order
+        if shot.reason:
+            set_aside.append(SetAside(name, shot.reason))
+        elif item.images is None:  # the crop is in the cached frames
+            names = tuple(_frame_name(i) for i in range(shot.first, shot.end))
+            clips.append(Clip(name, ImageFolder(entry, names), fps=verdict.fps))
+        else:
+            clips.append(
+                Clip(
+                    name, ImageFolder(item.path, item.images.names[shot.first : shot.end]), shot.box
+                )
+            )
+    return clips, set_aside
+
+
+# ------------------------------------------------------------------------------------------------------------------ the cache
+
+
+def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
+    """Changes when the file changes, or a folder's names, or its first image, or the rules."""
+    stat = os.stat(item.path)
+    parts = [item.path, stat.st_mtime_ns, detector, cropped, item.longest, RULES]
+    if item.images is None:
+        parts += [stat.st_size, size, QUALITY]
+    else:
+        first = os.stat(os.path.join(item.path, item.images.names[0]))
+        parts += [item.images.names, first.st_size, first.st_mtime_ns]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _load(entry: str) -> Verdict | None:
+    try:
+        with open(os.path.join(entry, "verdict.json")) as file:
+            kept = json.load(file)
+        found = tuple(
+            Shot(s["first"], s["end"], s["box"] and Box(**s["box"]), s["reason"])
+            for s in kept["shots"]
+        )
+        return Verdict(found, kept["fps"], kept["reason"])
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, KeyError, TypeError):  # written by a machine that then lost power
+        shutil.rmtree(entry)
+        return None
+
+
+@contextlib.contextmanager
+def _new_entry(entry: str) -> Iterator[str]:
+    """A folder to fill that becomes `entry` at the end, all at once: a run that is killed leaves nothing that looks complete."""
+    cache, name = os.path.split(entry)
+    try:
+        for left in glob.glob(glob.escape(entry) + ".*"):
+            with contextlib.suppress(FileNotFoundError):  # another run completes it just now
+                if time.time() - os.stat(left).st_mtime > ABANDONED:
+                    shutil.rmtree(left)
+        unfinished = tempfile.mkdtemp(prefix=f"{name}.", dir=cache)
+        try:
+            yield unfinished
+            _rename(unfinished, entry)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: the cache cannot be written ({error.strerror}); free the disk or choose another folder"
+        ) from error
+
+
+def _rename(unfinished: str, entry: str) -> None:
+    try:
+        os.rename(unfinished, entry)
+    except OSError:
+        if not os.path.isdir(
+            entry
+        ):  # else another run was quicker, and its entry is as good as ours
+            raise
+
+
+def _keep_frames(path: str, verdict: Verdict, size: int, folder: str) -> None:
+    boxes = {
+        i: shot.box
+        for shot in verdict.shots
+        if not shot.reason
+        for i in range(shot.first, shot.end)
+    }
+    for i, image in enumerate(frames.decode(path) if boxes else ()):
+        if i in boxes:
+            picture = cv2.cvtColor(frames.crop(image, boxes[i], size), cv2.COLOR_RGB2BGR)
+            _, data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
+            with open(
+                os.path.join(folder, _frame_name(i)), "wb"
+            ) as file:  # cv2.imwrite keeps silent about a full disk
+                file.write(data)
+
+
+def _frame_name(index: int) -> str:
+    return f"{index:06d}.jpg"

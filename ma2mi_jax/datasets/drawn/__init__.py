@@ -1,0 +1,1 @@
+"""Faces drawn by a program: the benchmark that needs no data."""

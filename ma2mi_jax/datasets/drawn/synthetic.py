@@ -1,0 +1,398 @@
+"""The synthetic benchmark (SPEC §7): drawn faces, macro clips to learn from and micro pairs to recognise. It stands in for no real dataset.
+
+A clip begins as a `Script`, the numbers that say what each frame shows; scripts are made by NumPy alone and cost nothing. `_film`
+has them drawn by `portrait.py` into one array file, which is kept: the same call finds it there.
+
+Macro clips are of many people, each seen once; micro clips are of a few subjects whom no macro clip shows, whatever the seeds.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ma2mi_jax.clips.clip import Clip, Dataset
+from ma2mi_jax.clips.frames import ArrayFrames
+from ma2mi_jax.datasets.drawn.portrait import (
+    UNITS,
+    Identity,
+    Light,
+    Pose,
+    random_identity,
+    render_frames,
+)
+from ma2mi_jax.errors import UserError
+
+GENERATOR = 3  # raise it with every change that alters a pixel: kept films carry it in their names
+
+EMOTIONS = {  # the classes of DFEW, in its order
+    "happy": (6, 12, 25),
+    "sad": (1, 4, 15, 17),
+    "neutral": (),
+    "angry": (4, 5, 7, 23),
+    "surprise": (1, 2, 5, 25, 26),
+    "disgust": (9, 10, 17),
+    "fear": (1, 2, 4, 5, 20, 25),
+}
+_OTHERS = (4, 7, 14, 20, 23, 25)
+MICRO_EMOTIONS = {  # the classes of CASME II; each shows as one of its combinations of units
+    "happiness": ((6, 12),),
+    "disgust": ((4, 9), (9, 10), (4, 9, 10)),
+    "repression": ((15, 17),),
+    "surprise": ((1, 2, 5, 26), (1, 2, 5), (1, 2, 26)),
+    "others": tuple((first, second) for first in _OTHERS for second in _OTHERS if first < second),
+}
+FREQUENCIES = (0.16, 0.24, 0.15, 0.15, 0.30)  # of the micro classes, unequal as in the real sets
+# As in real clips (docs/experiments.md): in 24 of them, at 96 px and δ in [3, 8], the median noise is 1.2/255 and the median difference in
+# brightness .003; small motions are part of both.
+NOISE = 1.25 / 255  # standard deviation of the sensor's
+FLICKER = 0.002  # and of a frame's brightness, relative
+BATCH = 16  # frames drawn at once: few enough for the cache of a CPU
+
+_MACRO, _PERSON, _MICRO, _SENSOR = range(
+    4
+)  # streams of random numbers: no two share a number, whatever the seeds
+
+
+class Script(NamedTuple):
+    """What the frames of a clip show."""
+
+    identity: Identity
+    units: np.ndarray  # (frames, 17, 2), see `portrait.activation`
+    pose: Pose  # of (frames,) arrays
+    light: Light  # of (frames,) arrays
+
+
+def macro_source(
+    cache: str,
+    *,
+    clips: int,
+    frames: int = 24,
+    size: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Clips of macro expressions, each of another person.
+
+    Args:
+      cache: folder for the drawn frames, made if need be.
+      clips: how many.
+      frames: of each clip.
+      size: pixels along a side.
+      seed: not negative; names the people and all they do.
+      progress: called with (frames drawn, frames in all) while drawing.
+
+    Returns:
+      A source with the seven classes of `EMOTIONS`, every class equally often.
+
+    Raises:
+      UserError: a number is out of range, or `cache` cannot be written.
+    """
+    _check_at_least(clips=(clips, 1), frames=(frames, 2), size=(size, 16), seed=(seed, 0))
+    names = tuple(EMOTIONS)
+    labels = [index % len(names) for index in range(clips)]
+    scripts = [
+        macro_script(_stream(_MACRO, index, seed), names[label], frames)
+        for index, label in enumerate(labels)
+    ]
+    path = _film(
+        cache, "macro", {"clips": clips, "frames": frames, "seed": seed}, scripts, size, progress
+    )
+    records = (
+        Clip(
+            id=f"{names[label]}/{index:06d}",
+            frames=ArrayFrames(path, index * frames, frames),
+            label=label,
+        )
+        for index, label in enumerate(labels)
+    )
+    return Dataset("synthetic", tuple(sorted(records, key=lambda clip: clip.id)), names)
+
+
+def micro_source(
+    cache: str,
+    *,
+    subjects: int,
+    clips_per_subject: int,
+    size: int,
+    seed: int,
+    amplitude: float = 0.3,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Pairs of an onset and an apex frame of micro expressions.
+
+    Args:
+      cache: folder for the drawn frames, made if need be.
+      subjects: how many people; none of them is in any `macro_source`.
+      clips_per_subject: how many pairs of each.
+      size: pixels along a side.
+      seed: not negative.
+      amplitude: mean intensity of an expression, 1 = the full action unit; single clips differ by 30 %.
+      progress: called with (frames drawn, frames in all) while drawing.
+
+    Returns:
+      A source with the five classes of `MICRO_EMOTIONS`; onset and apex are frames 0 and 1, `action_units` names what is shown.
+
+    Raises:
+      UserError: a number is out of range, or `cache` cannot be written.
+    """
+    _check_at_least(
+        subjects=(subjects, 1),
+        clips_per_subject=(clips_per_subject, 1),
+        size=(size, 16),
+        seed=(seed, 0),
+        amplitude=(amplitude, 0),
+    )
+    names = tuple(MICRO_EMOTIONS)
+    scripts, records = [], []
+    for subject in range(subjects):
+        rng = _stream(_PERSON, subject, seed)
+        sitter, labels = _sitter(rng), _labels(rng, clips_per_subject)
+        for number, label in enumerate(labels):
+            index = subject * clips_per_subject + number
+            script, shown = micro_script(
+                _stream(_MICRO, index, seed), sitter, names[label], amplitude
+            )
+            name = f"s{subject + 1:0{len(str(max(10, subjects)))}d}"
+            scripts.append(script)
+            records.append(
+                (f"{name}/{number + 1:04d}", index, name, label, "+".join(map(str, shown)))
+            )
+    parameters = {
+        "subjects": subjects,
+        "clips_per_subject": clips_per_subject,
+        "seed": seed,
+        "amplitude": float(amplitude),
+    }
+    path = _film(cache, "micro", parameters, scripts, size, progress)
+    clips = tuple(
+        Clip(
+            id,
+            ArrayFrames(path, 2 * index, 2),
+            subject=name,
+            label=label,
+            onset=0,
+            apex=1,
+            offset=1,
+            action_units=shown,
+        )
+        for id, index, name, label, shown in records
+    )
+    return Dataset("synthetic", clips, names)
+
+
+# ------------------------------------------------------------------------------------------------------------------- scripts
+
+
+def macro_script(rng: np.random.Generator, emotion: str, frames: int) -> Script:
+    """Someone new swings into an expression and partly back, the head never quite still."""
+    who, pose, light = random_identity(rng), _pose(rng, 1.0), _light(rng)
+    units = np.zeros((frames, len(UNITS), 2))
+    peak, time = rng.uniform(0.6, 1.0), _swing_times(rng)
+    for unit in EMOTIONS[emotion]:
+        lag = rng.normal(0, 0.04)  # muscles do not start together
+        units[:, UNITS.index(unit)] += (
+            peak * rng.uniform(0.75, 1.1) * _swing(frames, lag, *time)[:, None] * _sides(rng)
+        )
+    for unit in rng.choice(
+        UNITS[:-1], rng.integers(0, 3), replace=False
+    ):  # and something that means nothing
+        units[:, UNITS.index(unit)] += (
+            rng.uniform(0.05, 0.3) * _swing(frames, 0.0, *_swing_times(rng))[:, None] * _sides(rng)
+        )
+    for moment in rng.uniform(0, frames, rng.integers(0, 3)):  # blinks
+        units[:, UNITS.index(45)] += np.exp(-(((np.arange(frames) - moment) / 1.4) ** 2))[:, None]
+
+    drift = Pose(0.007, 0.007, 0.008, 0.004, 0.01, 0.01)
+    pose = Pose(
+        *(still + scale * _drift(rng, frames) for still, scale in zip(pose, drift, strict=True))
+    )
+    return Script(who, np.clip(units, 0, 1), pose, _flickering(rng, light, frames))
+
+
+def _sitter(rng: np.random.Generator) -> Script:
+    """A subject in the laboratory: one frame of the face at rest, which is not quite neutral."""
+    rest = np.zeros((len(UNITS), 2))
+    for unit in rng.choice(UNITS[:-1], 3, replace=False):
+        rest[UNITS.index(unit)] = rng.uniform(0.0, 0.2) * _sides(rng)
+    return Script(random_identity(rng), rest, _pose(rng, 0.7), _light(rng))
+
+
+def micro_script(
+    rng: np.random.Generator, sitter: Script, emotion: str, amplitude: float
+) -> tuple[Script, tuple[int, ...]]:
+    """An onset and an apex frame of `sitter`, and the units that were shown.
+
+    The draws do not depend on `amplitude`: two amplitudes differ in the expression alone, all nuisances being the same.
+    """
+    full = MICRO_EMOTIONS[emotion][rng.integers(len(MICRO_EMOTIONS[emotion]))]
+    kept = rng.random(len(full)) > 0.15  # not every unit of a combination shows every time
+    kept[rng.integers(len(full))] = True
+    shown = tuple(unit for unit, keep in zip(full, kept, strict=True) if keep)
+    expression = np.zeros((len(UNITS), 2))
+    strength = rng.uniform(0.7, 1.3)
+    for unit in shown:
+        expression[UNITS.index(unit)] = strength * rng.uniform(0.75, 1.25) * _sides(rng)
+
+    units = (
+        sitter.units
+        + rng.normal(0, 0.015, (2, len(UNITS), 2))
+        + np.array([0.0, amplitude])[:, None, None] * expression
+    )
+    blink, moment = rng.uniform(0.2, 1.0) * (rng.random() < 0.15), rng.integers(2)
+    units[:, UNITS.index(45)] = 0.0
+    units[moment, UNITS.index(45)] = blink
+    settled = Pose(
+        0.015, 0.015, 0.01, 0.01, 0.01, 0.01
+    )  # how differently the head is held from clip to clip ...
+    shaken = Pose(0.006, 0.006, 0.003, 0.002, 0.004, 0.004)  # ... and from onset to apex
+    pose = Pose(
+        *(
+            still + clip * rng.normal() + pair * rng.normal(0, 1, 2)
+            for still, clip, pair in zip(sitter.pose, settled, shaken, strict=True)
+        )
+    )
+    return Script(
+        sitter.identity, np.clip(units, 0, 1), pose, _flickering(rng, sitter.light, 2)
+    ), shown
+
+
+def _labels(rng: np.random.Generator, count: int) -> list[int]:
+    """Classes of one subject's clips: three different ones first, so that nobody shows a single emotion."""
+    first = rng.choice(len(FREQUENCIES), min(3, count), replace=False, p=FREQUENCIES)
+    return [
+        *map(int, first),
+        *map(int, rng.choice(len(FREQUENCIES), count - len(first), p=FREQUENCIES)),
+    ]
+
+
+def _sides(rng: np.random.Generator) -> np.ndarray:
+    """Weights of the two halves of the face: mostly about equal, at times one-sided."""
+    weights = np.array(
+        [1.0, 1 - (rng.uniform(0.2, 0.7) if rng.random() < 0.25 else rng.uniform(0.0, 0.15))]
+    )
+    return rng.permutation(weights)
+
+
+def _swing_times(rng: np.random.Generator) -> tuple[float, float, float]:
+    """When the expression peaks, how far it is at the start and at the end."""
+    return rng.uniform(0.35, 0.9), rng.uniform(0.0, 0.5), rng.uniform(0.0, 0.7)
+
+
+def _swing(frames: int, lag: float, peak: float, start: float, end: float) -> np.ndarray:
+    """A smooth rise from `start` to 1 at time `peak`, and the way down towards `end`; times in [0, 1]."""
+    time = np.linspace(0, 1, frames) - lag
+    up, down = np.clip(time / peak, 0, 1), np.clip((time - peak) / max(1 - peak, 0.35), 0, 1)
+    ease = [t * t * (3 - 2 * t) for t in (up, down)]
+    return start + (1 - start) * ease[0] - (1 - end) * ease[1]
+
+
+def _drift(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """A slow wandering of order 1."""
+    time = np.linspace(0, 2 * np.pi, frames)
+    return sum(
+        rng.normal() / k * np.sin(0.7 * k * time + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3)
+    )
+
+
+def _pose(rng: np.random.Generator, ease: float) -> Pose:
+    return Pose(*(ease * rng.normal(0, scale) for scale in (0.03, 0.03, 0.05, 0.05, 0.05, 0.04)))
+
+
+def _light(rng: np.random.Generator) -> Light:
+    low, high = Light(-0.6, -0.7, 0.4, 0.85, -0.04), Light(0.6, 0.1, 0.8, 1.1, 0.04)
+    return Light(*(rng.uniform(*ends) for ends in zip(low, high, strict=True)))
+
+
+def _flickering(rng: np.random.Generator, light: Light, frames: int) -> Light:
+    return Light(*(np.full(frames, value) for value in light))._replace(
+        gain=light.gain * (1 + rng.normal(0, FLICKER, frames))
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------------- films
+
+
+def _film(
+    cache: str,
+    kind: str,
+    parameters: dict,
+    scripts: Sequence[Script],
+    size: int,
+    progress: Callable[[int, int], None] | None,
+) -> str:
+    """Path of the `.npy` file (frames of all scripts, size, size, 3) uint8; drawn unless it is there, and never there in part."""
+    name = json.dumps([GENERATOR, kind, size, parameters], sort_keys=True)
+    path = os.path.abspath(
+        os.path.join(cache, f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy")
+    )
+    if os.path.exists(path):
+        return path
+    unfinished = f"{path}.{os.getpid()}.part"
+    try:
+        os.makedirs(cache, exist_ok=True)
+        _draw(
+            unfinished,
+            scripts,
+            size,
+            _stream(_SENSOR, int(kind == "micro"), parameters["seed"]),
+            progress,
+        )
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: the drawn frames cannot be kept there ({error.strerror or error}); name another cache folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(unfinished)
+    return path
+
+
+def _draw(
+    path: str, scripts: Sequence[Script], size: int, sensor: np.random.Generator, progress
+) -> None:
+    clip = np.repeat(np.arange(len(scripts)), [len(script.units) for script in scripts])
+    people = jax.tree.map(
+        lambda *leaves: np.stack(leaves), *(script.identity for script in scripts)
+    )
+    units, pose, light = (
+        jax.tree.map(
+            lambda *leaves: np.concatenate(leaves).astype(np.float32),
+            *(getattr(script, part) for script in scripts),
+        )
+        for part in ("units", "pose", "light")
+    )
+    film = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.uint8, shape=(len(clip), size, size, 3)
+    )
+    for first in range(0, len(clip), BATCH):
+        rows = np.minimum(
+            np.arange(first, first + BATCH), len(clip) - 1
+        )  # the last batch is filled up: one shape, one compilation
+        person = jax.tree.map(functools.partial(np.take, indices=clip[rows], axis=0), people)
+        others = jax.tree.map(
+            functools.partial(np.take, indices=rows, axis=0), (units, pose, light)
+        )
+        images = np.asarray(render_frames(person, *others, size))[: len(clip) - first]
+        images = images + NOISE * sensor.standard_normal(images.shape, np.float32)
+        film[first : first + BATCH] = np.clip(255 * images + 0.5, 0, 255).astype(np.uint8)
+        if progress is not None:
+            progress(min(first + BATCH, len(clip)), len(clip))
+    film.flush()
+
+
+def _stream(kind: int, index: int, seed: int) -> np.random.Generator:
+    return np.random.default_rng([kind, index, seed])
+
+
+def _check_at_least(**numbers: tuple[float, float]) -> None:
+    for name, (value, least) in numbers.items():
+        if not value >= least:
+            raise UserError(f"synthetic: {name} must be at least {least}, got {value}")

@@ -1,0 +1,203 @@
+"""Pictures and numbers for people: ranges of δ (Fig. 4), reconstructions (Fig. 5), curves, confusion matrices, subjects."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def amplified(change: np.ndarray, gain: float) -> np.ndarray:
+    """A change of frames (..., 3) in [−2, 2] drawn around grey: (..., 3) in [0, 1]."""
+    return np.clip(0.5 + gain * change / 2, 0, 1)
+
+
+def visible_gain(change: np.ndarray) -> float:
+    """The amplification that brings a change's 99.5th percentile to full contrast, at most 50."""
+    return float(np.clip(1 / max(np.quantile(np.abs(change), 0.995) / 2, 1e-6) / 2, 1, 50))
+
+
+def reconstructions(
+    path: pathlib.Path,
+    frames: np.ndarray,
+    futures: np.ndarray,
+    predicted: np.ndarray,
+    copied: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    moments: tuple[str, str, str] = (
+        "frame  $I_t$",
+        "future  $I_{t+\\delta}$",
+        "predicted  $\\hat I_{t+\\delta}$",
+    ),
+) -> None:
+    """Fig. 5: a row a pair with I_t, I_{t+δ}, Î_{t+δ}, and the true and the predicted change, amplified alike within a row.
+
+    Args:
+      frames, futures, predicted: (B, H, W, 3) in [−1, 1].
+      copied: of the same shape, what a network that predicts no change would give: the predicted change is the difference to it. In latent
+        space that is I_t as the autoencoder decodes it, whose error is no change.
+      names: (B,) row labels.
+      moments: what the three columns of frames are called.
+    """
+    columns = (*moments, "true change", "predicted change")
+    figure, axes = plt.subplots(
+        len(frames), 5, figsize=(10.5, 2.1 * len(frames) + 0.6), squeeze=False, layout="constrained"
+    )
+    for row, (frame, future, guess, copy, name) in enumerate(
+        zip(frames, futures, predicted, copied, names, strict=True)
+    ):
+        gain = visible_gain(future - frame)
+        changes = [amplified(change, gain) for change in (future - frame, guess - copy)]
+        for column, picture in enumerate(
+            [np.clip((p + 1) / 2, 0, 1) for p in (frame, future, guess)] + changes
+        ):
+            axes[row, column].imshow(picture, interpolation="nearest")
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[row, 0].set_ylabel(name, fontsize=7)
+        axes[row, 3].set_xlabel(f"x {gain:.1f}", fontsize=7)
+        axes[row, 4].set_xlabel(f"x {gain:.1f}", fontsize=7)
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column, fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    save(figure, path)
+
+
+def delta_ranges(
+    path: pathlib.Path, found: Mapping[str, Mapping[str, Sequence[float]]], title: str
+) -> None:
+    """Fig. 4 of one target: accuracy and UF1 over the ranges of δ; mean, standard deviation as a bar, and every seed as a cross.
+
+    Args:
+      found: label of the range -> `accuracy` and `uf1` of every seed.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for axis, (name, label) in zip(
+        axes, {"accuracy": "accuracy", "uf1": "UF1"}.items(), strict=True
+    ):
+        values = [np.asarray(scores[name]) for scores in found.values()]
+        places = range(len(values))
+        axis.errorbar(
+            places,
+            [v.mean() for v in values],
+            [v.std(ddof=1) if len(v) > 1 else 0 for v in values],
+            marker="o",
+            capsize=3,
+        )
+        for place, each in enumerate(values):
+            axis.plot([place] * len(each), each, "x", color="grey", markersize=4)
+        axis.set_xticks(places, list(found))
+        axis.set(ylabel=label)
+        axis.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=10)
+    save(figure, path)
+
+
+def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]]) -> None:
+    """The losses of `metrics.jsonl` over steps, reconstruction beside the copy baseline, each with a running mean."""
+    panels = [
+        ("loss_rec", "copy_baseline"),
+        ("loss_l1", "loss_l2", "loss_l3"),
+        ("position_norm",),
+        ("grad_norm",),
+    ]
+    if lines and "loss_rec" not in lines[0]:
+        panels = [("loss",), ("accuracy",), ("grad_norm",)]
+    panels = [[n for n in names if lines and n in lines[0]] for names in panels]
+    panels = [names for names in panels if names]
+    figure, axes = plt.subplots(
+        1,
+        max(len(panels), 1),
+        figsize=(4 * max(len(panels), 1), 3),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, names in zip(axes[0], panels, strict=False):
+        for name in names:
+            steps, values = np.array([(line["step"], line[name]) for line in lines], float).T
+            width = max(1, len(values) // 25)
+            (drawn,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
+            smooth = np.convolve(values, np.ones(width) / width, "valid")
+            axis.plot(
+                steps[len(steps) - len(smooth) :], smooth, color=drawn.get_color(), label=name
+            )
+        axis.set_xlabel("step")
+        axis.legend(fontsize=8)
+    save(figure, path)
+
+
+def finetuning_curves(
+    path: pathlib.Path, loss: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray
+) -> None:
+    """Each member's training loss, training accuracy and test accuracy, (epochs, members), thin; their mean, bold."""
+    panels = {
+        "training loss": loss,
+        "training accuracy": train_accuracy,
+        "test accuracy (never selected on)": test_accuracy,
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    for axis, (name, values) in zip(axes, panels.items(), strict=True):
+        epochs = np.arange(1, len(values) + 1)
+        axis.plot(epochs, values, color="tab:blue", alpha=0.2, linewidth=0.7)
+        axis.plot(epochs, values.mean(1), color="tab:blue", linewidth=2, label="mean over folds")
+        axis.set(xlabel="epoch", title=name)
+        if "accuracy" in name:
+            axis.set_ylim(0, 1.02)
+    axes[0].legend(fontsize=8)
+    save(figure, path)
+
+
+def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Confusion matrix with counts and row percentages; rows are labels."""
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 1.6 + 0.9 * len(classes)
+    figure, axis = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row in range(len(classes)):
+        for column in range(len(classes)):
+            colour = "white" if share[row, column] > 0.55 else "black"
+            text = f"{counts[row, column]:g}\n{share[row, column]:.0%}"
+            axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+    axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set(xlabel="predicted", ylabel="label")
+    axis.set_title(title, fontsize=10)
+    save(figure, path)
+
+
+def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Accuracy of each test subject, worst first, with its number of clips; the line is the accuracy over all clips.
+
+    Args:
+      rows: subject -> `n` and `accuracy`, as in `results.summary`.
+    """
+    names = sorted(rows, key=lambda s: (rows[s]["accuracy"], s))
+    values, counts = (
+        np.array([rows[s]["accuracy"] for s in names]),
+        np.array([rows[s]["n"] for s in names]),
+    )
+    figure, axis = plt.subplots(
+        figsize=(max(4.0, 0.32 * len(names) + 1.5), 3.4), layout="constrained"
+    )
+    axis.bar(range(len(names)), values, color="tab:blue", alpha=0.75)
+    for place, (value, count) in enumerate(zip(values, counts, strict=True)):
+        axis.text(
+            place, value + 0.01, f"{count}", ha="center", va="bottom", fontsize=7, color="dimgrey"
+        )
+    axis.axhline(
+        (values * counts).sum() / counts.sum(), color="tab:orange", linewidth=1, label="all clips"
+    )
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axis.set(ylim=(0, 1.08), ylabel="accuracy", title=f"{title}\nabove each bar: number of clips")
+    axis.title.set_fontsize(9)
+    axis.legend(fontsize=8, loc="upper left")
+    save(figure, path)
+
+
+def save(figure, path: pathlib.Path) -> None:
+    """Writes the figure and lets go of it."""
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,188 @@
+"""Pictures of what a fine-tuned model looks at: Fig. 6 over a run's predictions, and one clip with its spotting curve."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib import pyplot as plt
+
+from ma2mi_jax.clips.spotting import Spotted
+from ma2mi_jax.evaluation.drawing import amplified, save, visible_gain
+from ma2mi_jax.evaluation.predictions import Predictions
+
+HEAT = colormaps["turbo"]
+MAPS = {
+    "action": "Grad-CAM, action",
+    "position": "Grad-CAM, position",
+    "places": "what each place gives",
+}
+SCALE = "red: the greatest value of each heat map"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One pair and what a model makes of it.
+
+    Attributes:
+      onset, apex: (H, W, 3) uint8.
+      action, position, places: heat maps over the frame, (H, W) >= 0, as `gradcam.upsample` gives of an `Explanation`'s; None: in no row.
+      caption: for the left margin, such as that of `caption`.
+    """
+
+    onset: np.ndarray
+    apex: np.ndarray
+    action: np.ndarray
+    position: np.ndarray | None
+    caption: str = ""
+    places: np.ndarray | None = None
+
+
+def choose(predictions: Predictions, per_class: int = 1) -> list[int]:
+    """Which clips Fig. 6 shows, by rule and not by hand: positions in `predictions.clips`.
+
+    For each class that is labelled, in order: the `per_class` clips of it that the first seed predicted right with the greatest
+    probability, then the `per_class` that it predicted wrong with the greatest; fewer where there are fewer. Ties go to the earlier clip.
+    """
+    labels, probabilities = predictions.labels, predictions.probabilities[0]
+    order = np.argsort(-probabilities.max(-1), kind="stable")
+    right = probabilities.argmax(-1) == labels
+    return [
+        int(i)
+        for label in np.unique(labels)
+        for outcome in (True, False)
+        for i in order[(labels[order] == label) & (right[order] == outcome)][:per_class]
+    ]
+
+
+def caption(
+    clip_id: str, label: str, prediction: str, probability: float, action_units: str
+) -> str:
+    """The left margin of a row: what is annotated, what was predicted, whether that is right, which action units moved."""
+    verdict = "right" if label == prediction else "WRONG"
+    units = f"\nAU {action_units}" if action_units else ""
+    return f"{clip_id}\n{label}{units}\n{verdict}: {prediction} {probability:.0%}"
+
+
+def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A heat map over a frame, (H, W, 3) uint8 and (H, W) >= 0 -> (H, W, 3) in [0, 1]; the map is scaled to its own maximum.
+
+    Where there is no heat the frame shows, in grey; a map without any heat leaves it so everywhere.
+    """
+    scaled = heat / heat.max() if heat.max() > 0 else np.zeros_like(heat)
+    grey = np.repeat(frame.mean(-1, keepdims=True), 3, axis=-1) / 255
+    strength = 0.6 * scaled[..., None]
+    return (1 - strength) * grey + strength * HEAT(scaled)[..., :3]
+
+
+def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
+    """Fig. 6: a row a pair with onset, apex, the amplified difference, and the heat maps of its Row over the onset frame."""
+    maps = _maps(rows)
+    columns = 3 + len(maps)
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(2.1 * columns, 2.1 * len(rows) + 0.7),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, row in zip(axes, rows, strict=True):
+        _draw_pair(line, row, maps)
+        line[0].set_ylabel(row.caption, fontsize=7, rotation=0, ha="right", va="center")
+    _headings(axes[0], maps)
+    figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
+    save(figure, path)
+
+
+def clip_picture(
+    path: pathlib.Path,
+    row: Row,
+    spotted: Spotted,
+    first: int,
+    how: str,
+    scores: Mapping[str, tuple[float, float]],
+    title: str,
+) -> None:
+    """One clip: its pair as in Fig. 6, the spotting curve with onset and apex, and the classes' probabilities.
+
+    Args:
+      first: where the frames of `spotted` begin in the clip.
+      how: onset and apex came about, for the curve's title.
+      scores: class -> mean probability and its standard deviation over the models.
+    """
+    figure = plt.figure(figsize=(12.5, 5.4), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.3, 2.6))
+    maps = _maps([row])
+    axes = top.subplots(1, 3 + len(maps))
+    _draw_pair(axes, row, maps)
+    _headings(axes, maps)
+    curve, bars = bottom.subplots(1, 2, width_ratios=(3, 2))
+    places = first + np.arange(len(spotted.curve))
+    curve.plot(
+        places,
+        spotted.curve,
+        color="tab:gray",
+        linewidth=1.2,
+        marker="." if len(places) < 60 else "",
+    )
+    for name, position, colour in (
+        ("onset", spotted.onset, "tab:blue"),
+        ("apex", spotted.apex, "tab:red"),
+    ):
+        curve.axvline(places[position], color=colour, linewidth=1)
+        curve.plot(
+            places[position],
+            spotted.curve[position],
+            "o",
+            color=colour,
+            label=f"{name}: frame {places[position]}",
+        )
+    curve.xaxis.get_major_locator().set_params(integer=True)
+    curve.set(xlabel="frame of the clip, from 0", ylabel="share of the change\nfrom onset to apex")
+    curve.set_title(how, fontsize=9)
+    curve.legend(fontsize=8)
+    names = list(scores)
+    mean, spread = np.array([scores[name] for name in names]).T
+    bars.barh(
+        names,
+        mean,
+        xerr=spread,
+        color=["tab:orange" if m == mean.max() else "tab:gray" for m in mean],
+        capsize=3,
+    )
+    bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
+    bars.invert_yaxis()
+    figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
+    save(figure, path)
+
+
+def _maps(rows: Sequence[Row]) -> list[str]:
+    """The heat maps that the rows have."""
+    return [name for name in MAPS if any(getattr(row, name) is not None for row in rows)]
+
+
+def _draw_pair(axes, row: Row, maps: Sequence[str]) -> None:
+    """Onset, apex, their difference and the heat maps, an axis for each."""
+    change = (row.apex.astype(np.float32) - row.onset) / 127.5
+    gain = visible_gain(change)
+    heat = [getattr(row, name) for name in maps]
+    pictures = [
+        row.onset,
+        row.apex,
+        amplified(change, gain),
+        *(overlay(row.onset, each) for each in heat),
+    ]
+    for axis, picture in zip(axes, pictures, strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+    axes[2].set_xlabel(f"x {gain:.1f}", fontsize=7)
+    for axis, each in zip(axes[3:], heat, strict=True):
+        axis.set_xlabel("" if each.any() else "no place speaks for it", fontsize=7)
+
+
+def _headings(axes, maps: Sequence[str]) -> None:
+    for axis, name in zip(
+        axes, ["onset", "apex", "apex − onset", *(MAPS[name] for name in maps)], strict=True
+    ):
+        axis.set_title(name, fontsize=9)

@@ -1,0 +1,135 @@
+"""DiT (Peebles & Xie 2023) as MA2MI uses it (Eq. 8, Fig. 3): Ẑ_{t+δ} = DiT(Z_t, C_Δ).
+
+No noise and no timestep; C_Δ takes the label's place.
+
+Three scales differ from DiT's; with DiT's own, pre-training stays at the copy of the frame for hundreds to thousands of steps before C_Δ is
+used at all (measured in docs/experiments.md). The change to predict is small, so the output is divided by √width: otherwise a step of Adam
+moves it by as much as there is to predict, or more. Positions are added at a fifth, or they drown the patch. C_Δ is embedded at the scale
+of its length; DiT's 0.02 is for its own embedding of time.
+"""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Predict = Literal["change", "latent"]
+dense = nn.initializers.xavier_uniform()
+zeros = nn.initializers.zeros
+POSITIONS = 0.2  # scale of the table of positions beside the patches
+
+
+class DiTBlock(nn.Module):
+    """Transformer block with adaLN-Zero: tokens `x` (B, T, D), condition `c` (B, D) -> (B, T, D)."""
+
+    heads: int
+    mlp_ratio: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        modulation = nn.Dense(6 * width, kernel_init=zeros, dtype=self.dtype, name="modulation")(
+            nn.silu(c)
+        )
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
+            modulation[:, None], 6, axis=-1
+        )  # each (B, 1, D)
+
+        h = modulate(_norm(self.dtype)(x), shift1, scale1)
+        qkv = nn.Dense(3 * width, kernel_init=dense, dtype=self.dtype, name="qkv")(h)
+        q, k, v = jnp.moveaxis(
+            qkv.reshape(*qkv.shape[:2], 3, self.heads, -1), 2, 0
+        )  # each (B, T, heads, D / heads)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        x = x + gate1 * nn.Dense(width, kernel_init=dense, dtype=self.dtype, name="proj")(h)
+
+        h = modulate(_norm(self.dtype)(x), shift2, scale2)
+        h = nn.gelu(
+            nn.Dense(self.mlp_ratio * width, kernel_init=dense, dtype=self.dtype, name="fc1")(h),
+            approximate=True,
+        )
+        return x + gate2 * nn.Dense(width, kernel_init=dense, dtype=self.dtype, name="fc2")(h)
+
+
+class DiT(nn.Module):
+    """Predicts the future frame's latent: Z_t (B, S, S, C) and C_Δ (B, K) -> Ẑ_{t+δ} (B, S, S, C), float32.
+
+    With depth 12, width 768, 12 heads and patch 2 on a (32, 32, 4) latent this is DiT-B/2.
+    In pixel space (Table 1, †) Z is the frame itself.
+
+    Attributes:
+      depth, width, heads: of the transformer.
+      patch: side of a patch; S must be divisible by it.
+      predict: `change`: Ẑ = Z_t + output, which starts as a copy of the frame; `latent`: the output alone (SPEC §3).
+    """
+
+    depth: int = 12
+    width: int = 768
+    heads: int = 12
+    patch: int = 2
+    predict: Predict = "change"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: jax.Array, c: jax.Array) -> jax.Array:
+        size, channels = z.shape[2:]
+        side = size // self.patch
+        x = nn.Dense(self.width, kernel_init=dense, dtype=self.dtype, name="patches")(
+            patchify(z, self.patch)
+        )  # (B, T, D)
+        x = x + POSITIONS * jnp.asarray(sincos_positions(side, self.width), x.dtype)
+
+        c = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="condition1")(c))
+        c = nn.Dense(self.width, dtype=self.dtype, name="condition2")(c)  # (B, D)
+
+        for i in range(self.depth):
+            x = DiTBlock(self.heads, dtype=self.dtype, name=f"block{i}")(x, c)
+
+        modulation = nn.Dense(
+            2 * self.width, kernel_init=zeros, dtype=self.dtype, name="modulation"
+        )(nn.silu(c))
+        shift, scale = jnp.split(modulation[:, None], 2, axis=-1)
+        x = modulate(_norm(self.dtype)(x), shift, scale)
+        x = nn.Dense(self.patch**2 * channels, kernel_init=zeros, dtype=self.dtype, name="output")(
+            x
+        )  # (B, T, patch² C)
+        output = unpatchify(x, self.patch, channels).astype(jnp.float32)
+        return z + output / self.width**0.5 if self.predict == "change" else output
+
+
+def _norm(dtype):
+    return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
+
+
+def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """adaLN: x (1 + scale) + shift."""
+    return x * (1 + scale) + shift
+
+
+def patchify(z: jax.Array, patch: int) -> jax.Array:
+    """(B, S, S, C) -> (B, (S/patch)², patch² C), row by row."""
+    batch, size, _, channels = z.shape
+    side = size // patch
+    z = z.reshape(batch, side, patch, side, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+    return z.reshape(batch, side * side, patch * patch * channels)
+
+
+def unpatchify(x: jax.Array, patch: int, channels: int) -> jax.Array:
+    """The inverse of `patchify`."""
+    batch, tokens, _ = x.shape
+    side = round(tokens**0.5)
+    x = x.reshape(batch, side, side, patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, side * patch, side * patch, channels)
+
+
+def sincos_positions(side: int, width: int) -> np.ndarray:
+    """Fixed two-dimensional sine-cosine positions, (side², width) float32: half of the channels for the column, half for the row."""
+    frequencies = 1 / 10000 ** (np.arange(width // 4) / (width // 4))
+    rows, columns = np.divmod(np.arange(side * side), side)
+    angles = [np.outer(places, frequencies) for places in (columns, rows)]
+    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(
+        np.float32
+    )

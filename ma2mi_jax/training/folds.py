@@ -1,0 +1,109 @@
+"""Subject-independent splits (paper §4.2) as plain index arrays."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+    """One split: indices into the clips, int32, sorted; no subject is on both sides.
+
+    Attributes:
+      name: the test subject under LOSO, else `fold1`, `fold2`, ...
+      number: seeds the fold's own randomness, so that its result does not depend on which other folds run.
+      inner: clips of training subjects held out from training, to choose an epoch on (`hold_out`); else empty.
+    """
+
+    name: str
+    number: int
+    train: np.ndarray
+    test: np.ndarray
+    inner: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+
+
+def loso(subjects: Sequence[str]) -> tuple[Fold, ...]:
+    """Leave one subject out: a fold for each subject, in the order of their names.
+
+    Raises:
+      ValueError: fewer than two subjects.
+    """
+    return _by_subject(subjects, {s: s for s in subjects})
+
+
+def kfold(subjects: Sequence[str], k: int, seed: int) -> tuple[Fold, ...]:
+    """`k` folds over subjects, balanced by clips: subjects in a random order, the largest first, each to the fold that holds least.
+
+    Raises:
+      ValueError: fewer subjects than folds, or `k` < 2.
+    """
+    names, counts = np.unique(list(subjects), return_counts=True)
+    if not 2 <= k <= len(names):
+        raise ValueError(
+            f"{k} folds over {len(names)} subjects: expected between 2 and the number of subjects"
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-counts[order], kind="stable")]
+    held = np.zeros(k, int)
+    fold_of = {}
+    for i in order:
+        fold = int(np.argmin(held))
+        held[fold] += counts[i]
+        fold_of[str(names[i])] = f"fold{fold + 1}"
+    return _by_subject(subjects, fold_of)
+
+
+def given(subjects: Sequence[str], fold_of: dict[str, str]) -> tuple[Fold, ...]:
+    """The folds of a file: subject -> fold name.
+
+    Raises:
+      ValueError: a subject without a fold, or a single fold.
+    """
+    missing = sorted(set(subjects) - set(fold_of))
+    if missing:
+        raise ValueError(f"no fold given for subject(s) {', '.join(missing)}")
+    return _by_subject(subjects, fold_of)
+
+
+def cross(name: str, train: Sequence[int], test: Sequence[int]) -> tuple[Fold, ...]:
+    """A single fold: train on one dataset's clips, test on another's."""
+    return (Fold(name, 0, np.array(train, np.int32), np.array(test, np.int32)),)
+
+
+def hold_out(fold: Fold, subjects: Sequence[str], share: float, seed: int) -> Fold:
+    """`fold` with some of its training subjects, drawn by seed, moved to `inner`: as many as fit into `share` of the clips, or one.
+
+    Raises:
+      ValueError: fewer than two training subjects.
+    """
+    names, counts = np.unique([subjects[i] for i in fold.train], return_counts=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"fold {fold.name} has {len(names)} training subject(s): holding some out needs at least two"
+        )
+    order = np.random.default_rng([seed, fold.number]).permutation(len(names))
+    taken = max(
+        1, int(np.searchsorted(np.cumsum(counts[order]), share * counts.sum(), side="right"))
+    )
+    held = set(names[order[:taken]])
+    is_held = np.array([subjects[i] in held for i in fold.train])
+    return dataclasses.replace(fold, train=fold.train[~is_held], inner=fold.train[is_held])
+
+
+def _by_subject(subjects: Sequence[str], fold_of: dict[str, str]) -> tuple[Fold, ...]:
+    of_clip = np.array([fold_of[s] for s in subjects])
+    names = sorted(set(of_clip.tolist()))
+    if len(names) < 2:
+        raise ValueError(
+            f"{len(names)} fold(s): at least two are needed, each with its own subjects"
+        )
+    return tuple(
+        Fold(
+            name,
+            number,
+            np.flatnonzero(of_clip != name).astype(np.int32),
+            np.flatnonzero(of_clip == name).astype(np.int32),
+        )
+        for number, name in enumerate(names)
+    )

@@ -1,0 +1,87 @@
+"""Fig. 6 shows the clips that its rule names, with heat where there is heat; pictures are drawn for every kind of row."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ma2mi_jax.clips.clip import Clip
+from ma2mi_jax.clips.frames import ArrayFrames
+from ma2mi_jax.clips.spotting import Spotted
+from ma2mi_jax.evaluation import heatmaps
+from ma2mi_jax.evaluation.predictions import Predictions
+
+
+def predictions(labels, first, second):
+    clips = [
+        Clip(str(k), ArrayFrames("", 0, 2), subject="s", label=label)
+        for k, label in enumerate(labels)
+    ]
+    return Predictions(clips, ["s"] * len(labels), [0, 1], np.array([first, second], np.float32))
+
+
+def test_the_most_confident_right_and_wrong_of_each_class():
+    first = [
+        [0.6, 0.3, 0.1],
+        [0.9, 0.1, 0.0],
+        [0.2, 0.8, 0.0],
+        [0.3, 0.3, 0.4],
+        [0.1, 0.7, 0.2],
+        [0.1, 0.5, 0.4],
+        [0.5, 0.4, 0.1],
+    ]
+    labels = [0, 0, 0, 0, 1, 1, 1]  # nobody shows class 2
+    found = predictions(labels, first, [[0, 0, 1]] * 7)  # the second seed does not count
+    assert heatmaps.choose(found) == [1, 2, 4, 6]
+    assert heatmaps.choose(found, per_class=2) == [1, 0, 2, 3, 4, 5, 6]
+    equal = predictions([0, 0], [[0.7, 0.3]] * 2, [[0.7, 0.3]] * 2)
+    assert heatmaps.choose(equal) == [0]  # nothing is wrong; the earlier of two equals
+
+
+def test_captions_say_what_is_wrong():
+    assert (
+        heatmaps.caption("s1/3", "anger", "fear", 0.456, "4+R10")
+        == "s1/3\nanger\nAU 4+R10\nWRONG: fear 46%"
+    )
+    assert heatmaps.caption("s1/3", "anger", "anger", 1.0, "") == "s1/3\nanger\nright: anger 100%"
+
+
+def test_an_overlay_colours_the_heat_alone():
+    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    grey = np.repeat(frame.mean(-1, keepdims=True), 3, axis=-1) / 255
+    heat = np.zeros((32, 32))
+    np.testing.assert_allclose(heatmaps.overlay(frame, heat), grey)
+    heat[5, 6] = 0.01
+    drawn = heatmaps.overlay(frame, heat)
+    assert drawn[5, 6, 0] > drawn[5, 6, 2] + 0.1  # its greatest value is red, however small
+    heat[5, 6] = 0
+    np.testing.assert_allclose(drawn[10:], grey[10:])
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+
+
+@pytest.mark.parametrize("missing", [(), ("position",), ("places",), ("position", "places")])
+def test_pictures_have_a_column_for_each_map(tmp_path, missing):
+    rng = np.random.default_rng(0)
+    onset, apex = rng.integers(0, 256, (2, 32, 32, 3), np.uint8)
+    maps = {
+        name: None if name in missing else rng.uniform(0, 1, (32, 32)) for name in heatmaps.MAPS
+    }
+    rows = [
+        heatmaps.Row(onset, apex, caption="a clip", **maps),
+        heatmaps.Row(onset, onset, **maps | {"action": np.zeros((32, 32))}),
+    ]
+    heatmaps.figure6(tmp_path / "6.png", rows, "two clips")
+    height, width, _ = cv2.imread(str(tmp_path / "6.png")).shape
+    assert width / (6 - len(missing)) == pytest.approx(2.1 * 110, abs=1)
+    assert height > 400
+    spotted = Spotted(1, 3, np.array([0.1, 0, 0.4, 1, 0.8], np.float32), 3.0)
+    heatmaps.clip_picture(
+        tmp_path / "clip.png",
+        rows[0],
+        spotted,
+        7,
+        "spotted",
+        {"anger": (0.7, 0.1), "fear": (0.3, 0.1)},
+        "a clip",
+    )
+    assert cv2.imread(str(tmp_path / "clip.png")).std() > 10

@@ -1,0 +1,510 @@
+"""The scripts as people run them: from the repository root, in their own processes, with every bad flag and file."""
+
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import jax
+import miniatures
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = [
+    "--preset=tiny",
+    "--space=pixel",
+    "--clips=12",
+    "--batch-size=4",
+    "--log-every=1",
+    "--checkpoint-every=3",
+]
+STEPS = 40  # enough that a kill after the first checkpoint comes before the end
+SUBJECTS = ["--subjects=3", "--clips-per-subject=5", "--batch-size=8", "--epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """One device and a cache of its own for drawn faces."""
+    variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    return variables | {
+        "MA2MI_CACHE": str(tmp_path_factory.mktemp("cache")),
+        "MA2MI_DATA": "",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def command(environment):
+    def run(script, *flags, check=0):
+        arguments = [sys.executable, f"experiments/{script}.py", *map(str, flags)]
+        done = subprocess.run(
+            arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == check, done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def pretrained(command, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "pretrained"
+    done = command("pretrain", "--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}")
+    return run, done
+
+
+@pytest.fixture(scope="module")
+def finetuned(command, pretrained, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "finetuned"
+    done = command(
+        "finetune",
+        "--target=synthetic",
+        f"--init={pretrained[0]}",
+        *SUBJECTS,
+        "--seeds=2",
+        f"--run={run}",
+    )
+    return run, done
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def parameters(run):
+    step = max(int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit())
+    return ocp.StandardCheckpointer().restore(run.absolute() / "checkpoints" / str(step) / "state")
+
+
+def test_pretrain_writes_what_the_contract_names(pretrained):
+    run, done = pretrained
+    assert {p.name for p in run.iterdir()} >= {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "reconstructions.png",
+        "curves.png",
+        "summary.json",
+    }
+    assert list(run.glob("events.out.tfevents*"))
+    keys = {
+        "loss",
+        "loss_rec",
+        "loss_l1",
+        "loss_l2",
+        "loss_l3",
+        "copy_baseline",
+        "learning_rate",
+        "grad_norm",
+        "pairs_per_second",
+        "epoch",
+    }
+    assert [line["step"] for line in lines(run)] == list(range(STEPS))
+    assert keys <= set(lines(run)[0])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["clips_used"] == 12
+    assert summary["clips_set_aside"] == []
+    assert {"final", "seconds", "versions"} <= set(summary)
+    assert "loss_rec" in done.stdout
+    assert "parameters" in done.stderr
+
+
+def test_killed_and_resumed_is_never_killed(command, environment, pretrained, tmp_path):
+    run = tmp_path / "killed"
+    flags = ["--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}"]
+    process = subprocess.Popen(
+        [sys.executable, "experiments/pretrain.py", *flags],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 250
+    while not list(
+        run.glob("checkpoints/*/commit_success.txt")
+    ):  # saves are asynchronous: killed before the first, a run starts anew
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (run / "summary.json").exists()
+    done = command("pretrain", *flags)
+    assert "resuming" in done.stderr
+
+    whole = pretrained[0]
+    timeless = lambda run: [  # noqa: E731
+        {k: v for k, v in line.items() if k != "pairs_per_second"} for line in lines(run)
+    ]
+    assert timeless(run) == timeless(whole)  # the same losses: so the same batches
+    a, b = parameters(run), parameters(whole)
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (name, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
+    ):
+        np.testing.assert_array_equal(x, y, err_msg=str(name))
+    position = lambda run: next(  # noqa: E731
+        (run / "checkpoints" / str(STEPS) / "data").glob("*.json")
+    ).read_text()
+    assert position(run) == position(whole)  # and the next batch is the same one
+
+
+def test_finetune_writes_what_the_contract_names(finetuned):
+    run, done = finetuned
+    assert {p.name for p in run.iterdir()} >= {
+        "config.json",
+        "results.json",
+        "predictions.csv",
+        "confusion.png",
+        "per_subject.png",
+        "folds.csv",
+        "curves.png",
+        "checkpoints",
+    }
+    results = json.loads((run / "results.json").read_text())
+    assert {
+        "n",
+        "classes",
+        "accuracy",
+        "uf1",
+        "uar",
+        "per_class",
+        "per_fold",
+        "confusion",
+        "seeds",
+        "oracle",
+    } <= set(results)
+    assert results["n"] == 15
+    assert np.sum(results["confusion"]) == 30  # two seeds
+    assert len(results["per_fold"]) == 3
+    assert len(results["seeds"]["accuracy"]["values"]) == 2
+    rows = (run / "predictions.csv").read_text().splitlines()
+    assert rows[0].startswith("clip,subject,fold,seed,label,prediction,p_")
+    assert len(rows) == 1 + 30
+    assert all(
+        row.split(",")[1] == row.split(",")[2] for row in rows[1:]
+    )  # under LOSO the fold is the subject
+    assert "N = 15" in done.stdout
+    assert "oracle" in done.stdout
+
+
+def test_evaluate_agrees_and_notices_a_changed_prediction(command, finetuned):
+    run, _ = finetuned
+    assert "agrees" in command("evaluate", f"--run={run}").stdout
+    file = run / "predictions.csv"
+    text = file.read_text()
+    row = text.splitlines()[1].split(",")
+    other = next(
+        c for c in json.loads((run / "results.json").read_text())["classes"] if c != row[5]
+    )
+    file.write_text(text.replace(",".join(row), ",".join([*row[:5], other, *row[6:]])))
+    assert "differ" in command("evaluate", f"--run={run}", check=1).stdout
+    file.write_text(text)
+
+
+def test_evaluate_exports_encoders_that_finetune_starts_from(
+    command, finetuned, pretrained, tmp_path
+):
+    written = command("evaluate", f"--run={finetuned[0]}", f"--export={tmp_path}").stdout.split()
+    assert len(written) == 2 * 3 * 2  # seeds, folds, encoders
+    assert sorted(map(str, tmp_path.iterdir())) == sorted(written)
+    command("evaluate", f"--run={pretrained[0]}", f"--export={tmp_path / 'pretrained'}")
+    weights = tmp_path / "pretrained" / "pretrained_action_encoder.safetensors"
+    flags = [
+        "--target=synthetic",
+        "--preset=tiny",
+        f"--init={weights}",
+        *SUBJECTS,
+        "--fold-chunk=1",
+        f"--run={tmp_path / 'run'}",
+    ]
+    assert (
+        "N = 15"
+        in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=3").stdout
+    )
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
+
+    command(
+        "pretrain",
+        "--source=synthetic",
+        *SMALL,
+        "--steps=1",
+        "--learning-rate=1e-9",
+        f"--init={weights}",
+        f"--run={tmp_path / 'on'}",
+    )
+    assert (
+        "weights "
+        in json.loads((tmp_path / "on" / "config.json").read_text())["config"]["data"]["init"]
+    )
+    command("evaluate", f"--run={tmp_path / 'on'}", f"--export={tmp_path / 'on'}")
+    before, after = (
+        load_file(weights),
+        load_file(tmp_path / "on" / "pretrained_position_encoder.safetensors"),
+    )
+    np.testing.assert_allclose(after["conv1.weight"], before["conv1.weight"], atol=1e-6)
+
+
+def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned, tmp_path):
+    run, _ = pretrained
+    again = command(
+        "pretrain", "--source=synthetic", *SMALL, f"--steps={STEPS}", f"--run={run}", check=2
+    )
+    assert "finished run" in again.stderr
+    assert "--overwrite" in again.stderr
+    again = command(
+        "finetune",
+        "--target=synthetic",
+        f"--init={run}",
+        *SUBJECTS,
+        f"--run={finetuned[0]}",
+        check=2,
+    )
+    assert "--overwrite" in again.stderr
+    other = tmp_path / "other"
+    again = command(
+        "finetune",
+        "--target=synthetic",
+        f"--init={run}",
+        *SUBJECTS,
+        "--data-seed=1",
+        f"--compare={finetuned[0]}",
+        f"--run={other}",
+        check=2,
+    )
+    assert "made over other clips" in again.stderr
+    assert not other.exists()  # it is said before anything is trained
+
+
+def test_an_unfinished_run_of_another_configuration_is_refused(command, pretrained, tmp_path):
+    run = tmp_path / "other"
+    run.mkdir()
+    (run / "config.json").write_text((pretrained[0] / "config.json").read_text())
+    done = command(
+        "pretrain",
+        "--source=synthetic",
+        *SMALL,
+        f"--steps={STEPS}",
+        "--learning-rate=1e-3",
+        f"--run={run}",
+        check=2,
+    )
+    assert "pretrain.learning_rate is 0.0004 there, 0.001 here" in done.stderr
+
+
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(command, tmp_path):
+    run = tmp_path / "diverged"
+    flags = [f for f in SMALL if "checkpoint" not in f]
+    done = command(
+        "pretrain",
+        "--source=synthetic",
+        *flags,
+        "--checkpoint-every=1",
+        "--steps=9",
+        "--learning-rate=1e30",
+        f"--run={run}",
+        check=2,
+    )
+    message = done.stderr.strip().splitlines()[-1]
+    assert "not finite" in message
+    assert "--learning-rate" in message
+    bad = int(re.search(r"step (\d+)", message)[1])
+    kept = [int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit()]
+    assert (
+        max(kept) == bad
+    )  # the state before the bad step, which was its bad-th update away from the start
+    assert not (run / "summary.json").exists()
+
+
+def main_of(script):
+    """The script's `main`, in this process."""
+    return runpy.run_path(str(ROOT / "experiments" / f"{script}.py"))["main"]
+
+
+@pytest.fixture
+def bad_places(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no video")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.mp4").write_bytes(b"no video")
+    (tmp_path / "vae").mkdir()
+    miniatures.dfew(tmp_path / "unlabelled")
+    shutil.rmtree(tmp_path / "unlabelled" / "EmoLabel_DataSplit")
+    return tmp_path
+
+
+PIXEL = "--preset=tiny --space=pixel --steps=2"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "words"),
+    [
+        ("pretrain", "--source=folder --data-root={}/missing " + PIXEL, ["missing", "--data-root"]),
+        ("pretrain", "--source=folder --data-root={}/empty " + PIXEL, ["empty"]),
+        ("pretrain", "--source=folder --data-root={}/texts " + PIXEL, ["texts", "video"]),
+        ("pretrain", "--source=folder --data-root={}/broken " + PIXEL, ["broken", "decode"]),
+        (
+            "pretrain",
+            "--source=fervk39 --data-root={}/empty " + PIXEL,
+            ["2_ClipsforFaceCrop", "empty", "--data-root"],
+        ),
+        (
+            "pretrain",
+            "--source=dfew --data-root={}/missing " + PIXEL,
+            ["Clip/clip_224x224", "missing"],
+        ),
+        ("pretrain", "--source=afew --data-root={}/empty " + PIXEL, ["Train_AFEW"]),
+        (
+            "pretrain",
+            "--source=dfew --clips=9 " + PIXEL,
+            ["--clips=9", "synthetic source", "--source=dfew"],
+        ),
+        (
+            "finetune",
+            "--target=casme2 --clips-per-subject=9",
+            ["--clips-per-subject=9", "synthetic target", "--target=casme2"],
+        ),
+        ("pretrain", "--source=nonsense " + PIXEL, ["invalid choice", "nonsense"]),
+        ("pretrain", "--source=synthetic --delta=8:3 " + PIXEL, ["--delta", "8:3"]),
+        ("pretrain", "--source=synthetic --batch-size=3 " + PIXEL, ["--batch-size", "even"]),
+        ("pretrain", "--source=synthetic --position-loss=maybe " + PIXEL, ["true or false"]),
+        (
+            "pretrain",
+            "--source=dfew --data-root={}/unlabelled --objective=maer " + PIXEL,
+            ["--objective=maer", "label"],
+        ),
+        (
+            "pretrain",
+            "--source=synthetic --wrong-labels=0.3 " + PIXEL,
+            ["--wrong-labels", "--objective=maer"],
+        ),
+        ("pretrain", "--source=synthetic --steps=0", ["--steps", "integer >= 1"]),
+        (
+            "pretrain",
+            "--source=synthetic --preset=tiny --steps=2",
+            ["--vae", "--space=pixel", "network"],
+        ),
+        ("pretrain", "--source=synthetic --preset=tiny --steps=2 --vae={}/vae", ["config.json"]),
+        ("pretrain", "--source=synthetic --run={}/texts " + PIXEL, ["texts", "not empty"]),
+        ("finetune", "--target=synthetic --annotations=a.xlsx", ["a.xlsx", "--target=synthetic"]),
+        ("finetune", "--target=synthetic --data-root={}/empty", ["--data-root", "drawn"]),
+        ("finetune", "--target=casme2 --test-root={}/empty", ["--test-root", "--test-target"]),
+        ("finetune", "--target=casme2 --folds=3", ["--folds=3", "--protocol=kfold"]),
+        (
+            "finetune",
+            "--target=casme2 --folds-file={}/missing.csv",
+            ["--folds-file", "missing.csv"],
+        ),
+        (
+            "pretrain",
+            "--source=folder --data-root={}/texts --detector-model=m.onnx " + PIXEL,
+            ["--detector-model", "yunet"],
+        ),
+        (
+            "finetune",
+            "--target=casme2 --data-root={}/missing --preset=tiny",
+            ["missing", "--data-root"],
+        ),
+        ("finetune", "--target=samm --data-root={}/empty --preset=tiny", ["empty", "--data-root"]),
+        ("finetune", "--target=mmew --data-root={}/empty --preset=tiny", ["Micro_Expression"]),
+        ("finetune", "--target=synthetic --init={}/missing", ["--init", "no such folder"]),
+        ("finetune", "--target=synthetic --init={}/empty", ["config.json"]),
+        ("finetune", "--target=synthetic --preset=tiny --fold-chunk=many", ["--fold-chunk"]),
+        (
+            "finetune",
+            "--target=synthetic --preset=tiny --keep-reconstruction",
+            ["--keep-reconstruction", "--init"],
+        ),
+        ("finetune", "--target=casme2 --protocol=cross", ["--test-target"]),
+        ("finetune", "--target=casme2 --test-target=casme2", ["--test-target", "another"]),
+        ("finetune", "--target=synthetic --preset=tiny --amplitude=3", ["--amplitude"]),
+        ("finetune", "--target=synthetic --preset=tiny --compare={}/missing", ["missing"]),
+        ("finetune", "--target=synthetic --preset=tiny --compare={}/texts/a.txt", ["a.txt"]),
+        (
+            "finetune",
+            "--target=synthetic --preset=tiny --folds-file={}/texts",
+            ["--folds-file", "directory"],
+        ),
+        ("evaluate", "--run={}/missing", ["missing"]),
+        ("evaluate", "--run={}/texts/a.txt", ["a.txt"]),
+        ("evaluate", "--run={}/empty", ["empty"]),
+    ],
+)
+def test_bad_input_ends_in_one_clear_line(bad_places, monkeypatch, capsys, script, flags, words):
+    if "--run" not in flags:
+        flags += " --run={}/run"
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.setenv("MA2MI_CACHE", str(bad_places / "cache"))
+    monkeypatch.setattr(sys, "argv", [script, *flags.format(*[bad_places] * 2).split()])
+    import cli
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(main_of(script))
+    assert stopped.value.code == 2
+    *notes, message = capsys.readouterr().err.strip().splitlines()
+    assert message.startswith("error: ")
+    assert not any("usage" in note for note in notes)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("script", ["pretrain", "finetune", "evaluate"])
+def test_help_is_in_plain_words(command, script):
+    assert "--run" in command(script, "--help").stdout
+
+
+def test_every_command_of_the_readme_parses(monkeypatch, tmp_path):
+    """A flag that the README names and a script's --help lacks fails here."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^\s*(?:\$ )?python experiments/(\w+)\.py ([^\n#]*)", text, re.MULTILINE)
+    assert len(commands) >= 4
+    for script, flags in commands:
+        with pytest.raises(SystemExit), contextlib.redirect_stdout(io.StringIO()) as helped:
+            main_of(script)(["--help"])  # every one of them reads its flags first
+        known = set(re.findall(r"--[a-z-]+", helped.getvalue()))
+        for word in shlex.split(flags):
+            name = word.split("=")[0]
+            assert not name.startswith("--") or name in known, f"README: {script}.py has no {name}"
+    for target in re.findall(r"^\s*make (\w+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_benchmark_of_motion_tells_light_from_motion(environment):
+    from benchmarks import motion
+
+    coarse = np.random.default_rng(0).uniform(-0.8, 0.4, (12, 12)).astype(np.float32)
+    face = np.repeat(
+        cv2.resize(coarse, (96, 96), interpolation=cv2.INTER_CUBIC)[..., None], 3, axis=-1
+    )
+    copy, light, less_light, *_ = motion.parts(face, (face + 1) * 1.05 - 1)
+    assert light == pytest.approx(0.05, rel=1e-3)
+    assert less_light < 0.01 * copy
+    copy, _, less_light, less_head, *_ = motion.parts(
+        face[8:-8, 8:-8], face[8:-8, 6:-10]
+    )  # two pixels to the right
+    assert less_light > 0.8 * copy
+    assert less_head < 0.15 * copy
+    flags = ["--source=synthetic", "--clips=12", "--pairs=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.motion", *flags],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "noise" in done.stdout

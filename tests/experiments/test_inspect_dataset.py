@@ -1,0 +1,229 @@
+"""The page for the eye."""
+
+import csv
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
+from ma2mi_jax.clips.frames import ArrayFrames
+from ma2mi_jax.datasets import prepared
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CLASSES = ("happiness", "disgust")
+
+
+@pytest.fixture
+def inspect(monkeypatch, tmp_path, capsys):
+    """Runs the script in this process: inspect(*flags) -> what it prints."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
+    import cli
+
+    def run(*flags, code=0):
+        monkeypatch.setattr(sys, "argv", ["inspect", *map(str, flags)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(runpy.run_path(str(ROOT / "experiments" / "inspect_dataset.py"))["main"])
+        printed = capsys.readouterr()
+        assert stopped.value.code == code, printed.err
+        return printed.out if code == 0 else printed.err
+
+    return run
+
+
+@pytest.fixture
+def micro(tmp_path):
+    """A prepared target with seven subjects, a repair and a clip set aside; red is what moves."""
+    film = np.full((8, 64, 64, 3), 90, np.uint8)
+    film[5:, 20:30, 20:30, 0] = 130
+    np.save(tmp_path / "film.npy", film)
+    frames = ArrayFrames(str(tmp_path / "film.npy"), 0, 8)
+    clips = [
+        Clip(
+            f"s{i % 7}/{i:02d}",
+            frames,
+            subject=f"s{i % 7}",
+            label=int(i > 10),
+            onset=1,
+            apex=6,
+            offset=7,
+            fps=90.0,
+            action_units="4+L10A",
+        )
+        for i in range(14)
+    ]
+    clips.sort(key=lambda clip: clip.id)
+    repairs = (
+        Repair("s0/00", "the apex was missing", "estimated at 6"),
+        Repair("s1/01", "the apex was missing", "estimated at 6"),
+    )
+    aside = tuple(SetAside(f"t{i:02d}", "no frames on disk") for i in range(20))
+    source = Dataset(
+        "mmew", tuple(clips), CLASSES, aside, ("apexes estimated: 2",), "sheet.xlsx", repairs
+    )
+    prepared.write(source, "target", tmp_path / "prepared", size=64)
+    return tmp_path / "prepared"
+
+
+def test_fervk39_is_ferv39k(inspect, tmp_path):
+    np.save(tmp_path / "film.npy", np.full((8, 64, 64, 3), 90, np.uint8))
+    clips = tuple(
+        Clip(name, ArrayFrames(str(tmp_path / "film.npy"), 0, 8), label=0) for name in "ab"
+    )
+    prepared.write(Dataset("ferv39k", clips, CLASSES), "source", tmp_path / "prepared", size=64)
+    for name in ("ferv39k", "fervk39"):
+        text = inspect(
+            f"--source={name}",
+            f"--data-root={tmp_path / 'prepared'}",
+            f"--out={tmp_path / name}",
+            "--size=64",
+        )
+        assert text.startswith(f"ferv39k, {tmp_path / 'prepared'}")
+
+
+def rows_of(text, title):
+    """The cells of the table under `title`, by their first."""
+    lines = text[text.index(title) :].splitlines()[4:]
+    body = lines[: next(i for i, line in enumerate(lines) if not line.strip())]
+    return {cells[0]: cells[1:] for cells in (line.split() for line in body)}
+
+
+def test_a_target_is_counted_by_class_subject_and_fold(inspect, micro, tmp_path):
+    out = tmp_path / "page"
+    text = inspect("--target=mmew", f"--data-root={micro}", f"--out={out}", "--size=64")
+    assert rows_of(text, "clips per class") == {
+        "happiness": ["11", "78.6%", "7"],
+        "disgust": ["3", "21.4%", "3"],
+    }
+    subjects = rows_of(text, "clips per subject")
+    assert list(subjects) == [f"s{i}" for i in range(7)]
+    assert subjects["s4"][1:] == ["2", "1", "1"]
+    folds = rows_of(text, "clips per fold")
+    assert sorted(folds) == [f"fold{i}" for i in range(1, 6)]  # the protocol of MMEW
+    assert sum(int(cells[1]) for cells in folds.values()) == 14
+    for name, cells in subjects.items():
+        assert cells[0] in folds, name
+    assert rows_of(text, "lengths, in frames") == {
+        "frames": ["of", "a", "clip", "8", "8", "8"],
+        "onset": ["to", "offset", "6", "6", "6"],  # and to the apex, 5, in the row before
+    }
+    assert "14 at 90" in text
+    assert "note: apexes estimated: 2" in text
+
+
+def test_every_irregular_row_has_its_fate(inspect, micro, tmp_path):
+    out = tmp_path / "page"
+    text = inspect("--target=mmew", f"--data-root={micro}", f"--out={out}", "--size=64")
+    assert "set aside, 20: no frames on disk" in text
+    assert "and 8 more, in" in text
+    assert "repaired, 2: the apex was missing" in text
+    with (out / "irregular.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["fate"] for row in rows] == ["set aside"] * 20 + ["repaired"] * 2
+    assert rows[-1] == {
+        "fate": "repaired",
+        "clip": "s1/01",
+        "why": "the apex was missing",
+        "what was done": "estimated at 6",
+    }
+
+
+def test_the_page_holds_tables_and_pictures(inspect, micro, tmp_path):
+    out = tmp_path / "page"
+    inspect("--target=mmew", f"--data-root={micro}", f"--out={out}", "--size=64")
+    page = (out / "index.html").read_text()
+    assert "clips per subject" in page
+    for name in ("clips.png", "repaired.png"):
+        assert f'<img src="{name}">' in page
+        image = cv2.imread(str(out / name))
+        assert image.std() > 10
+    assert (
+        cv2.imread(str(out / "clips.png")).shape[0]
+        > 4 * cv2.imread(str(out / "repaired.png")).shape[0]
+    )  # 12 rows and 2
+
+
+def test_a_source_without_labels_and_repairs(inspect, tmp_path):
+    film = np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3)).astype(np.uint8)
+    np.save(tmp_path / "film.npy", film)
+    clips = tuple(Clip(f"{i}", ArrayFrames(str(tmp_path / "film.npy"), 0, 3 + i)) for i in range(5))
+    prepared.write(Dataset("folder", clips), "source", tmp_path / "prepared", size=32)
+    text = inspect(
+        "--source=folder",
+        f"--data-root={tmp_path / 'prepared'}",
+        f"--out={tmp_path / 'page'}",
+        "--size=32",
+    )
+    assert rows_of(text, "lengths, in frames") == {"frames": ["of", "a", "clip", "3", "5", "7"]}
+    assert "irregular rows: none" in text
+    assert "clips per class" not in text
+    assert not (tmp_path / "page" / "repaired.png").exists()
+
+
+def test_too_few_subjects_for_the_protocol_can_be_looked_at(inspect, tmp_path):
+    film = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3)).astype(np.uint8)
+    np.save(tmp_path / "film.npy", film)
+    clips = tuple(
+        Clip(
+            f"s{i}/1",
+            ArrayFrames(str(tmp_path / "film.npy"), 0, 4),
+            subject=f"s{i}",
+            label=0,
+            onset=0,
+            apex=2,
+        )
+        for i in range(3)
+    )
+    prepared.write(Dataset("mmew", clips, CLASSES), "target", tmp_path / "prepared", size=32)
+    text = inspect(
+        "--target=mmew",
+        f"--data-root={tmp_path / 'prepared'}",
+        f"--out={tmp_path / 'page'}",
+        "--size=32",
+    )
+    assert "no folds: --protocol=kfold: 5 folds over 3 subjects" in text
+    assert rows_of(text, "clips per subject") == {
+        f"s{i}": ["none", "1", "1", "0"] for i in range(3)
+    }
+    assert "clips per fold" not in text
+    assert (tmp_path / "page" / "clips.png").exists()
+
+
+def test_bad_flags_end_in_one_line(inspect, tmp_path):
+    assert "only a --target" in inspect("--source=dfew", "--annotations=a.xlsx", code=2)
+    assert "only a --source" in inspect("--target=samm", "--split=train", code=2)
+    assert "--clips=9: of a synthetic source alone" in inspect(
+        "--target=synthetic", "--clips=9", code=2
+    )
+    assert "--data-seed=0: of a synthetic dataset alone" in inspect(
+        "--target=samm", "--data-seed=0", code=2
+    )
+    assert "missing" in inspect(
+        "--target=casme2", f"--data-root={tmp_path / 'missing'}", f"--out={tmp_path}", code=2
+    )
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        path.stem
+        for path in sorted((ROOT / "experiments").glob("*.py"))
+        if "cli.run(main)" in path.read_text()
+    ],
+)
+def test_every_script_runs_beside_it(script):
+    """Each finds experiments/ first on its path, and the standard library's `inspect` all the same."""
+    done = subprocess.run(
+        [sys.executable, f"experiments/{script}.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {script}.py")

@@ -1,0 +1,253 @@
+"""predict.py on videos, folders and pairs, good and bad ones side by side, with a run of three subjects."""
+
+import json
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import cv2
+import drawn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.training import finetuning
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SMALL = [
+    "--preset=tiny",
+    "--subjects=3",
+    "--clips-per-subject=4",
+    "--batch-size=8",
+    "--epochs=1",
+    "--fold-chunk=1",
+]
+FRAMES = [drawn.face(160, 120, 110, mouth=m) for m in (0, 0, 0, 0, 0.2, 0.5, 0.8, 1.0, 1.0, 0.9)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
+        "MA2MI_CACHE": str(tmp_path_factory.mktemp("cache"))
+    }
+    command = [
+        sys.executable,
+        "experiments/finetune.py",
+        "--target=synthetic",
+        *SMALL,
+        f"--run={folder}",
+    ]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=280)
+    return folder
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """The script's own names; it runs in this process."""
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
+    return runpy.run_path(str(ROOT / "experiments" / "predict.py"))
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """One clip of each kind, and some that are none."""
+    drawn.video(tmp_path / "talk.mp4", FRAMES)
+    drawn.image_folder(tmp_path / "frames", FRAMES)
+    drawn.image_folder(tmp_path / "walls", [np.full((240, 320, 3), 90, np.uint8)] * 5)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    return tmp_path
+
+
+def written(out):
+    return json.loads((out / "predictions.json").read_text())
+
+
+def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys):
+    import targets
+
+    good = ["talk.mp4", "frames", "frames/img1.jpg,frames/img8.jpg"]
+    bad = [
+        "walls",
+        "empty",
+        "broken.mp4",
+        "missing.mp4",
+        "frames/img1.jpg",
+        "frames/img1.jpg,frames/img99.jpg",
+    ]
+    paths = [",".join(str(clips / part) for part in text.split(",")) for text in good + bad]
+    out = clips / "out"
+    assert script["main"]([f"--run={run}", *paths, f"--out={out}"]) == 1
+    shown = capsys.readouterr().out
+    found = written(out)
+
+    assert [e["clip"] for e in found["clips"]] == ["talk", "frames", "img1-img8"]
+    for entry in found["clips"][:2]:
+        assert 2 <= entry["onset"] <= 4
+        assert 6 <= entry["apex"] <= 8
+        assert entry["frames"] == len(FRAMES)
+    _, folder, pair = found["clips"]
+    assert (pair["onset"], pair["apex"]) == (0, 1)
+    assert [pathlib.Path(pair[k]).name for k in ("onset_file", "apex_file")] == [
+        "img1.jpg",
+        "img8.jpg",
+    ]
+    assert folder["apex_file"] == f"img{folder['apex'] + 1}.jpg"
+    assert (found["models"], found["subjects"], found["n"]) == (3, 3, 12)
+    for entry in found["clips"]:
+        assert sum(p["mean"] for p in entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert entry["prediction"] == max(
+            entry["probabilities"], key=lambda c: entry["probabilities"][c]["mean"]
+        )
+        assert sum(entry["votes"].values()) == 3
+        picture = cv2.imread(str(out / entry["picture"]))
+        assert picture.shape[0] > 400
+        assert picture.std() > 10
+
+    reasons = [(failed["id"], failed["reason"]) for failed in found["failed"]]
+    expected = {
+        "walls": "no usable face",
+        "empty": "without images",
+        "broken": "decode",
+        "missing": "no such file",
+    }
+    expected |= {"img1.jpg": "a single image", "img99": "no such file"}
+    assert len(reasons) == len(expected)
+    for name, words in expected.items():
+        assert any(name in clip and words in reason for clip, reason in reasons), (name, reasons)
+        assert name in shown
+    assert "lie detector" in shown
+    assert "3 subjects" in shown
+
+    read = targets.read_run(run)
+    members = list(targets.saved_members(read))
+    onset, apex = (
+        cv2.cvtColor(cv2.imread(str(clips / "frames" / f"img{k}.jpg")), cv2.COLOR_BGR2RGB)
+        for k in (1, 8)
+    )
+    [box] = {
+        each.box
+        for each in script["extract"]
+        .extract([script["item_of"](str(paths[2]))], cache=str(clips / "c"))[0]
+        .clips
+    }
+    frames = np.stack([script["frames"].crop(image, box, 96) for image in (onset, apex)])[None]
+    data = {"frames": jnp.asarray(frames), "label": jnp.zeros(1, jnp.int32)}
+    one = jax.jit(finetuning.predict, static_argnums=0)
+    each = [
+        one(read.config, finetuning.State(0, params, stats, None), data, np.zeros(1, int))[0]
+        for _, params, stats in members
+    ]
+    for k, name in enumerate(read.classes):
+        assert pair["probabilities"][name]["mean"] == pytest.approx(np.mean(each, 0)[k], abs=1e-5)
+        assert pair["probabilities"][name]["std"] == pytest.approx(
+            np.std(each, 0, ddof=1)[k], abs=1e-5
+        )
+
+
+def test_given_onset_and_apex_and_frames_that_are_crops(script, run, clips):
+    out = clips / "out"
+    command = [
+        f"--run={run}",
+        str(clips / "walls"),
+        "--cropped",
+        f"--out={out}",
+    ]  # no face in it: taken as it is
+    assert script["main"]([*command, "--onset=1", "--apex=3"]) == 0
+    [entry] = written(out)["clips"]
+    assert (entry["onset"], entry["apex"]) == (1, 3)
+    assert script["main"]([*command, "--onset=2"]) == 0
+    [entry] = written(out)["clips"]
+    assert entry["onset"] == 2
+    assert script["main"]([*command, "--onset=2", "--apex=9"]) == 1
+    [failed] = written(out)["failed"]
+    assert "frames holds frame 2 and 9" in failed["reason"]
+    assert script["main"]([*command, "--apex=40"]) == 1
+    [failed] = written(out)["failed"]
+    assert "holds frame 40" in failed["reason"]
+
+
+def test_parts_of_a_cut_video_are_predicted_each_and_found_by_frame(script, run, clips):
+    """Two people, one after the other: frames are counted in the whole video."""
+    other = [
+        drawn.face(120, 110, 120, mouth=m, wall=(30, 60, 20)) for m in (0, 0, 0, 0.6, 1, 1, 1, 1)
+    ]
+    drawn.video(clips / "cut.mp4", FRAMES + other)
+    command = [f"--run={run}", str(clips / "cut.mp4"), f"--out={clips / 'out'}"]
+    assert script["main"](command) == 0
+    first, second = written(clips / "out")["clips"]
+    assert (first["clip"], second["clip"]) == ("cut#1", "cut#2")
+    assert first["apex"] < 10 <= second["onset"] < second["apex"] < 18
+    assert second["apex_file"] == f"{second['apex']:06d}.jpg"
+    assert {"cut-1.png", "cut-2.png"} <= {p.name for p in (clips / "out").iterdir()}
+    assert script["main"]([*command, "--onset=11", "--apex=15"]) == 0
+    [entry] = written(clips / "out")["clips"]
+    assert (entry["clip"], entry["onset"], entry["apex"]) == ("cut#2", 11, 15)
+    assert script["main"]([*command, "--onset=5", "--apex=15"]) == 1, "a cut lies between them"
+    assert "18 frames holds frame 5 and 15" in written(clips / "out")["failed"][0]["reason"]
+
+
+def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
+    drawn.image_folder(clips / "b" / "frames", FRAMES[:2])
+    items, failed = script["items_of"]([str(clips / "frames"), str(clips / "b" / "frames")])
+    assert [item.id for item in items] == ["frames", "frames-2"]
+    assert not failed
+    taken = {"cut-1"}
+    assert [script["untaken"]("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
+
+
+def test_predictions_lie_in_a_folder_called_after_the_clip(script, tmp_path):
+    (tmp_path / "clip.01").mkdir()
+    (tmp_path / "a,b.mp4").touch()
+    named = {"clip.01": "clip.01", "a,b.mp4": "a,b", "on.jpg,off.jpg": "on", "video.mp4": "video"}
+    assert {name: script["default_name"](str(tmp_path / name)) for name in named} == named
+
+
+def test_a_clip_of_a_fast_camera_is_one_clip(script, clips):
+    """140 frames: a folder is one clip, and so is a video of less than five seconds, or one of which the onset or apex is given."""
+    many = [FRAMES[i * len(FRAMES) // 140] for i in range(140)]
+    drawn.image_folder(clips / "many", many)
+    drawn.video(clips / "fast.avi", many, "MJPG", fps=200)
+    drawn.video(clips / "slow.avi", many, "MJPG", fps=25)
+
+    def parts(name, **given):
+        item = script["item_of"](str(clips / name), **given)
+        return [
+            len(clip.frames)
+            for clip in script["extract"].extract([item], cache=str(clips / "c"), size=96)[0].clips
+        ]
+
+    assert parts("many") == parts("fast.avi") == parts("slow.avi", whole=True) == [140]
+    assert parts("slow.avi") == [70, 70]
+
+
+def test_onset_and_apex_of_two_images_are_never_taken_for_a_cut(script, run, clips):
+    rng = np.random.default_rng(0)
+    drawn.image_folder(
+        clips / "unlike", [rng.integers(0, 255, (96, 96, 3), np.uint8) for _ in range(2)]
+    )
+    pair = ",".join(str(path) for path in sorted((clips / "unlike").iterdir()))
+    assert script["main"]([f"--run={run}", pair, "--cropped", f"--out={clips / 'out'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--run={}/missing", "{}/talk.mp4"], ["missing", "No such file"]),
+        (["--run={run}", "{}/talk.mp4", "{}/frames", "--onset=3"], ["--onset", "one clip"]),
+        (["--run={run}", "{}/talk.mp4", "--onset=3", "--apex=3"], ["--apex=3", "after"]),
+        (["--run={run}", "{}/talk.mp4", "--detector=yunet"], ["--detector-model"]),
+        (["--run={run}", "{}/frames/0.png,{}/frames/1.png", "--onset=0"], ["--onset", "already"]),
+        (["--run={run}", "{}/talk.mp4", "--out={}/broken.mp4"], ["--out", "cannot be made"]),
+    ],
+)
+def test_bad_flags_are_refused_before_any_work(script, run, clips, flags, words):
+    with pytest.raises(UserError) as refused:
+        script["main"]([flag.format(clips, clips, run=run) for flag in flags])
+    assert all(word in str(refused.value) for word in words), refused.value

@@ -1,0 +1,215 @@
+"""ResNet18 and the DiT block against independent implementations in PyTorch with the same weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ma2mi_jax.models import dit
+from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.models.miacnet import FUSIONS, MIACNet, condition, encode
+from ma2mi_jax.models.resnet import ResNet18
+
+WHY_TORCH = "PyTorch is a test-only dependency (requirements-test.txt)"
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def shaken(tree, seed=0):
+    """Random values of a realistic size everywhere, so that nothing is hidden by a zero or a one."""
+    rng = np.random.default_rng(seed)
+
+    def shake(path, leaf):
+        name = path[-1].key
+        noise = rng.normal(size=leaf.shape).astype(np.float32)
+        if name in ("scale", "var"):
+            return np.abs(1 + np.float32(0.2) * noise)
+        return noise * np.float32(0.1 if leaf.ndim == 1 else (2 / np.prod(leaf.shape[:-1])) ** 0.5)
+
+    return jax.tree_util.tree_map_with_path(shake, tree)
+
+
+def test_parameter_counts():
+    frame = jnp.zeros((1, 256, 256, 3))
+    trunk = jax.eval_shape(lambda: ResNet18().init(jax.random.key(0), frame, True))
+    assert count(trunk["params"]) == 11_176_512
+    predictor = jax.eval_shape(
+        lambda: dit.DiT().init(jax.random.key(0), jnp.zeros((1, 32, 32, 4)), jnp.zeros((1, 512)))
+    )
+    assert count(predictor["params"]) == pytest.approx(130e6, rel=0.01)
+
+
+def test_resnet18_is_that_of_transformers():
+    torch = pytest.importorskip("torch", reason=WHY_TORCH)
+    transformers = pytest.importorskip("transformers", reason=WHY_TORCH)
+    config = transformers.ResNetConfig(
+        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic"
+    )
+    theirs = transformers.ResNetModel(config).eval()
+    ours = ResNet18()
+    x = np.random.default_rng(0).normal(size=(2, 96, 96, 3)).astype(np.float32)
+    variables = shaken(jax.eval_shape(lambda: ours.init(jax.random.key(0), x, True)))
+
+    def weights(block, convolution, normalisation, to):
+        params, stats = variables["params"], variables["batch_stats"]
+        for part in block:
+            params, stats = params[part], stats.get(part, {})
+        return {
+            f"{to}.convolution.weight": params[convolution]["kernel"].transpose(3, 2, 0, 1),
+            f"{to}.normalization.weight": params[normalisation]["scale"],
+            f"{to}.normalization.bias": params[normalisation]["bias"],
+            f"{to}.normalization.running_mean": stats[normalisation]["mean"],
+            f"{to}.normalization.running_var": stats[normalisation]["var"],
+        }
+
+    state = weights((), "conv1", "bn1", "embedder.embedder")
+    for stage in range(4):
+        for block in range(2):
+            to, name = f"encoder.stages.{stage}.layers.{block}", (f"layer{stage + 1}_{block}",)
+            state |= weights(name, "conv1", "bn1", f"{to}.layer.0") | weights(
+                name, "conv2", "bn2", f"{to}.layer.1"
+            )
+            if stage and not block:
+                state |= weights(name, "downsample_conv", "downsample_bn", f"{to}.shortcut")
+    missing, unexpected = theirs.load_state_dict(
+        {k: torch.from_numpy(np.array(v)) for k, v in state.items()}, strict=False
+    )
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+
+    with torch.no_grad():
+        expected = (
+            theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+            .last_hidden_state.numpy()
+            .transpose(0, 2, 3, 1)
+        )
+    found = np.asarray(ours.apply(variables, x, False))
+    assert found.shape == (2, 3, 3, 512)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_dit_block_is_its_definition():
+    """adaLN-Zero block of Peebles & Xie: x + g1 Attn(LN(x)(1 + s1) + b1), then x + g2 MLP(LN(x)(1 + s2) + b2)."""
+    torch = pytest.importorskip("torch", reason=WHY_TORCH)
+    functional = torch.nn.functional
+    rng = np.random.default_rng(0)
+    x, c = (
+        rng.normal(size=(2, 9, 24)).astype(np.float32),
+        rng.normal(size=(2, 24)).astype(np.float32),
+    )
+    block = dit.DiTBlock(heads=3)
+    params = shaken(jax.eval_shape(lambda: block.init(jax.random.key(0), x, c)))["params"]
+    w = {
+        k: (torch.from_numpy(np.array(p["kernel"]).T.copy()), torch.from_numpy(np.array(p["bias"])))
+        for k, p in params.items()
+    }
+    linear = lambda name, value: functional.linear(value, *w[name])  # noqa: E731
+    h, t = torch.from_numpy(x), torch.from_numpy(c)
+    b1, s1, g1, b2, s2, g2 = linear("modulation", functional.silu(t)).unsqueeze(1).chunk(6, dim=-1)
+    attention = torch.nn.MultiheadAttention(24, 3, batch_first=True)
+    with torch.no_grad():
+        attention.in_proj_weight.copy_(w["qkv"][0])
+        attention.in_proj_bias.copy_(w["qkv"][1])
+        attention.out_proj.weight.copy_(w["proj"][0])
+        attention.out_proj.bias.copy_(w["proj"][1])
+        n = functional.layer_norm(h, (24,), eps=1e-6) * (1 + s1) + b1
+        h = h + g1 * attention(n, n, n, need_weights=False)[0]
+        n = functional.layer_norm(h, (24,), eps=1e-6) * (1 + s2) + b2
+        h = h + g2 * linear("fc2", functional.gelu(linear("fc1", n), approximate="tanh"))
+    found = np.asarray(block.apply({"params": params}, x, c))
+    assert np.abs(found - h.numpy()).max() < 1e-4 * np.abs(found).max()
+
+
+def test_dit_starts_as_a_copy_of_the_frame_and_patches_round_trip():
+    z = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    c = np.ones((2, 6), np.float32)
+    for predict, start in (("change", z), ("latent", 0 * z)):
+        network = dit.DiT(depth=1, width=16, heads=2, predict=predict)
+        np.testing.assert_array_equal(
+            network.apply(network.init(jax.random.key(0), z, c), z, c), start
+        )
+    np.testing.assert_array_equal(dit.unpatchify(dit.patchify(z, 2), 2, 4), z)
+    np.testing.assert_array_equal(
+        dit.patchify(z, 2)[0, 1], z[0, :2, 2:4].ravel()
+    )  # the second patch lies to the right of the first
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_a_step_of_adam_moves_the_predicted_change_by_less_than_there_is_to_predict(width):
+    """Else L1 keeps pulling it back to the copy: undivided, the output moved by .08 at width 256 and by .3 at 768 (docs/experiments.md)."""
+    network = dit.DiT(depth=1, width=width, heads=2)
+    z, noise = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 4))
+    c = jnp.ones((4, 8))
+    params = network.init(jax.random.key(1), z, c)
+    gradient = jax.grad(lambda p: jnp.abs(network.apply(p, z, c) - (z + 0.05 * noise)).mean())(
+        params
+    )
+    adam = optax.adam(1e-3)
+    step, _ = adam.update(gradient, adam.init(params))
+    moved = jnp.abs(network.apply(optax.apply_updates(params, step), z, c) - z).mean()
+    assert 0 < moved < 0.01
+
+
+def test_position_table_is_that_of_dit():
+    """One token's row written out: sin and cos of the column in the first half of the channels, of the row in the second."""
+    table = dit.sincos_positions(side=5, width=16)
+    row, column = 3, 2
+    frequencies = np.array([10000 ** (-k / 4) for k in range(4)])
+    expected = np.concatenate(
+        [
+            np.sin(column * frequencies),
+            np.cos(column * frequencies),
+            np.sin(row * frequencies),
+            np.cos(row * frequencies),
+        ]
+    )
+    np.testing.assert_allclose(table[row * 5 + column], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusions(fusion):
+    rng = np.random.default_rng(0)
+    a, p = rng.uniform(size=(2, 2, 3, 3, 4))
+    expected = {"mul": (a * p).mean((1, 2)), "add": (a + p).mean((1, 2)), "action": a.mean((1, 2))}
+    region = (p + 1e-3) / (p + 1e-3).sum((1, 2), keepdims=True)
+    expected["regions"] = (region * a).sum((1, 2))
+    expected["concat"] = np.concatenate([a.mean((1, 2)), p.mean((1, 2))], -1)
+    np.testing.assert_allclose(condition(a, p, fusion), expected[fusion], rtol=1e-5)
+    with pytest.raises(ValueError, match="sum"):
+        condition(a, p, "sum")
+
+
+def test_regions_do_not_depend_on_the_length_of_the_position_map():
+    a, p = np.random.default_rng(0).uniform(size=(2, 2, 3, 3, 4))
+    np.testing.assert_allclose(
+        condition(a, 100 * p, "regions"), condition(a, 50 * p, "regions"), rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        condition(a, 0 * p, "regions"), condition(a, None, "action"), rtol=1e-5
+    )  # silent: the whole face
+
+
+def test_action_fusion_has_no_position_encoder_and_both_branches_see_what_they_should():
+    frame = jnp.zeros((2, 96, 96, 3))
+    alone = jax.eval_shape(lambda: MIACNet(8, "action").init(jax.random.key(0), frame, frame, True))
+    assert set(alone["params"]) == {"action_encoder"}
+    network = MIACNet(8, "mul")
+    variables = network.init(jax.random.key(0), frame, frame, False)
+    shifted = jnp.full_like(frame, 0.25)
+    run = lambda which, *frames: encode(  # noqa: E731
+        network, variables["params"], variables["batch_stats"], which, *frames, train=False
+    )[0]
+    np.testing.assert_array_equal(
+        run("action", frame, frame), run("action", shifted, shifted)
+    )  # Eq. 1 sees the difference alone
+    assert np.abs(run("position", frame) - run("position", shifted)).max() > 0
+
+
+def test_presets_fit_their_patches():
+    for preset in PRESETS.values():
+        assert preset.image_size % 32 == 0
+        assert preset.image_size % preset.pixel_patch == 0
+        assert preset.dit_width % (4 * preset.heads) == 0

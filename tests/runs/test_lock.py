@@ -1,0 +1,89 @@
+"""Two processes never write into one folder."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ma2mi_jax.runs import lock
+from ma2mi_jax.errors import (UserError)
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HOLD = "import sys; from ma2mi_jax.runs import lock\nwith lock.alone(sys.argv[1], '--out'): print('held', flush=True); sys.stdin.read()"
+SCRIPTS = {
+    "prepare": ["--source=synthetic", "--clips=2", "--size=96", "--out"],
+    "pretrain": ["--source=synthetic", "--clips=2", "--preset=tiny", "--space=pixel", "--batch-size=16", "--steps=1", "--run"],
+    "finetune": ["--target=synthetic", "--preset=tiny", "--run"],
+}
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A folder that another process holds, and that process."""
+    folder = tmp_path / "deep" / "folder"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLD, folder], cwd=ROOT, **pipes) as holder:
+        assert holder.stdout.readline() == "held\n"
+        yield folder, holder
+        holder.kill()
+
+
+def test_the_second_script_says_so_and_ends(held, tmp_path):
+    folder, _ = held
+    environment = os.environ | {"MA2MI_CACHE": str(tmp_path / "cache")}
+    for script, flags in SCRIPTS.items():
+        command = [sys.executable, f"experiments/{script}.py", *flags[:-1], f"{flags[-1]}={folder}"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (2, "")
+        expected = f"error: {flags[-1]}={folder}: another process is at work there; wait until it ends, or give another folder\n"
+        assert done.stderr == expected
+
+
+def test_a_killed_process_leaves_no_lock(held):
+    folder, holder = held
+    with pytest.raises(UserError, match="another process"), lock.alone(folder, "--out"):
+        pass
+    holder.kill()
+    holder.wait()
+    for _ in range(2):  # and neither does one that ends as it should
+        with lock.alone(folder, "--out"):
+            (folder / "data").touch()
+    assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+def test_who_waits_is_told_once_and_goes_on_when_the_other_ends(held, tmp_path):
+    folder, holder = held
+    told = []
+
+    def note():
+        told.append(holder.poll())
+        holder.stdin.close()  # so it ends
+
+    lock.wait(folder, note)
+    assert told == [None], "it was still there"
+    lock.wait(folder, note)
+    lock.wait(tmp_path / "absent", note)
+    (tmp_path / "file").touch()
+    lock.wait(tmp_path / "file", note)
+    assert len(told) == 1
+    assert not (tmp_path / "absent").exists()
+
+
+def test_an_empty_folder_is_taken_away_again(tmp_path):
+    with lock.alone(tmp_path / "empty", "--out"):
+        assert (tmp_path / "empty").is_dir()
+    assert not (tmp_path / "empty").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"), lock.alone(tmp_path / "file", "--out"):
+        pass
+
+
+def test_a_disk_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuses(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(lock.fcntl, "flock", refuses)
+    with lock.alone(tmp_path / "out", "--out"):
+        assert (tmp_path / "out").is_dir()

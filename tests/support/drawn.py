@@ -1,0 +1,63 @@
+"""A face that opencv's cascade takes for one, drawn with a dozen ellipses, and files made of it."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+
+
+def face(x, y, height, shape=(240, 320), mouth=0.0, wall=(110, 130, 150)):
+    """uint8 RGB image with one face: brows 0.14 `height` above (x, y), chin 0.56 below it, cheeks 0.36 beside it."""
+    image = np.full((*shape, 3), wall, np.uint8)
+
+    def ellipse(u, v, a, b, colour):
+        centre, axes = (
+            (round(x + u * height), round(y + v * height)),
+            (max(1, round(a * height)), max(1, round(b * height))),
+        )
+        cv2.ellipse(image, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
+
+    ellipse(0, 0.02, 0.40, 0.55, (70, 50, 40))  # hair
+    ellipse(0, 0.08, 0.36, 0.48, (205, 170, 145))
+    for side in (-0.16, 0.16):
+        ellipse(side, -0.03, 0.085, 0.055, (150, 110, 95))  # eye
+        ellipse(side, -0.02, 0.07, 0.035, (60, 40, 40))
+        ellipse(side, -0.11, 0.10, 0.025, (60, 40, 30))  # brow
+    ellipse(0, 0.10, 0.05, 0.13, (225, 190, 165))  # nose
+    ellipse(0, 0.20, 0.07, 0.025, (150, 105, 90))
+    ellipse(0, 0.34, 0.13, 0.035 + 0.05 * mouth, (130, 60, 60))
+    return cv2.GaussianBlur(image, (0, 0), max(0.8, 0.012 * height))
+
+
+def video(path, images, codec="mp4v", fps=25):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width = images[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
+    for image in images:
+        writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    return path
+
+
+def jpeg(image):
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def image_folder(folder, images, name="img{}.jpg"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images, 1):
+        (folder / name.format(number)).write_bytes(jpeg(image))
+    return folder
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG file of that size, as its header has it, that holds nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")

@@ -1,0 +1,171 @@
+"""A protocol in chunks: interrupted, shared out over devices or fed from the host, it gives the same numbers; which epoch counts."""
+
+import dataclasses
+import types
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.models.architecture import PRESETS, Architecture
+from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.training import finetuning, folds, pretraining
+from ma2mi_jax.training import protocol as loso
+
+CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=3, batch_size=4)
+SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
+FOLDS = [folds.hold_out(fold, SUBJECTS, 0.2, seed=0) for fold in folds.loso(SUBJECTS)]
+MEMBERS = [finetuning.Member(0, fold) for fold in FOLDS]
+PARTS = [MEMBERS]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    frames = np.kron(
+        rng.uniform(0, 255, size=(len(SUBJECTS), 2, 8, 8, 3)), np.ones((1, 1, 12, 12, 1))
+    ).astype(np.uint8)
+    return {"frames": frames, "label": np.arange(len(SUBJECTS), dtype=np.int32) % 3}
+
+
+def train(run, data, *, stop_after=None, **options):
+    def on_epoch(chunk, epoch, history):
+        if epoch == stop_after:
+            raise Stop
+
+    (history,) = loso.train(
+        CONFIG, PARTS, None, data, run, on_epoch, select="inner", checkpoint_every=1, **options
+    )
+    (states,) = loso.saved(CONFIG, PARTS, run)
+    return history, jax.device_get((states.params, states.batch_stats))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Never interrupted, on one device, pairs on the device."""
+    return train(tmp_path_factory.mktemp("whole"), jax.device_put(data))
+
+
+def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers(
+    data, whole, tmp_path
+):
+    with pytest.raises(Stop):
+        train(tmp_path, jax.device_put(data), stop_after=1)
+    assert (tmp_path / "checkpoints" / "unfinished-0").is_dir()
+    epochs = []
+    loso.train(
+        CONFIG,
+        PARTS,
+        None,
+        jax.device_put(data),
+        tmp_path,
+        lambda *a: epochs.append(a[1]),
+        select="inner",
+        checkpoint_every=1,
+    )
+    assert epochs == [2]
+    assert not (tmp_path / "checkpoints" / "unfinished-0").exists()
+    loso.train(
+        CONFIG,
+        PARTS,
+        None,
+        jax.device_put(data),
+        tmp_path,
+        lambda *a: epochs.append(a[1]),
+        select="inner",
+    )
+    assert epochs == [2, 2]  # nothing is trained again, and the finished chunk is announced
+    chex.assert_trees_all_equal(train(tmp_path, data), whole)
+
+
+def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
+    mesh = Mesh(
+        np.array(jax.devices()[:2]), ("members",)
+    )  # three members on two devices: one goes along twice
+    chex.assert_trees_all_equal(train(tmp_path, data, mesh=mesh), whole)
+
+
+def test_the_kept_weights_are_those_of_the_reported_epoch(data, whole):
+    history, weights = whole
+    epochs = loso.reported(history, "inner")
+    states = finetuning.State(np.zeros(len(MEMBERS)), *weights, opt_state=None)
+    found = finetuning.predict_clips(CONFIG, states, data, [m.fold.test for m in MEMBERS])
+    for k, (member, p) in enumerate(zip(MEMBERS, found, strict=True)):
+        np.testing.assert_array_equal(p, history.tests[epochs[k], k, : len(member.fold.test)])
+
+
+def test_the_reported_epoch_is_the_last_or_the_best_on_held_out_subjects_of_equals_the_latest():
+    inner = np.array([[0.2, 0.5], [0.6, 0.5], [0.6, 0.1], [0.4, 0.5]])
+    history = loso.History(inner, inner, inner, inner)
+    assert loso.reported(history, "last").tolist() == [3, 3]
+    assert loso.reported(history, "inner").tolist() == [2, 3]
+    assert loso.reported(history, "inner", until=2).tolist() == [1, 1]
+
+
+def test_chunks_keep_order_and_are_even():
+    for count in range(1, 30):
+        for size in (1, 3, 8, 40):
+            parts = loso.chunks(list(range(count)), size)
+            assert [m for part in parts for m in part] == list(range(count))
+            assert max(map(len, parts)) <= size
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_pool_puts_every_prediction_at_its_clip():
+    parts = [MEMBERS[:2], MEMBERS[2:]]
+    tests = [
+        [m.fold.test[None, :, None].astype(float) for m in part] for part in parts
+    ]  # (epochs 1, test clips, 1): the clip's own index
+    pooled = loso.pool(parts, tests, [0], len(SUBJECTS))
+    np.testing.assert_array_equal(pooled[0, 0, :, 0], np.arange(len(SUBJECTS)))
+
+
+def test_chunk_size_leaves_room_and_says_why(monkeypatch):
+    size, why = loso.chunk_size(CONFIG, 30)
+    assert size == 30  # eight fake devices of four
+    assert "8 devices" in why
+    assert loso.chunk_size(CONFIG, 3)[0] == 3
+
+    gpu = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 18e9})
+    monkeypatch.setattr(jax, "devices", lambda: [gpu])
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    paper = finetuning.Config(PRESETS["paper"], classes=5, dtype="bfloat16")
+    kept = dataclasses.replace(paper, reconstruction=pretraining.Config(PRESETS["paper"]))
+    size, why = loso.chunk_size(paper, 30)
+    assert 1 <= loso.chunk_size(kept, 30)[0] < size <= 8
+    assert "of 18 GB" in why
+    assert loso.chunk_size(dataclasses.replace(paper, dtype="float32"), 30)[0] <= size
+
+
+def test_a_member_that_diverges_ends_the_run_by_its_name(data, tmp_path):
+    diverging = dataclasses.replace(CONFIG, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"fold a of seed 0.*not finite"):
+        loso.train(
+            diverging,
+            PARTS,
+            None,
+            jax.device_put(data),
+            tmp_path,
+            lambda *_: None,
+            checkpoint_every=1,
+        )
+    assert not list((tmp_path / "checkpoints" / "unfinished-0").iterdir())
+
+
+def test_weights_are_read_onto_the_first_device_wherever_they_were_saved(tmp_path):
+    spread = NamedSharding(Mesh(np.array(jax.devices()), ("members",)), PartitionSpec("members"))
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(
+            checkpoints, 1, {"w": jax.device_put(np.arange(8.0, dtype=np.float32), spread)}
+        )
+        checkpoints.wait_until_finished()
+        found = checkpoint.restore(checkpoints, {"w": jax.ShapeDtypeStruct((8,), np.float32)})["w"]
+    assert found.devices() == {jax.devices()[0]}
+    np.testing.assert_array_equal(found, np.arange(8))
