@@ -20,7 +20,7 @@ import numpy as np
 from ma2mi_jax.clips import frames
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import Clip
-from ma2mi_jax.clips.frames import ImageFolder
+from ma2mi_jax.clips.frames import ImageFolder, read_record
 from ma2mi_jax.datasets import prepared as store
 from ma2mi_jax.errors import UserError
 
