@@ -78,7 +78,7 @@ def main(argv):
         )
         videos = [in_video(clip, folder / f"{i}.avi", f.size) for i, clip in enumerate(prepared)]
         records = [
-            store.read_record(clip.frames, i) for clip in prepared for i in range(len(clip.frames))
+            read_record(clip.frames, i) for clip in prepared for i in range(len(clip.frames))
         ]
 
         measures = {
@@ -114,7 +114,7 @@ def in_folder(clip, folder):
     folder.mkdir(parents=True)
     names = tuple(f"{i}.jpg" for i in range(len(clip.frames)))
     for i, name in enumerate(names):
-        (folder / name).write_bytes(store.read_record(clip.frames, i))
+        (folder / name).write_bytes(read_record(clip.frames, i))
     return Clip(clip.id, ImageFolder(str(folder), names))
 
 

@@ -23,25 +23,46 @@ err = rich.console.Console(stderr=True, highlight=False)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, but a wrong flag is a `UserError` like any other: one line, without the list of all flags before it."""
+    """argparse's, but a wrong flag is a `UserError` like any other: one line, no list of flags."""
 
     def error(self, message):
-        raise UserError(f"{message}; --help lists the flags")
+        raise UserError("{message}; --help lists the flags", message=message)
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help is `doc`; flags are never abbreviated, so that a new flag cannot change an old command."""
-    return Parser(
-        description=doc, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """A parser whose help is `doc`.
+
+    Flags are never abbreviated, so that a new flag cannot change an old command. The parser of the
+    running script also spells the parameters in the library's errors: see `spell`.
+    """
+    raw = argparse.RawDescriptionHelpFormatter
+    made = Parser(description=doc, allow_abbrev=False, formatter_class=raw)
+    PARSERS.append(made)
+    return made
+
+
+PARSERS: list[argparse.ArgumentParser] = []
+FLAGS = {"root": "data-root"}  # parameters of the library that have another name as a flag
+ELSEWHERE = {  # what to call a parameter that the running script has no flag for
+    "root": "the folder named in the run's config.json",
+    "out": "the folder",
+}
+
+
+def spell(parameter: str) -> str:
+    """How a person gives a parameter of the library to the running script: its flag, if any."""
+    flag = f"--{FLAGS.get(parameter, parameter).replace('_', '-')}"
+    if any(flag in action.option_strings for made in PARSERS for action in made._actions):
+        return flag
+    return ELSEWHERE.get(parameter, parameter.replace("_", " "))
 
 
 def run(main) -> None:
-    """Calls `main(argv)`; exit code 0 or what it returns, 2 with one line for a `UserError`, 130 for Ctrl-C."""
+    """Calls `main(argv)`; the exit code is 0 or what it returns, 2 after a `UserError`, 130 after Ctrl-C."""
     try:
         sys.exit(main(sys.argv[1:]) or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.spelled(spell)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(
