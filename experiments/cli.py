@@ -6,9 +6,9 @@ import os
 import pathlib
 import sys
 
-sys.path.insert(
-    0, str(pathlib.Path(__file__).resolve().parent.parent)
-)  # `python experiments/x.py` works without installing
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
+    sys.path.insert(0, str(ROOT))  # in a wheel this folder is the package itself
 
 import jax
 import rich.console
