@@ -13,9 +13,9 @@ import cli
 import data
 import targets
 
+from ma2mi_jax import files
 from ma2mi_jax.evaluation import predictions as results
 from ma2mi_jax.models.weights import torchvision
-from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.training import finetuning
 from ma2mi_jax.training import protocol as loso
 
@@ -55,7 +55,7 @@ def main(argv):
     f = p.parse_args(argv)
     cli.keep_compiled_programs()
 
-    if f.export and "pretrain" in runs.read_json(f.run / "config.json")["config"]:
+    if f.export and "pretrain" in files.read_json(f.run / "config.json")["config"]:
         _, state = targets.read_pretrained(f.run)
         export(f.export, "pretrained", state.params["miacnet"], state.batch_stats)
         return 0
@@ -64,7 +64,7 @@ def main(argv):
         for (seed, fold), params, batch_stats in targets.saved_members(run):
             export(f.export, f"seed{seed}-{fold.replace('/', '-')}", params["miacnet"], batch_stats)
         return 0
-    written = runs.read_json(f.run / "results.json")
+    written = files.read_json(f.run / "results.json")
     before = by_clip(results.read_predictions(f.run / "predictions.csv", run.classes))
     record, config = run.record, run.config
     source = data.read_target(record["target"])

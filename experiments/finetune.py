@@ -18,6 +18,7 @@ import data
 import numpy as np
 import targets
 
+from ma2mi_jax import files
 from ma2mi_jax.clips.clip import fingerprint
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import drawing
@@ -164,7 +165,7 @@ def flags(argv):
         raise UserError(f"--learning-rate={f.learning_rate}: expected a number > 0")
     runs.check_run(f.run, "results.json", f.overwrite)
     if f.compare:
-        runs.read_json(f.compare / "results.json")  # fail now, not after the clips are read
+        files.read_json(f.compare / "results.json")  # fail now, not after the clips are read
     if f.folds_file:
         targets.read_folds_file(pathlib.Path(f.folds_file))
     if f.batch_size < 2:
@@ -396,7 +397,7 @@ def finetune_into(f):
     summed = f"\ncounts summed over {len(seeds)} seeds" if len(seeds) > 1 else ""
     drawing.confusion(f.run / "confusion.png", found["confusion"], source.classes, title + summed)
     drawing.per_subject(f.run / "per_subject.png", found["per_subject"], title)
-    runs.write_json(f.run / "results.json", found)
+    files.write_json(f.run / "results.json", found)
     print_results(found, f.run)
 
 
@@ -420,7 +421,7 @@ def choose_chunk(f, config, members):
     if (
         earlier.exists() and not f.overwrite
     ):  # a resumed run keeps its chunks, whatever device it goes on with
-        stored = runs.read_json(earlier)["config"].get("fold_chunk")
+        stored = files.read_json(earlier)["config"].get("fold_chunk")
         if stored:
             return stored, "as the run began"
     return loso.chunk_size(config, members)

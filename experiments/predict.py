@@ -21,6 +21,7 @@ import numpy as np
 import targets
 from data import add_detector
 
+from ma2mi_jax import files
 from ma2mi_jax.clips import faces, frames
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import Clip, SetAside
@@ -28,7 +29,6 @@ from ma2mi_jax.clips.spotting import Spotted, spot
 from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import gradcam, heatmaps
-from ma2mi_jax.runs import folder as runs
 
 SECONDS = 5.0  # of a video in which one expression is looked for
 UNCLEAR = 1.5  # contrast below which the apex hardly stands out
@@ -283,7 +283,7 @@ def default_name(clip) -> str:
 def main(argv):
     f = flags(argv)
     run = targets.read_run(f.run)
-    record = runs.read_json(f.run / "results.json")
+    record = files.read_json(f.run / "results.json")
     out = f.out or pathlib.Path("runs") / f"predict-{default_name(f.clips[0])}"
     cli.make_folder(out)
     cli.keep_compiled_programs()
@@ -298,7 +298,7 @@ def main(argv):
             entries.append(entry)
 
     text = caution(record, len(run.members))
-    runs.write_json(
+    files.write_json(
         out / "predictions.json",
         {
             "run": str(f.run),

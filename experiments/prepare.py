@@ -17,11 +17,11 @@ import cli
 import data
 import jax
 
+from ma2mi_jax import files
 from ma2mi_jax.datasets import prepared
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models import autoencoder
-from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.runs import lock
 
 
@@ -132,7 +132,7 @@ def prepare(f):
         sum(len(clip.frames) for clip in source.clips),
         sum(p.stat().st_size for p in f.out.iterdir()) / 1e6,
     )
-    side = runs.read_json(f.out / prepared.MANIFEST)[
+    side = files.read_json(f.out / prepared.MANIFEST)[
         "size"
     ]  # --size says nothing where latents were added to what was there
     rows = [

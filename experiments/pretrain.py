@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ma2mi_jax import files
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import fingerprint, mislabelled
 from ma2mi_jax.datasets import prepared
@@ -354,7 +355,7 @@ def pretrain_into(f):
     tail = lines[-max(1, len(lines) // 10) :]
     names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
-    runs.write_json(
+    files.write_json(
         f.run / "summary.json",
         {
             "source": f.source,

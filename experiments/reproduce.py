@@ -29,6 +29,7 @@ import numpy as np
 import pretrain as pretrain_script
 import targets
 
+from ma2mi_jax import files
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import drawing, gradcam, heatmaps
@@ -36,7 +37,6 @@ from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.reproduction import page as pages
 from ma2mi_jax.reproduction import paper, plans
-from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.runs import lock
 from ma2mi_jax.training import pretraining
 
@@ -285,14 +285,14 @@ def look(run, out) -> State:
     if not folder.is_dir() or not any(folder.iterdir()):
         return State("absent")
     try:
-        stored = runs.read_json(folder / "config.json")
+        stored = files.read_json(folder / "config.json")
         start = out / run.init.folder / "config.json" if run.init else None
         if start and not start.exists():
             return State(
                 "other",
                 f"{folder}: its pre-training {run.init.folder} is gone; delete that folder, or give another --out",
             )
-        why = plans.mismatch(run, stored, runs.read_json(start) if start else None)
+        why = plans.mismatch(run, stored, files.read_json(start) if start else None)
     except UserError as error:
         return State("other", str(error))
     if why:
@@ -407,7 +407,7 @@ def execute(todo, out, call=call, estimate=dict):
 def finished_results(all_runs, out):
     """Run -> content of its result file, for those of the same size that are finished."""
     return {
-        run: runs.read_json(out / run.folder / plans.RESULTS[run.script])
+        run: files.read_json(out / run.folder / plans.RESULTS[run.script])
         for run in all_runs
         if look(run, out).kind == "finished"
     }
@@ -572,7 +572,7 @@ def write_page(f, parts, size, outcome):
         f.out / f"{stem}.html": pages.html(title, blocks),
     }
     for path, text in written.items():
-        with runs.whole(path) as temporary:
+        with files.whole(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return list(written), faults
 
@@ -646,7 +646,7 @@ def run_blocks(all_runs, out, outcome):
         if outcome[run]:
             rows.append((run.folder, "not finished", "", ""))
             continue
-        found = runs.read_json(out / run.folder / plans.RESULTS[run.script])
+        found = files.read_json(out / run.folder / plans.RESULTS[run.script])
         versions = ", ".join(
             f"{name} {found['versions'][name]}" for name in ("python", "jax", "flax")
         )

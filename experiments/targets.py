@@ -10,13 +10,13 @@ import cli
 import jax
 import numpy as np
 
+from ma2mi_jax import files
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import predictions as results
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.reproduction import plans
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.training import finetuning, folds, pretraining
 from ma2mi_jax.training import protocol as loso
 from ma2mi_jax.training.finetuning import Member
@@ -151,7 +151,7 @@ def read_record(path, script, what, flag):
     Raises:
       UserError: no such run, or an unfinished one.
     """
-    record = runs.read_json(path / "config.json")
+    record = files.read_json(path / "config.json")
     if script not in record["config"]:
         raise UserError(
             f"{flag}={path}: not a {what} run; expected a folder made by experiments/{script}.py"
@@ -195,7 +195,7 @@ def read_run(path):
       UserError: no such run, or an unfinished one.
     """
     record = read_record(path, "finetune", "fine-tuning", "--run")["config"]
-    found = runs.read_json(path / "results.json")
+    found = files.read_json(path / "results.json")
     return Run(
         path,
         record,

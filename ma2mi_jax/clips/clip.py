@@ -4,12 +4,12 @@ A reader is a function `read(root, ...) -> Dataset`. Nothing here holds pixels: 
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from ma2mi_jax import files
 from ma2mi_jax.clips.frames import ArrayFrames, Box, Frames
 
 
@@ -95,7 +95,7 @@ def fingerprint(clips: Sequence[Clip]) -> str:
         f"{c.id} {len(c.frames)} {c.subject} {c.label} {c.onset} {c.apex} {c.box}" for c in clips
     )
     text = "\n".join(map(" ".join, zip(known, films, strict=True)))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return files.fingerprint([text])
 
 
 def mislabelled(clips: Sequence[Clip], classes: int, share: float, seed: int) -> tuple[Clip, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+JPEG_QUALITY = 95  # of the JPEG files that are written here
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
 # where a packet of encoded video tells the picture's size, by the codec's four letters
@@ -147,6 +148,22 @@ def _rgb(read: Callable, source: Any, what: str) -> np.ndarray:
     if image is None:
         raise FrameError(f"{what}: not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """The JPEG file, of JPEG_QUALITY, of an image uint8 RGB (h, w, 3).
+
+    Raises:
+      FrameError: the image is too large for JPEG, or empty.
+    """
+    quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    try:
+        good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+    except cv2.error:
+        good = False
+    if not good:
+        raise FrameError(f"an image of shape {image.shape} cannot be written as JPEG")
+    return data.tobytes()
 
 
 @functools.lru_cache(

@@ -4,7 +4,6 @@ The network is diffusers' `FlaxAutoencoderKL`, imported when first used. Its wei
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import pathlib
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 
 Params = dict[str, Any]
@@ -116,11 +116,12 @@ def init(key: jax.Array, config: Autoencoder) -> Params:
 
 def fingerprint(params: Params) -> str:
     """16 hexadecimal digits that name these weights: their paths, dtypes, shapes and values."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(flatten_dict(params, sep=".").items()):
-        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
+    leaves = sorted(flatten_dict(params, sep=".").items())
+    return files.fingerprint(
+        part
+        for path, leaf in leaves
+        for part in (f"{path} {leaf.dtype} {leaf.shape}", np.ascontiguousarray(leaf).tobytes())
+    )
 
 
 def load(where: str | pathlib.Path, dtype: Any = jnp.float32) -> tuple[Autoencoder, Params]:
@@ -219,10 +220,10 @@ def _hub_files(where: str) -> tuple[pathlib.Path, pathlib.Path]:
         CONFIG: "give an autoencoder's own repository, or a download of this one by --vae=DIR",
         WEIGHTS: CONVERT,
     }
-    files = []
+    found = []
     for file, remedy in remedies.items():
         try:
-            files.append(_download(where, file))
+            found.append(_download(where, file))
         except RemoteEntryNotFoundError:
             raise UserError(
                 f"--vae={where}: expected {file} at the top of that Hugging Face repository, found none; {remedy}"
@@ -236,7 +237,7 @@ def _hub_files(where: str) -> tuple[pathlib.Path, pathlib.Path]:
             raise UserError(
                 f"--vae={where}: neither a folder here nor to be had from Hugging Face ({reason}); {WAYS_OUT}"
             ) from None
-    return files[0], files[1]
+    return found[0], found[1]
 
 
 def _download(repository: str, file: str) -> pathlib.Path:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import predictions as results
 from ma2mi_jax.reproduction import paper, plans
-from ma2mi_jax.runs import folder as runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     Raises:
       UserError: a run is not finished, or was made over other clips or classes than the first.
     """
-    records = [runs.read_json(folder / "results.json") for folder in folders]
+    records = [files.read_json(folder / "results.json") for folder in folders]
     names = records[0]["classes"]
     first = results.read_predictions(folders[0] / "predictions.csv", names)
     parts = [first, *(results.read_other(folder, first.clips, names) for folder in folders[1:])]

@@ -7,12 +7,15 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 
-from ma2mi_jax.errors import (UserError)
+from ma2mi_jax.errors import UserError
 
 
 def manager(directory: str | pathlib.Path, keep: int | None = 2) -> ocp.CheckpointManager:
     """Checkpoints `directory/<step>/`, the last `keep` of them (None: all); saves run in the background, so use it as a context manager."""
-    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True))
+    return ocp.CheckpointManager(
+        pathlib.Path(directory).absolute(),
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    )
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = None) -> None:
@@ -23,7 +26,9 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = 
     checkpoints.save(step, args=ocp.args.Composite(**items))
 
 
-def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, step: int | None = None) -> Any:
+def restore(
+    checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, step: int | None = None
+) -> Any:
     """The state saved as `step` (None: the newest), in the shapes, dtypes and shardings of `state`; moves `data` to its place.
 
     Args:
@@ -35,8 +40,12 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, st
     """
     step = checkpoints.latest_step() if step is None else step
     if step not in checkpoints.all_steps():
-        raise UserError(f"{checkpoints.directory}: no finished checkpoint {'' if step is None else step} there; was the run interrupted?")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # or orbax would ask for the devices of the machine that saved
+        raise UserError(
+            f"{checkpoints.directory}: no finished checkpoint {'' if step is None else step} there; was the run interrupted?"
+        )
+    here = jax.sharding.SingleDeviceSharding(
+        jax.devices()[0]
+    )  # or orbax would ask for the devices of the machine that saved
 
     def shape(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
@@ -51,4 +60,6 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, st
         return checkpoints.restore(step, args=ocp.args.Composite(**items))["state"]
     except (ValueError, KeyError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{checkpoints.directory}/{step}: the checkpoint is not one of this network ({reason})") from error
+        raise UserError(
+            f"{checkpoints.directory}/{step}: the checkpoint is not one of this network ({reason})"
+        ) from error

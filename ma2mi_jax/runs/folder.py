@@ -3,11 +3,8 @@
 A folder is *unfinished* until its result file is written, and only an unfinished run of the same configuration is resumed.
 """
 
-import contextlib
 import importlib.metadata
 import json
-import math
-import os
 import pathlib
 import shlex
 import shutil
@@ -16,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import tensorboardX
 
-from ma2mi_jax.errors import (UserError)
+from ma2mi_jax import files
+from ma2mi_jax.errors import UserError
 
 
 def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
@@ -37,13 +34,19 @@ def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
     if not path.is_dir() or not any(path.iterdir()):
         return False
     if not (path / "config.json").exists():
-        raise UserError(f"--run={path}: the folder is not empty and no config.json says it is a run; choose another folder")
+        raise UserError(
+            f"--run={path}: the folder is not empty and no config.json says it is a run; choose another folder"
+        )
     if (path / result).exists() and not overwrite:
-        raise UserError(f"--run={path}: a finished run is there ({result}); choose another folder or give --overwrite")
+        raise UserError(
+            f"--run={path}: a finished run is there ({result}); choose another folder or give --overwrite"
+        )
     return not overwrite
 
 
-def open_run(path: pathlib.Path, config: Mapping[str, Any], result: str, overwrite: bool = False) -> bool:
+def open_run(
+    path: pathlib.Path, config: Mapping[str, Any], result: str, overwrite: bool = False
+) -> bool:
     """Makes the run's folder and writes `config.json`; returns whether an unfinished run of the same `config` is there to be resumed.
 
     Args:
@@ -55,7 +58,7 @@ def open_run(path: pathlib.Path, config: Mapping[str, Any], result: str, overwri
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as they will be when read back
     if check_run(path, result, overwrite):
-        different = _first_difference(read_json(path / "config.json")["config"], config)
+        different = _first_difference(files.read_json(path / "config.json")["config"], config)
         if different:
             raise UserError(
                 f"--run={path}: an unfinished run of another configuration is there ({different}); "
@@ -65,62 +68,40 @@ def open_run(path: pathlib.Path, config: Mapping[str, Any], result: str, overwri
     path.mkdir(parents=True, exist_ok=True)
     for there in path.iterdir():  # and not the folder itself, which may be locked
         shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
-    write_json(path / "config.json", {"config": config, "command": shlex.join(sys.argv), "versions": versions()})
+    files.write_json(
+        path / "config.json",
+        {"config": config, "command": shlex.join(sys.argv), "versions": versions()},
+    )
     return False
 
 
 def _first_difference(there: Any, here: Any, name: str = "") -> str:
     if isinstance(there, dict) and isinstance(here, dict):
-        inner = (_first_difference(there.get(k), here.get(k), f"{name}.{k}".lstrip(".")) for k in sorted(there.keys() | here.keys()))
+        inner = (
+            _first_difference(there.get(k), here.get(k), f"{name}.{k}".lstrip("."))
+            for k in sorted(there.keys() | here.keys())
+        )
         return next(filter(None, inner), "")
     return "" if there == here else f"{name} is {there!r} there, {here!r} here"
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-      UserError: the file is missing or no JSON.
-    """
-    try:
-        return json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected the folder of a run of these scripts") from None
-    except ValueError as error:  # no JSON, or no text
-        raise UserError(f"{path}: not readable as JSON ({error}); was the run interrupted while writing?") from None
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes whole or not at all. Numbers that are not finite become null, which JSON can hold."""
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-@contextlib.contextmanager
-def whole(path: pathlib.Path):
-    """Yields a path to write to, which becomes `path` at the end of the block: a killed run leaves no half file."""
-    temporary = path.with_name(path.name + ".part")
-    yield temporary
-    os.replace(temporary, path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def versions() -> dict[str, str]:
     """Device, Python and the libraries that numbers depend on."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+    names = (
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "numpy",
+        "opencv-python-headless",
+    )
     device = jax.devices()[0]
-    found = {"device": f"{jax.device_count()} x {device.device_kind}", "python": sys.version.split()[0]}
+    found = {
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "python": sys.version.split()[0],
+    }
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)
@@ -146,7 +127,7 @@ class MetricsLog:
         """One line; `step` is 0-based and counts updates already made."""
         line = {"step": step} | {k: float(v) for k, v in values.items()}
         self.lines.append(line)
-        self._file.write(json.dumps(_plain(line)) + "\n")
+        self._file.write(json.dumps(files.plain(line)) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, float(value), step)

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
-from ma2mi_jax.errors import (UserError)
+from ma2mi_jax.errors import UserError
 
 # What network disks answer that cannot lock a folder: then there is no lock.
 UNABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
@@ -33,10 +33,14 @@ def alone(folder: str | os.PathLike, flag: str) -> Iterator[None]:
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{flag}={folder}: another process is at work there; wait until it ends, or give another folder") from None
+            raise UserError(
+                f"{flag}={folder}: another process is at work there; wait until it ends, or give another folder"
+            ) from None
         except OSError as error:
             if error.errno not in UNABLE:
-                raise UserError(f"{flag}={folder}: cannot be written ({error.strerror}); give another folder") from error
+                raise UserError(
+                    f"{flag}={folder}: cannot be written ({error.strerror}); give another folder"
+                ) from error
         try:
             yield
         finally:
@@ -46,7 +50,10 @@ def alone(folder: str | os.PathLike, flag: str) -> Iterator[None]:
 
 def wait(folder: str | os.PathLike, note: Callable[[], None]) -> None:
     """Returns when no other process has the lock of `folder`; calls `note` once if one has it."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), contextlib.ExitStack() as stack:
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        contextlib.ExitStack() as stack,
+    ):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, descriptor)
         try:

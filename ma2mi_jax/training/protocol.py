@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import architecture
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.training import finetuning
 from ma2mi_jax.training.finetuning import Config, Member, State
 
@@ -244,7 +244,7 @@ def reported(history: History, select: Select, until: int | None = None) -> np.n
 
 
 def _write(file: pathlib.Path, history: History) -> None:
-    with runs.whole(file) as temporary, temporary.open("wb") as out:
+    with files.whole(file) as temporary, temporary.open("wb") as out:
         np.savez(out, **dataclasses.asdict(history))
 
 

@@ -6,21 +6,22 @@ None of that is seen by those who ask here.
 
 import contextlib
 import functools
-import hashlib
 import itertools
 import json
 import os
+import pathlib
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ma2mi_jax.clips.clip import Repair
 from ma2mi_jax.clips.frames import IMAGE_SUFFIXES, ImageFolder, frame_order
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import fingerprint, whole
 
 INDEX = 1  # version of the index files: raise it when what they mean changes
 SETTLED = 2_000_000_000  # ns after which a folder's time of change can be relied on: file systems tick in up to 2 s
@@ -182,8 +183,8 @@ def clip_folders(
                     for name in listing.folders
                 ]
     if index != known:
-        with replacing(file) as part:
-            _save_index(part, index)
+        with replacing(file) as part, part.open("wb") as opened:
+            _save_index(opened, index)
     return {
         path: ImageFolder(os.path.join(root, *at), listing.images) for path, at, listing in found
     }
@@ -228,7 +229,7 @@ def _order(name: str) -> tuple[int, str] | None:
     return frame_order(name) if name.lower().endswith(IMAGE_SUFFIXES) and not junk(name) else None
 
 
-def _save_index(file: str, index: Index) -> None:
+def _save_index(file: BinaryIO, index: Index) -> None:
     """Every name once, and the rest as arrays: millions of names load in about a second."""
     number: dict[str, int] = {}
     numbers = [
@@ -288,30 +289,26 @@ def remembered(file: str) -> Iterator[dict]:
         yield now
     finally:
         if now != before:
-            with replacing(file) as part, open(part, "w") as opened:
+            with replacing(file) as part, part.open("w") as opened:
                 json.dump(now, opened)
 
 
 @contextlib.contextmanager
-def replacing(file: str) -> Iterator[str]:
-    """A path to write to that becomes `file` at the end, all at once.
+def replacing(file: str) -> Iterator[pathlib.Path]:
+    """A path to write to that becomes `file` at the end, all at once. Makes the folder of `file`.
 
     Raises:
       UserError: the folder of `file` cannot be written to.
     """
-    root, suffix = os.path.splitext(file)
-    part = f"{root}.{os.getpid()}{suffix}"
     try:
         os.makedirs(os.path.dirname(file), exist_ok=True)
-        try:
+        with whole(file, shared=True) as part:
             yield part
-            os.replace(part, file)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(part)
     except OSError as error:
         raise UserError(
-            f"{file}: the cache cannot be written ({error.strerror}); free the disk or choose another folder"
+            "{file}: the cache cannot be written ({reason}); free the disk or choose another folder",
+            file=file,
+            reason=error.strerror,
         ) from error
 
 
@@ -326,7 +323,7 @@ def stamp(frames: ImageFolder, *rest) -> str:
 
 
 def _hash(parts: Sequence) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return fingerprint([json.dumps(parts)], 24)
 
 
 # --------------------------------------------------------------------------------------------------------------- what is told

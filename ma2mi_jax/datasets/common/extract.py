@@ -8,13 +8,10 @@ nothing.
 import contextlib
 import dataclasses
 import functools
-import glob
-import hashlib
 import json
 import os
+import pathlib
 import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 
@@ -25,15 +22,12 @@ from ma2mi_jax.clips import faces, frames, shots
 from ma2mi_jax.clips.clip import Clip, SetAside
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import fingerprint, whole_folder
 
 RULES = 3  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
 LOOK_EVERY = 4  # frames between two searches for faces
 LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
 SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
-QUALITY = 95  # of the JPEG files
-ABANDONED = (
-    600  # seconds without a write after which an unfinished cache entry belongs to a run that died
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +129,7 @@ def _prepare(
             with _new_entry(entry) as unfinished:
                 if item.images is None:
                     _keep_frames(item.path, verdict, size, unfinished)
-                with open(os.path.join(unfinished, "verdict.json"), "w") as file:
+                with (unfinished / "verdict.json").open("w") as file:
                     json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
         except FrameError as error:
             return "", Verdict(reason=f"changed while it was read: {error}")
@@ -274,11 +268,11 @@ def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
     stat = os.stat(item.path)
     parts = [item.path, stat.st_mtime_ns, detector, cropped, item.longest, RULES]
     if item.images is None:
-        parts += [stat.st_size, size, QUALITY]
+        parts += [stat.st_size, size, frames.JPEG_QUALITY]
     else:
         first = os.stat(os.path.join(item.path, item.images.names[0]))
         parts += [item.images.names, first.st_size, first.st_mtime_ns]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    return fingerprint([json.dumps(parts)], 24)
 
 
 def _load(entry: str) -> Verdict | None:
@@ -298,37 +292,24 @@ def _load(entry: str) -> Verdict | None:
 
 
 @contextlib.contextmanager
-def _new_entry(entry: str) -> Iterator[str]:
-    """A folder to fill that becomes `entry` at the end, all at once: a run that is killed leaves nothing that looks complete."""
-    cache, name = os.path.split(entry)
+def _new_entry(entry: str) -> Iterator[pathlib.Path]:
+    """A folder to fill that becomes `entry` at the end, all at once.
+
+    Raises:
+      UserError: the cache cannot be written.
+    """
     try:
-        for left in glob.glob(glob.escape(entry) + ".*"):
-            with contextlib.suppress(FileNotFoundError):  # another run completes it just now
-                if time.time() - os.stat(left).st_mtime > ABANDONED:
-                    shutil.rmtree(left)
-        unfinished = tempfile.mkdtemp(prefix=f"{name}.", dir=cache)
-        try:
+        with whole_folder(entry) as unfinished:
             yield unfinished
-            _rename(unfinished, entry)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{cache}: the cache cannot be written ({error.strerror}); free the disk or choose another folder"
+            "{cache}: the cache cannot be written ({reason}); free the disk or choose another folder",
+            cache=os.path.dirname(entry),
+            reason=error.strerror,
         ) from error
 
 
-def _rename(unfinished: str, entry: str) -> None:
-    try:
-        os.rename(unfinished, entry)
-    except OSError:
-        if not os.path.isdir(
-            entry
-        ):  # else another run was quicker, and its entry is as good as ours
-            raise
-
-
-def _keep_frames(path: str, verdict: Verdict, size: int, folder: str) -> None:
+def _keep_frames(path: str, verdict: Verdict, size: int, folder: pathlib.Path) -> None:
     boxes = {
         i: shot.box
         for shot in verdict.shots
@@ -337,12 +318,9 @@ def _keep_frames(path: str, verdict: Verdict, size: int, folder: str) -> None:
     }
     for i, image in enumerate(frames.decode(path) if boxes else ()):
         if i in boxes:
-            picture = cv2.cvtColor(frames.crop(image, boxes[i], size), cv2.COLOR_RGB2BGR)
-            _, data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
-            with open(
-                os.path.join(folder, _frame_name(i)), "wb"
-            ) as file:  # cv2.imwrite keeps silent about a full disk
-                file.write(data)
+            picture = frames.crop(image, boxes[i], size)
+            # not by cv2.imwrite, which keeps silent about a full disk
+            (folder / _frame_name(i)).write_bytes(frames.jpeg(picture))
 
 
 def _frame_name(index: int) -> str:

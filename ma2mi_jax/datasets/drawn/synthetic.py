@@ -6,9 +6,7 @@ has them drawn by `portrait.py` into one array file, which is kept: the same cal
 Macro clips are of many people, each seen once; micro clips are of a few subjects whom no macro clip shows, whatever the seeds.
 """
 
-import contextlib
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -28,6 +26,7 @@ from ma2mi_jax.datasets.drawn.portrait import (
     render_frames,
 )
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import fingerprint, whole
 
 GENERATOR = 3  # raise it with every change that alters a pixel: kept films carry it in their names
 
@@ -329,34 +328,25 @@ def _film(
 ) -> str:
     """Path of the `.npy` file (frames of all scripts, size, size, 3) uint8; drawn unless it is there, and never there in part."""
     name = json.dumps([GENERATOR, kind, size, parameters], sort_keys=True)
-    path = os.path.abspath(
-        os.path.join(cache, f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.npy")
-    )
+    path = os.path.abspath(os.path.join(cache, f"{kind}-{fingerprint([name])}.npy"))
     if os.path.exists(path):
         return path
-    unfinished = f"{path}.{os.getpid()}.part"
+    sensor = _stream(_SENSOR, int(kind == "micro"), parameters["seed"])
     try:
         os.makedirs(cache, exist_ok=True)
-        _draw(
-            unfinished,
-            scripts,
-            size,
-            _stream(_SENSOR, int(kind == "micro"), parameters["seed"]),
-            progress,
-        )
-        os.replace(unfinished, path)
+        with whole(path, shared=True) as unfinished:
+            _draw(unfinished, scripts, size, sensor, progress)
     except OSError as error:
         raise UserError(
-            f"{cache}: the drawn frames cannot be kept there ({error.strerror or error}); name another cache folder"
+            "{cache}: the drawn frames cannot be kept there ({reason}); give another cache folder",
+            cache=cache,
+            reason=error.strerror or error,
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(unfinished)
     return path
 
 
 def _draw(
-    path: str, scripts: Sequence[Script], size: int, sensor: np.random.Generator, progress
+    path: os.PathLike, scripts: Sequence[Script], size: int, sensor: np.random.Generator, progress
 ) -> None:
     clip = np.repeat(np.arange(len(scripts)), [len(script.units) for script in scripts])
     people = jax.tree.map(

@@ -13,7 +13,6 @@ first shard that is not done, and a shard that is lost or damaged is made again 
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -24,29 +23,30 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import (
+    JPEG_QUALITY,
     FrameError,
     ImageFolder,
     StoreFrames,
     crop,
     frame_number,
+    jpeg,
     read_frame,
     read_record,
     threads,
 )
 from ma2mi_jax.clips.pairs import read_nearest
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import fingerprint, read_json, sha256, whole, write_json
 
 Kind = Literal["source", "target"]
 Progress = Callable[[int, int], None]
 
 FORMAT = 1  # of what is written here: raise it when it changes, and old folders are refused
 MANIFEST, LATENTS = "prepared.json", "latents.json"
-QUALITY = 95  # of the JPEG files
 SHARD = 8192  # frames at most in a shard, unless one clip has more: about 200 MB
 SHARDS = 64  # at least that many, as long as they are not of fewer than `LEAST` frames: they are what is done in parallel
 LEAST = 256
@@ -152,7 +152,7 @@ def verify(root: str | os.PathLike, progress: Progress | None = None) -> list[st
     problems = []
     for done, shard in enumerate(shards, 1):
         problem = _size_problem(root, shard)
-        if not problem and _sha256(root / shard["file"]) != shard["sha256"]:
+        if not problem and sha256(root / shard["file"]) != shard["sha256"]:
             problem = (
                 f"{root / shard['file']}: its content is not what was written (another sha256)"
             )
@@ -271,7 +271,7 @@ def write(
         shard["sha256"] for shard in shards
     ]:
         (out / LATENTS).unlink()  # they are of other frames
-    _write_json(out / MANIFEST, _manifest_of(source, identity, plan, shards))
+    write_json(out / MANIFEST, _manifest_of(source, identity, plan, shards), indent=None)
 
 
 def add_latents(
@@ -313,14 +313,16 @@ def add_latents(
             if kept is None:
                 frames = StoreFrames(str(root / shard["file"]), 0, shard["records"])
                 try:
-                    _encode_shard(
-                        path,
-                        frames,
-                        encode,
-                        batch_size,
-                        pool,
-                        lambda n, done=done: progress and progress(done + n, total),
-                    )
+                    with whole(path) as part:
+                        _encode_shard(
+                            part,
+                            frames,
+                            encode,
+                            batch_size,
+                            pool,
+                            lambda n, done=done: progress and progress(done + n, total),
+                        )
+                        content = _content(part)
                 except FrameError as error:
                     raise UserError(f"{error}; {_mend(shard)}") from error
                 except OSError as error:
@@ -330,6 +332,7 @@ def add_latents(
                 kept = _finish(
                     path,
                     {
+                        **content,
                         "autoencoder": autoencoder,
                         "of": shard["sha256"],
                         "records": shard["records"],
@@ -339,7 +342,7 @@ def add_latents(
             done += shard["records"]
             if progress:
                 progress(done, total)
-    _write_json(
+    write_json(
         root / LATENTS,
         {
             "autoencoder": autoencoder,
@@ -348,6 +351,7 @@ def add_latents(
             "dtype": "float16",
             "shards": files,
         },
+        indent=None,
     )
 
 
@@ -375,7 +379,7 @@ def _encode_shard(
                 )
             if rows is None:
                 rows = np.lib.format.open_memmap(
-                    _part(path), mode="w+", dtype=np.float16, shape=(len(frames), *z.shape[1:])
+                    path, mode="w+", dtype=np.float16, shape=(len(frames), *z.shape[1:])
                 )
             rows[start : start + batch_size] = z[: len(frames) - start]
             advance(min(start + batch_size, len(frames)))
@@ -417,9 +421,7 @@ def _shard(
         ]
         for c in clips
     ]
-    identity = identity | {
-        "of": hashlib.sha256(json.dumps([QUALITY, made_of]).encode()).hexdigest()
-    }
+    identity = identity | {"of": fingerprint([json.dumps([JPEG_QUALITY, made_of])], 64)}
     frames = sum(len(clip.frames) for clip in clips)
     if (kept := _done(path, identity)) is not None:
         advance(frames)
@@ -428,35 +430,36 @@ def _shard(
         missing_ok=True
     )  # it holds no more; nobody reads what is half of the old and half of the new
     counts, replaced, unreadable = [], [], []
-    writer = ArrayRecordWriter(
-        _part(path), "group_size:1,uncompressed"
-    )  # a record alone can be read; JPEG is compressed already
-    try:
-        for clip in clips:
-            if stop.is_set():
-                raise UserError(
-                    "stopped"
-                )  # nobody reads it: another shard's error, or Ctrl-C, comes first
-            try:
-                files = [
-                    _jpeg(clip, position, identity["size"]) for position in range(len(clip.frames))
-                ]
-            except FrameError as error:
-                files = []
-                unreadable.append([clip.id, str(error).removeprefix(f"{clip.id}: ")])
-            for position, (found, file) in enumerate(files):
-                writer.write(file)
-                if found != position:
-                    replaced.append([clip.id, position, found])
-            counts.append(len(files))
-            advance(len(clip.frames))
-    finally:
-        writer.close()
-    if (there := ArrayRecordReader(_part(path)).num_records()) != sum(counts):
-        raise OSError(None, f"{there} of {sum(counts)} records arrived")
+    with whole(path) as part:
+        # a record alone can be read; JPEG is compressed already
+        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        try:
+            for clip in clips:
+                if stop.is_set():  # nobody reads it: another shard's error, or Ctrl-C, comes first
+                    raise UserError("stopped")
+                try:
+                    files = [
+                        _jpeg(clip, position, identity["size"])
+                        for position in range(len(clip.frames))
+                    ]
+                except FrameError as error:
+                    files = []
+                    unreadable.append([clip.id, str(error).removeprefix(f"{clip.id}: ")])
+                for position, (found, file) in enumerate(files):
+                    writer.write(file)
+                    if found != position:
+                        replaced.append([clip.id, position, found])
+                counts.append(len(files))
+                advance(len(clip.frames))
+        finally:
+            writer.close()
+        if (there := ArrayRecordReader(str(part)).num_records()) != sum(counts):
+            raise OSError(None, f"{there} of {sum(counts)} records arrived")
+        content = _content(part)
     return _finish(
         path,
-        identity
+        content
+        | identity
         | {
             "records": sum(counts),
             "counts": counts,
@@ -484,12 +487,7 @@ def _jpeg(clip: Clip, position: int, size: int) -> tuple[int, bytes]:
     except (FrameError, OSError):
         found, _ = read_nearest(clip, position, size)
         return found, _jpeg(clip, found, size)[1]  # the very file of that frame
-    good, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, QUALITY)
-    )
-    if not good:
-        raise FrameError(f"{clip.id}: frame {position} cannot be written as JPEG")
-    return position, data.tobytes()
+    return position, jpeg(image)
 
 
 def _file(frames, position: int) -> bytes:
@@ -551,7 +549,7 @@ def _manifest_of(
             name: importlib.metadata.version(name)
             for name in ("opencv-python-headless", "array_record", "numpy")
         },
-        "quality": QUALITY,
+        "quality": JPEG_QUALITY,
         "classes": source.classes,
         "annotations": source.annotations,
         "counts": {
@@ -630,20 +628,15 @@ def _files(folder: pathlib.Path, *patterns: str) -> list[pathlib.Path]:
     return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
-def _part(path: pathlib.Path) -> str:
-    return f"{path}.part"
+def _content(part: pathlib.Path) -> dict[str, Any]:
+    """What the record of a file says about its content."""
+    return {"bytes": part.stat().st_size, "sha256": sha256(part)}
 
 
 def _finish(path: pathlib.Path, record: dict) -> dict:
-    """Puts the finished file in its place, then the record that says so."""
-    record = {
-        "file": path.name,
-        "bytes": os.path.getsize(_part(path)),
-        "sha256": _sha256(_part(path)),
-        **record,
-    }
-    os.replace(_part(path), path)
-    _write_json(path.with_suffix(".json"), record)
+    """Writes the record that says that the file is complete."""
+    record = {"file": path.name, **record}
+    write_json(path.with_suffix(".json"), record, indent=None)
     return record
 
 
@@ -661,20 +654,7 @@ def _facts(record: dict) -> dict[str, Any]:
     return {key: record[key] for key in ("file", "records", "bytes", "sha256")}
 
 
-def _sha256(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({error}); delete it and prepare the folder again: finished shards are kept"
-        ) from None
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    pathlib.Path(_part(path)).write_text(json.dumps(content) + "\n")
-    os.replace(_part(path), path)
+    return read_json(
+        path, "delete it and prepare the folder again; the shards that are finished are kept"
+    )

@@ -12,7 +12,6 @@ from the border). Folding z into conv1 would be wrong at the same places, and is
 not x, still less the differences that the action encoder sees: an ImageNet encoder is to be trained before it predicts.
 """
 
-import hashlib
 import pathlib
 import re
 from collections.abc import Mapping
@@ -27,9 +26,9 @@ from safetensors.numpy import load_file, save
 
 from ma2mi_jax import __version__
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import sha256, whole
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.resnet import ResNet18
-from ma2mi_jax.runs.folder import whole
 
 INPUTS = {
     "action_encoder": "later frame minus frame, both RGB in [-1, 1]",
@@ -158,7 +157,7 @@ def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple
 
 def fingerprint(path: str | pathlib.Path) -> str:
     """What names a weight file in a run's configuration: `weights` and 16 hexadecimal digits of its content's hash."""
-    return f"weights {hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]}"
+    return f"weights {sha256(path)[:16]}"
 
 
 # -------------------------------------------------------------------------------------------------------------------------------- names

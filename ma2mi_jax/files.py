@@ -1,0 +1,177 @@
+"""What every file needs: it is written whole or not at all, JSON is read and written in one way, and
+content has a hash.
+
+A process can be killed at any moment, and a disk can be full. So a file is written under another
+name first and renamed when it is complete. Whoever finds a file under its own name can rely on it.
+"""
+
+import contextlib
+import glob
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ma2mi_jax.errors import UserError
+
+ABANDONED = 600  # seconds without a write: the process that filled this folder has died
+
+# ----- whole or not at all -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike, *, shared: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a path to write to, which becomes `path` at the end of the block, all at once.
+
+    After an error in the block `path` is what it was before, and the temporary file is removed. A
+    process that is killed leaves the temporary file, whose name ends in `.part`.
+
+    Args:
+      path: the file; its folder exists.
+      shared: whether several processes may write this file at the same time. Each then has a
+        temporary file of its own, and the last one to finish wins. Without it the temporary name is
+        always the same, so that the next attempt writes over what a killed process left.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    path = pathlib.Path(path)
+    process = f".{os.getpid()}" if shared else ""
+    temporary = path.with_name(f"{path.name}{process}.part")
+
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # after `replace` it is not there any more
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a new folder to fill, which becomes `path` at the end of the block, all at once.
+
+    Several processes may make the same folder at the same time. The first to finish wins; the work
+    of the others is dropped, since theirs would be the same. What a killed process left is removed
+    after ABANDONED seconds.
+
+    Args:
+      path: the folder; the folder around it exists.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    path = pathlib.Path(path)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*"):
+        with contextlib.suppress(FileNotFoundError):  # its process finishes at this very moment
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left)
+
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        try:
+            temporary.rename(path)
+        except OSError:
+            if not path.is_dir():  # if it is there, another process has been faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# ----- JSON --------------------------------------------------------------------------------------
+
+
+def read_json(
+    path: str | os.PathLike,
+    mend: str = "give the folder of a run; if it is one, its writing was interrupted",
+) -> Any:
+    """The content of a JSON file.
+
+    Args:
+      path: the file.
+      mend: the end of the error: what a person can do about it. By default the file belongs to a
+        run's folder.
+
+    Raises:
+      UserError: the file is missing, or it is not JSON.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except OSError as error:
+        raise UserError(
+            "{path}: cannot be read ({reason}); {mend}",
+            path=path,
+            reason=error.strerror,
+            mend=mend,
+        ) from None
+    except ValueError as error:  # not JSON, or not even text
+        raise UserError(
+            "{path}: cannot be read as JSON ({reason}); {mend}",
+            path=path,
+            reason=error,
+            mend=mend,
+        ) from None
+
+
+def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = 2) -> None:
+    """Writes a JSON file, whole or not at all.
+
+    Args:
+      path: the file; its folder exists.
+      content: what JSON can hold; mappings, tuples and arrays too. A number that is not finite
+        becomes null.
+      indent: spaces for each level; None writes everything in one line.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    text = json.dumps(plain(content), indent=indent, allow_nan=False)
+    with whole(path) as temporary:
+        temporary.write_text(text + "\n")
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types of JSON: mappings as dictionaries with text keys, sequences and arrays as
+    lists, NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if hasattr(value, "tolist"):  # an array or a number of numpy or jax
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+# ----- hashes ------------------------------------------------------------------------------------
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(content: Iterable[str | bytes], digits: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of all parts of `content`, in their order.
+
+    Args:
+      content: texts or bytes. Where one part ends and the next begins does not count.
+      digits: how many digits, 64 at most.
+    """
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()[:digits]
