@@ -1,3 +1,27 @@
 """MA2MI in JAX: micro-expression recognition, pre-trained on macro-expression videos."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ma2mi_jax.clips.clip import Clip, Dataset
+    from ma2mi_jax.models.miacnet import MIACNet
+
 __version__ = "0.1.0"
+__all__ = ["Clip", "Dataset", "MIACNet"]
+
+_HOMES = {  # where the public names live; jax is imported with the first that needs it
+    "Clip": "ma2mi_jax.clips.clip",
+    "Dataset": "ma2mi_jax.clips.clip",
+    "MIACNet": "ma2mi_jax.models.miacnet",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -26,7 +26,7 @@ class UserError(Exception):
       **values: what stands for `{name}`; any object, shown by `str`.
     """
 
-    def __init__(self, message: str, **values: Any):
+    def __init__(self, message: str, /, **values: Any):
         super().__init__(message)
         self.message, self.values = message, values
 

@@ -1,0 +1,76 @@
+"""The package as a stranger meets it: the console command, its version, its public names."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import ma2mi_jax
+from ma2mi_jax import __main__ as command
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "experiments"
+
+
+def ma2mi(*arguments, check=0):
+    """`python -m ma2mi_jax`, as its own process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ma2mi_jax", *arguments],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == check, done.stderr
+    return done
+
+
+def test_the_help_lists_every_script_and_what_it_is_for():
+    scripts = {p.name for p in SCRIPTS.glob("*.py") if '__name__ == "__main__"' in p.read_text()}
+    assert set(command.COMMANDS.values()) == scripts
+    listed = ma2mi("--help").stdout
+    assert ma2mi().stdout == listed
+    for name, file in command.COMMANDS.items():
+        words = command.purpose(SCRIPTS / file)
+        assert re.search(rf"^  {name} +{re.escape(words[:40])}", listed, re.MULTILINE)
+
+
+def test_an_unknown_command_is_one_line_and_exit_code_2():
+    done = ma2mi("trian", check=2)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: trian: no such command; ")
+    assert "pretrain, finetune" in line
+
+
+def test_the_version_is_the_package_s():
+    assert ma2mi("--version").stdout == f"ma2mi_jax {ma2mi_jax.__version__}\n"
+
+
+def test_a_command_is_its_script():
+    """The same words for `--help`, and the same refusal of a wrong flag."""
+    alone = subprocess.run(
+        [sys.executable, "experiments/pretrain.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ma2mi("pretrain", "--help").stdout == alone.stdout
+    refused = ma2mi("pretrain", "--source=synthetic", "--delta=8:3", check=2)
+    assert "--delta" in refused.stderr.splitlines()[-1]
+
+
+def test_importing_the_package_imports_no_jax():
+    code = "import sys, ma2mi_jax; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("name", ma2mi_jax.__all__)
+def test_public_names_are_there(name):
+    assert getattr(ma2mi_jax, name) is not None
+    assert name in dir(ma2mi_jax)
