@@ -22,7 +22,7 @@ import targets
 from data import add_detector
 
 from ma2mi_jax import files
-from ma2mi_jax.clips import faces, frames
+from ma2mi_jax.clips import faces, frames, video
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import Clip, SetAside
 from ma2mi_jax.clips.spotting import Spotted, spot
@@ -140,7 +140,7 @@ def item_of(text: str, whole=False) -> extract.Item:
         raise ValueError("no such file or folder")
     if path.suffix.lower() in frames.IMAGE_SUFFIXES:
         raise ValueError("a single image; give two, ONSET,APEX")
-    longest = math.inf if whole else max(extract.LONGEST, round(SECONDS * frames.video_fps(path)))
+    longest = math.inf if whole else max(extract.LONGEST, round(SECONDS * video.video_fps(path)))
     return extract.Item(path.stem, str(path.resolve()), longest=longest)
 
 

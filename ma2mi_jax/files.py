@@ -1,5 +1,5 @@
-"""What every file needs: it is written whole or not at all, JSON is read and written in one way, and
-content has a hash.
+"""Files: they are written whole or not at all, JSON is read and written in one way, and content has
+a hash.
 
 A process can be killed at any moment, and a disk can be full. So a file is written under another
 name first and renamed when it is complete. Whoever finds a file under its own name can rely on it.
@@ -138,8 +138,11 @@ def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = 2)
 
 
 def plain(value: Any) -> Any:
-    """`value` in the types of JSON: mappings as dictionaries with text keys, sequences and arrays as
-    lists, NaN and infinity as None."""
+    """`value` in the types of JSON.
+
+    Mappings become dictionaries with text keys; sequences and arrays become lists; NaN and infinity
+    become None.
+    """
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,1 +1,2 @@
-"""Clips and their frames: records, pictures from disk, faces, cuts, and pairs on their way to the device."""
+"""Clips and their frames: what a clip is, pictures from disk, faces, cuts, onset and apex, and
+pairs of frames on their way to the device."""

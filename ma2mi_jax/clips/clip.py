@@ -1,6 +1,7 @@
 """What a clip is, and what every dataset reader returns: plain records that know nothing of models.
 
-A reader is a function `read(root, ...) -> Dataset`. Nothing here holds pixels: `frames.py` fetches those.
+A reader is a function `read(root, ...) -> Dataset`. Nothing here holds pixels: `frames.py` reads
+those.
 """
 
 import dataclasses
@@ -17,18 +18,21 @@ from ma2mi_jax.clips.frames import ArrayFrames, Box, Frames
 class Clip:
     """One video of one face.
 
-    Macro-expression clips (pre-training) need only `id` and `frames`; micro-expression clips also carry the subject,
-    the label and the positions of onset and apex.
+    Clips of macro-expressions, for pre-training, need only `id` and `frames`. Clips of
+    micro-expressions also have the subject, the label and the positions of onset and apex.
 
     Attributes:
-      id: unique in its source, e.g. `Action/Happy/0267` or `sub01/EP02_01f`.
-      frames: where the pictures lie; `len(frames)` is their number.
-      box: the face crop, the same for all frames so that motion survives; None where the frames are already cropped.
-      subject: the person, in the dataset's own spelling (`sub01`, `006`, `S13`); leave-one-subject-out splits on it.
-      label: index into `Dataset.classes`, -1 where there is none.
-      onset, apex, offset: positions in `frames` (0-based, not the numbers of the annotation sheet), -1 where there is none.
-      fps: frames per second of the recording, 0 where unknown.
-      action_units: FACS units as the annotation gives them, free text, never parsed to integers.
+      id: unique in its dataset, e.g. `Action/Happy/0267` or `sub01/EP02_01f`.
+      frames: where the pictures are; `len(frames)` is their number.
+      box: the face crop, the same for all frames so that motion survives; None if the frames are
+        cropped already.
+      subject: the person, as the dataset spells it (`sub01`, `006`, `S13`). Leave-one-subject-out
+        splits on it.
+      label: index into `Dataset.classes`, -1 if there is none.
+      onset, apex, offset: positions in `frames`, -1 if there is none. They count from 0 and are not
+        the numbers of the annotation sheet.
+      fps: frames per second of the recording, 0 if unknown.
+      action_units: FACS units as the annotation gives them; free text, never parsed to integers.
     """
 
     id: str
@@ -53,7 +57,13 @@ class SetAside:
 
 @dataclasses.dataclass(frozen=True)
 class Repair:
-    """Something in a clip's record that was not as its dataset has it: a `kind` that repairs share, and what happened to this clip."""
+    """Something in a clip's record that is not as its dataset has it.
+
+    Attributes:
+      id: the clip.
+      kind: what was done; many repairs share it.
+      what: what happened to this clip.
+    """
 
     id: str
     kind: str
@@ -62,15 +72,15 @@ class Repair:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a reader found: the usable clips, the others with their reasons, and whatever was repaired.
+    """What a reader found: the usable clips, the other clips with their reasons, and all repairs.
 
     Attributes:
-      name: the dataset, as spelled on the command line (`synthetic`, `folder`, `casme2`, ...).
-      clips: in a fixed order (sorted by id), so that an index means the same clip on every machine.
-      classes: label names; `()` where the source has no labels.
+      name: the dataset's short name (`synthetic`, `folder`, `casme2`, ...).
+      clips: sorted by id, so that an index means the same clip on every machine.
+      classes: label names; `()` if the dataset has no labels.
       set_aside: clips on disk or in the sheet that are not in `clips`.
-      notes: one line for each kind of repair or irregularity that was met, with its count.
-      annotations: file name of the annotation sheet, `""` where there is none.
+      notes: a line for each kind of repair or irregularity, with its count.
+      annotations: file name of the annotation sheet, `""` if there is none.
       repairs: each single repair behind the notes; a clip may have several.
     """
 
@@ -84,9 +94,11 @@ class Dataset:
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:
-    """Short hash of which clips there are and of what is known about each: a resumed run must see the same.
+    """Short hash of which clips there are and of what is known about each.
 
-    The face box is part of it, and of drawn faces the name of the film, in which the seed and the version of the generator are.
+    A run that is resumed must see the same clips. The face box is part of the hash. For drawn faces
+    the name of the file is part of it too, because that contains the seed and the version of the
+    generator.
     """
     films = (
         os.path.basename(c.frames.path) if isinstance(c.frames, ArrayFrames) else "" for c in clips
@@ -99,7 +111,13 @@ def fingerprint(clips: Sequence[Clip]) -> str:
 
 
 def mislabelled(clips: Sequence[Clip], classes: int, share: float, seed: int) -> tuple[Clip, ...]:
-    """The clips, of which `share`, drawn by `seed`, have another label than their own: how much does MAER hang on its labels?"""
+    """The clips, some of them with a wrong label: how much does MAER depend on its labels?
+
+    Args:
+      classes: the number of classes.
+      share: the part of the clips that get another label than their own, in [0, 1].
+      seed: decides which clips, and which labels.
+    """
     rng = np.random.default_rng(seed)
     changed = list(clips)
     for index in rng.permutation(len(clips))[: round(share * len(clips))]:

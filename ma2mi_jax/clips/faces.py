@@ -1,8 +1,10 @@
-"""Find the face of a clip, once: the same crop for all its frames, so that the motion of the face survives.
+"""Find the face of a clip, once: all its frames get the same crop, so that the motion of the face
+survives.
 
-A detector says where faces are in one image; `steady_box` makes one box of what it says about several frames of a clip.
-What a detector's own boxes mean differs (Haar's end at the mouth's corner height, YuNet's at the chin), so each detector here turns
-them into the same thing: the square that holds the face from above the brows to below the chin.
+A detector finds the faces in one image. `steady_box` makes one box from the faces found in several
+frames of a clip. The boxes of detectors differ: those of Haar end just below the mouth, those of
+YuNet at the chin. So each detector here turns its boxes into the same thing, the square that holds
+the face from above the brows to below the chin.
 """
 
 import dataclasses
@@ -19,15 +21,23 @@ from ma2mi_jax.errors import UserError
 
 LOOKS = 12  # images of a clip that are searched
 PRESENCE = 0.5  # the least part of them that must show the face
-OVERLAP = 0.25  # the least intersection over union of two sightings of one face; a head that moves by half its size still has 0.33
-STRAY = 10  # per cent of the sightings that may reach over the box on each side: a detector errs now and then
+# The least intersection over union of two sightings of one face. A head that moves by half its size
+# still has 0.33.
+OVERLAP = 0.25
+# Per cent of the sightings that may reach over the box on each side: a detector errs now and then.
+STRAY = 10
 LONGEST_SIDE = 640  # larger images are shrunk before the search, which costs time by the pixel
 SMALLEST_PART = 12  # faces smaller than this part of the image's shorter side are not searched for
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A face seen in one image: centre and side, in pixels, of the square from above the brows to below the chin."""
+    """A face seen in one image: the square from above the brows to below the chin, in pixels.
+
+    Attributes:
+      x, y: the centre of the square.
+      size: its side.
+    """
 
     x: float
     y: float
@@ -36,7 +46,12 @@ class Face:
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """Finds the faces in an image, uint8 RGB (h, w, 3), from any thread; `name` tells detectors and their models apart in caches."""
+    """Finds the faces in an image, from any thread.
+
+    Attributes:
+      name: the detector and its model; what a cache keeps was found by the detector of that name.
+      find: from an image, uint8 RGB (h, w, 3), to its faces.
+    """
 
     name: str
     find: Callable[[np.ndarray], Sequence[Face]]
@@ -46,31 +61,40 @@ class Detector:
 
 
 def detector(name: str = "haar", model: str | None = None) -> Detector:
-    """The detector called `name`: `haar` (comes with opencv) or `yunet` (wants its model file).
+    """The detector of that name.
+
+    Args:
+      name: `haar`, which comes with OpenCV, or `yunet`, which needs a model file.
+      model: the model file of `yunet`, None for `haar`.
 
     Raises:
-      UserError: an unknown name, no usable model file for `yunet`, or one for another.
+      UserError: the name is unknown, or `model` is not what this detector needs.
     """
     if model is not None and name != "yunet":
         raise UserError(
-            f"--detector-model={model}: of --detector=yunet alone; give that too, or leave the flag out"
+            "[detector_model={model}] is only for [detector=yunet]; give that too, or remove "
+            "[detector_model]",
+            model=model,
         )
     if name == "haar":
         return haar()
     if name != "yunet":
-        raise UserError(f"--detector={name}: not a detector; give haar or yunet")
+        raise UserError("[detector={name}]: not a detector; give haar or yunet", name=name)
     if model is None:
         raise UserError(
-            "--detector=yunet: needs its model file; give --detector-model=face_detection_yunet.onnx, or --detector=haar"
+            "[detector=yunet]: needs its model file; give "
+            "[detector_model=face_detection_yunet.onnx], or [detector=haar]"
         )
     return yunet(model)
 
 
 def haar() -> Detector:
-    """Frontal faces by opencv's boosted cascade `frontalface_alt2`, which has next to no false alarms at five neighbours.
+    """Frontal faces by OpenCV's boosted cascade `frontalface_alt2`.
 
-    Its box runs from the middle of the forehead to just under the mouth. On the speakers, signers and the webcam it was tuned on
-    the chin is 0.15 of the box below its end, more when the jaw drops: hence 1.3 times the size, moved down by 0.08.
+    At five neighbours it has next to no false alarms. Its box reaches from the middle of the
+    forehead to just under the mouth. In the videos it was tuned on (speakers, signers, a webcam)
+    the chin is below the end of the box by 0.15 of its size, and by more when the jaw drops. So the
+    square is 1.3 times as large, and its centre is lower by 0.08.
     """
     path = os.path.join(cv2.data.haarcascades, "haarcascade_frontalface_alt2.xml")
 
@@ -91,21 +115,29 @@ def haar() -> Detector:
 
 
 def yunet(model: str) -> Detector:
-    """Faces by the YuNet network (`face_detection_yunet_*.onnx` of the opencv zoo); its box ends at the chin and above the brows.
+    """Faces by the YuNet network, whose box reaches from above the brows to the chin.
+
+    Args:
+      model: `face_detection_yunet_*.onnx` of the OpenCV zoo.
 
     Raises:
-      UserError: no such file, or not a YuNet model.
+      UserError: there is no such file, or it is not a YuNet model.
     """
     make = functools.partial(cv2.FaceDetectorYN.create, model, "", (320, 320), score_threshold=0.7)
     if not os.path.isfile(model):
         raise UserError(
-            f"--detector-model={model}: no such file; download face_detection_yunet_*.onnx from the opencv zoo, or use --detector=haar"
+            "[detector_model={model}]: no such file; download face_detection_yunet_*.onnx from the "
+            "OpenCV zoo, or give [detector=haar]",
+            model=model,
         )
     try:
         make()
     except cv2.error as error:
         raise UserError(
-            f"--detector-model={model}: opencv cannot load it as a YuNet model ({error.err}); give face_detection_yunet_*.onnx"
+            "[detector_model={model}]: OpenCV cannot load it as a YuNet model ({reason}); give "
+            "face_detection_yunet_*.onnx of the OpenCV zoo",
+            model=model,
+            reason=error.err,
         ) from None
 
     def find(net: cv2.FaceDetectorYN, image: np.ndarray) -> list[Face]:
@@ -123,7 +155,10 @@ def yunet(model: str) -> Detector:
 
 
 def _by_thread(make, find):
-    """`find(tool, image)` with a tool of each thread's own: opencv's detectors keep scratch memory and cannot be shared."""
+    """`find(tool, image)`, where each thread has a tool of its own, made by `make()`.
+
+    OpenCV's detectors have scratch memory and cannot be shared by threads.
+    """
     local = threading.local()
 
     def find_here(image):
@@ -135,7 +170,7 @@ def _by_thread(make, find):
 
 
 def _shrunk(find):
-    """`find` on an image of at most LONGEST_SIDE, its answer in pixels of the image as it came."""
+    """`find` on an image shrunk to LONGEST_SIDE; the faces are in pixels of the image as given."""
 
     def find_shrunk(image):
         scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
@@ -150,19 +185,29 @@ def clip_box(images: Sequence[np.ndarray], detect: Detector, looks: int = LOOKS)
     """The one box for the face of a clip, None if it shows no face steadily (see `steady_box`).
 
     Args:
-      images: the clip's frames in order, uint8 RGB (h, w, 3); indexed only where they are looked at.
-      looks: how many are, spread evenly from the first to the last; 1 is the first alone (a micro-expression's onset).
+      images: the clip's frames in order, uint8 RGB (h, w, 3). Only those that are searched are
+        read.
+      detect: the detector.
+      looks: how many frames are searched, spread evenly from the first to the last. 1 means only
+        the first, which is a micro-expression's onset.
     """
     spread = np.unique(np.linspace(0, len(images) - 1, min(looks, len(images))).astype(int))
     return steady_box([detect(images[i]) for i in spread])
 
 
 def steady_box(looks: Sequence[Sequence[Face]]) -> Box | None:
-    """One square box from the faces seen in several frames of a clip, the same for the whole clip.
+    """One square box for the whole clip, from the faces seen in several of its frames.
 
-    Of several people the one whose face is largest and most often seen is taken. The box is the smallest square that holds
-    that face in all those frames but for STRAY per cent of them on each side: as tight as a median for a head at rest, wide
-    enough for a head that moves. None if less than PRESENCE of the frames show the face. The box may reach over the border.
+    If there are several people, the one whose face is largest and most often seen counts. The box
+    is the smallest square that holds this face in all these frames, except STRAY per cent of them
+    on each side. So it is tight for a head at rest, and wide enough for a head that moves. It may
+    reach over the border of the frame.
+
+    Args:
+      looks: the faces of each frame that was searched.
+
+    Returns:
+      The box, or None if less than PRESENCE of the frames show the face.
     """
     follows = [_follow(face, looks) for faces in looks for face in faces]
     face = max(follows, key=lambda sightings: sum(f.size for f in sightings), default=[])
@@ -176,7 +221,7 @@ def steady_box(looks: Sequence[Sequence[Face]]) -> Box | None:
 
 
 def _follow(face: Face, looks: Sequence[Sequence[Face]]) -> list[Face]:
-    """The sightings of `face`: in each frame the one that overlaps it most, if it does so enough."""
+    """The sightings of `face`: in each frame the one that overlaps it most, if that is enough."""
     best = [max(faces, key=lambda f: _overlap(f, face)) for faces in looks if faces]
     return [f for f in best if _overlap(f, face) >= OVERLAP]
 

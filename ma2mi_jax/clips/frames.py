@@ -1,40 +1,26 @@
-"""Exact access to single frames, whatever holds them.
+"""Single frames by their number, whether they are image files, rows of an array or records.
 
-Random access by seeking in a video is slow, and wrong on files of variable frame rate. So nothing here seeks: videos are decoded
-once from the start (`decode`), and pairs are read from folders of images or from arrays (`read_frame`).
+Videos are decoded by `video.py`, from their start. To seek in one is slow, and wrong if its frame
+rate varies; so a video becomes a folder of images before pairs of frames are read from it.
 """
 
-import contextlib
 import dataclasses
 import functools
 import os
 import re
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 
-JPEG_QUALITY = 95  # of the JPEG files that are written here
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
-# where a packet of encoded video tells the picture's size, by the codec's four letters
-_SIZE_IN_PACKET = {
-    "mjpg": re.compile(rb"\xff[\xc0-\xc2]\x00\x11\x08(....)", re.DOTALL),
-    "mpg1": re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL),
-    "mpg2": re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL),
-    "vp80": re.compile(rb"\x9d\x01\x2a(....)", re.DOTALL),
-    "h264": re.compile(
-        rb"\x00\x00\x01[\x27\x47\x67](.{8})", re.DOTALL
-    ),  # the parameter set, in which the size has no fixed place
-}
+JPEG_QUALITY = 95  # of all JPEG files that this package writes
 
 
 class FrameError(Exception):
-    """A frame or video that cannot be read; the message names the file and what is wrong with it."""
+    """A frame or video that cannot be read; the message names the file and what is wrong."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +32,9 @@ class Box:
     size: int
 
 
+# ----- where frames are --------------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
     """Frames as image files: `names` in temporal order inside `folder`."""
@@ -53,9 +42,8 @@ class ImageFolder:
     folder: str
     names: tuple[str, ...]
 
-    def __post_init__(
-        self,
-    ):  # a million clips share a few hundred file names: keep one copy of each
+    def __post_init__(self):
+        # a million clips share a few hundred file names: keep one copy of each
         object.__setattr__(self, "names", tuple(map(sys.intern, self.names)))
 
     def __len__(self) -> int:
@@ -64,7 +52,11 @@ class ImageFolder:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayFrames:
-    """Frames as rows of a memory-mapped `.npy` file of shape (frames of all clips, h, w, 3), uint8 RGB."""
+    """Frames as rows of a memory-mapped `.npy` file.
+
+    The file has shape (frames of all clips, h, w, 3), uint8 RGB; this clip has `count` rows, from
+    row `first` on.
+    """
 
     path: str
     first: int
@@ -76,7 +68,11 @@ class ArrayFrames:
 
 @dataclasses.dataclass(frozen=True)
 class StoreFrames:
-    """Frames as records of an ArrayRecord file of JPEG images, as `store.py` writes; `latents`: a `.npy` file with a row a record."""
+    """Frames as records of an ArrayRecord file of JPEG images, which prepared data consist of.
+
+    This clip has `count` records, from record `first` on. `latents` is a `.npy` file with a row for
+    each record, or empty.
+    """
 
     path: str
     first: int
@@ -90,6 +86,9 @@ class StoreFrames:
 Frames = ImageFolder | ArrayFrames | StoreFrames
 
 
+# ----- reading and writing -----------------------------------------------------------------------
+
+
 def read_frame(frames: Frames, index: int) -> np.ndarray:
     """One frame as uint8 RGB of shape (h, w, 3).
 
@@ -99,20 +98,18 @@ def read_frame(frames: Frames, index: int) -> np.ndarray:
     """
     if not 0 <= index < len(frames):
         raise IndexError(f"frame {index} of a clip of {len(frames)}")
+
     if isinstance(frames, ArrayFrames):
         return np.array(_mapped(frames.path)[frames.first + index])
     if isinstance(frames, StoreFrames):
-        return _rgb(
-            cv2.imdecode,
-            np.frombuffer(read_record(frames, index), np.uint8),
-            f"{frames.path}: record {index}",
-        )
+        record = np.frombuffer(read_record(frames, index), np.uint8)
+        return _rgb(cv2.imdecode, record, f"{frames.path}: record {index}")
     path = os.path.join(frames.folder, frames.names[index])
     return _rgb(cv2.imread, path, path)
 
 
 def read_latents(frames: StoreFrames, index: int) -> np.ndarray:
-    """The latents of one frame, float16 (h, w, 4), as `autoencoder.encode` gave them.
+    """The latents of one frame, float16 (h, w, 4), as `autoencoder.encode` returned them.
 
     Raises:
       FrameError: their file cannot be read.
@@ -127,34 +124,20 @@ def read_record(frames: StoreFrames, index: int) -> bytes:
     """The JPEG file of one frame, as it was stored.
 
     Raises:
-      FrameError: the container cannot be read there.
+      FrameError: the file of records cannot be read there.
     """
+    number = frames.first + index
     try:
-        return _opened(frames.path).read([frames.first + index])[0]
-    except (
-        RuntimeError,
-        IndexError,
-    ) as error:  # every record has its own checksum, so what is damaged says so
-        raise FrameError(
-            f"{frames.path}: record {frames.first + index} cannot be read ({error})"
-        ) from None
-
-
-def _rgb(read: Callable, source: Any, what: str) -> np.ndarray:
-    try:
-        image = read(source, cv2.IMREAD_COLOR)
-    except cv2.error:  # a header that claims an absurd size
-        image = None
-    if image is None:
-        raise FrameError(f"{what}: not a readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return _opened(frames.path).read([number])[0]
+    except (RuntimeError, IndexError) as error:  # a damaged record does not match its checksum
+        raise FrameError(f"{frames.path}: record {number} cannot be read ({error})") from None
 
 
 def jpeg(image: np.ndarray) -> bytes:
     """The JPEG file, of JPEG_QUALITY, of an image uint8 RGB (h, w, 3).
 
     Raises:
-      FrameError: the image is too large for JPEG, or empty.
+      FrameError: the image is empty, or too large for JPEG.
     """
     quality = (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
     try:
@@ -166,9 +149,21 @@ def jpeg(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-@functools.lru_cache(
-    maxsize=256
-)  # opened when first used, in whatever process that is: neither map nor reader can be sent to another
+def _rgb(read: Callable, source: Any, what: str) -> np.ndarray:
+    try:
+        image = read(source, cv2.IMREAD_COLOR)
+    except cv2.error:  # the header claims an absurd size
+        image = None
+    if image is None:
+        raise FrameError(f"{what}: not a readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+# Neither a memory map nor a reader can be sent to another process. So each process opens a file
+# when it first needs it.
+
+
+@functools.lru_cache(maxsize=256)
 def _mapped(path: str) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -177,89 +172,45 @@ def _mapped(path: str) -> np.ndarray:
 def _opened(path: str):
     from array_record.python.array_record_module import ArrayRecordReader
 
-    return ArrayRecordReader(
-        path, "readahead_buffer_size:0,max_parallelism:0", file_reader_buffer_size=1 << 16
-    )  # random access
+    random_access = "readahead_buffer_size:0,max_parallelism:0"
+    return ArrayRecordReader(path, random_access, file_reader_buffer_size=1 << 16)
 
 
-def decode(path: str) -> Iterator[np.ndarray]:
-    """All frames of a video file from its start, uint8 RGB of shape (h, w, 3).
-
-    Raises:
-      FrameError: the file does not decode at all, or its frame size changes midway.
-    """
-    _require_one_size(str(path))
-    capture = cv2.VideoCapture(str(path))
-    shape, count = None, 0
-    try:
-        while True:
-            good, image = capture.read()
-            if not good:
-                break
-            if shape is not None and image.shape != shape:
-                before, after = (f"{w}x{h}" for h, w, _ in (shape, image.shape))
-                raise FrameError(
-                    f"{path}: the frame size changes from {before} to {after} at frame {count}"
-                )
-            shape, count = image.shape, count + 1
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
-    if not count:
-        raise FrameError(f"{path}: no frame could be decoded")
-
-
-def _require_one_size(path: str) -> None:
-    """Raises FrameError if the encoded frames differ in size: opencv scales all to the first one's, and so distorts the faces."""
-    capture = cv2.VideoCapture(
-        path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1]
-    )  # the packets as they lie in the file: costs no decoding
-    try:
-        codec = (
-            int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("latin-1").lower()
-        )
-        if codec not in _SIZE_IN_PACKET:
-            return
-        first, count = None, 0
-        while True:
-            good, packet = capture.read()
-            if not good:
-                return
-            told = _SIZE_IN_PACKET[codec].search(packet.tobytes())
-            first = first or (told and told[1])
-            if told and told[1] != first:
-                raise FrameError(f"{path}: the frame size changes at frame {count}")
-            count += 1
-    finally:
-        capture.release()
-
-
-def video_fps(path: str) -> float:
-    """Frames per second as the video's header has it, 0 where it says nothing."""
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return float(capture.get(cv2.CAP_PROP_FPS))
-    finally:
-        capture.release()
+# ----- order and crop ----------------------------------------------------------------------------
 
 
 def frame_number(name: str) -> int | None:
-    """The number of a frame by its file name: the last integer in it (`reg_img46.jpg` → 46, `006_05562.jpg` → 5562), None without one."""
+    """The number of a frame: the last integer in its file name, None if there is none.
+
+    `reg_img46.jpg` is frame 46, `006_05562.jpg` is frame 5562.
+    """
     numbers = re.findall(r"[0-9]+", os.path.splitext(name)[0])
     return int(numbers[-1]) if numbers else None
 
 
 def frame_order(name: str) -> tuple[int, str]:
-    """Sorting key that puts the image files of a folder in temporal order, whatever the zero padding; names without a number come first."""
+    """Sorting key that puts the image files of a folder in temporal order.
+
+    Leading zeros do not matter. Names without a number come first.
+    """
     number = frame_number(name)
     return (-1 if number is None else number, name)
 
 
 def crop(image: np.ndarray, box: Box | None, size: int) -> np.ndarray:
-    """The region `box` of `image` (all of it where None), resized to (size, size, 3); edge pixels are repeated over the border.
+    """The region `box` of an image, resized.
+
+    Args:
+      image: (h, w, 3) uint8.
+      box: None takes the whole image. Where the box reaches over the border, the edge pixels are
+        repeated.
+      size: pixels along a side of the result.
+
+    Returns:
+      (size, size, 3) uint8.
 
     Raises:
-      FrameError: `box` lies outside of `image` altogether.
+      FrameError: `box` and `image` do not overlap at all.
     """
     if box is not None:
         height, width = image.shape[:2]
@@ -268,37 +219,14 @@ def crop(image: np.ndarray, box: Box | None, size: int) -> np.ndarray:
             raise FrameError(
                 f"the face box {box} lies outside of the frame, which is {width}x{height}"
             )
+
         over = (max(0, -box.top), max(0, bottom - height), max(0, -box.left), max(0, right - width))
         image = image[max(0, box.top) : bottom, max(0, box.left) : right]
         if any(over):
             image = cv2.copyMakeBorder(image, *over, cv2.BORDER_REPLICATE)
+
     if image.shape[:2] == (size, size):
         return image
     shrinks = image.shape[0] > size
-    return cv2.resize(
-        image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
-
-
-@contextlib.contextmanager
-def threads(
-    workers: int | None = None, stop: threading.Event | None = None
-) -> Iterator[ThreadPoolExecutor]:
-    """A pool, of a thread for each core by default, in which opencv, being called from all threads, uses one thread a call.
-
-    At the end, or on an error, `stop` is set and what has not begun is dropped.
-    """
-    before = cv2.getNumThreads(), cv2.utils.logging.getLogLevel()
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_ERROR
-    )  # what cannot be read is reported by us, once
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
-    try:
-        yield pool
-    finally:
-        if stop is not None:
-            stop.set()
-        pool.shutdown(cancel_futures=True)
-        cv2.setNumThreads(before[0])
-        cv2.utils.logging.setLogLevel(before[1])
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return cv2.resize(image, (size, size), interpolation=method)

@@ -9,11 +9,11 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import grain
 import numpy as np
 from absl import flags
 
+from ma2mi_jax.clips import opencv
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.frames import FrameError, crop, read_frame, read_latents
 from ma2mi_jax.errors import UserError
@@ -139,7 +139,7 @@ def load_pairs(
         raise ValueError(
             f"onset or apex outside the clip, which readers mend: {', '.join(outside[:5])}"
         )
-    _set_up_opencv()
+    opencv.set_up()
     frames = np.empty((len(clips), 2, image_size, image_size, 3), np.uint8)
 
     def read(index: int) -> bool:
@@ -309,13 +309,13 @@ def _read_from(batches: grain.MapDataset, workers: int, first: int) -> grain.Dat
         not flags.FLAGS.is_parsed()
     ):  # grain sends its flags to the workers; without absl.app nobody has parsed them
         flags.FLAGS.mark_as_parsed()
-    _set_up_opencv()
+    opencv.set_up()
     threads = max(1, _threads() // max(1, workers))
     # An element is a whole batch here: grain's default buffer of 500 of them would take gigabytes.
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     processes = grain.MultiprocessingOptions(num_workers=workers)
     return iter(
-        batches[first:].to_iter_dataset(ahead).mp_prefetch(processes, worker_init_fn=_set_up_opencv)
+        batches[first:].to_iter_dataset(ahead).mp_prefetch(processes, worker_init_fn=opencv.set_up)
     )
 
 
@@ -323,10 +323,3 @@ def _threads() -> int:
     return min(
         16, os.cpu_count() or 1
     )  # decoding releases the interpreter's lock; beyond 16 threads the Python around it is the limit
-
-
-def _set_up_opencv(*_):
-    cv2.setNumThreads(0)  # images are already read in parallel
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_ERROR
-    )  # a frame that cannot be read is reported by us, once

@@ -1,13 +1,17 @@
-"""Onset and apex of a clip that has no annotation, by how far each frame is on the way from the one to the other.
+"""Onset and apex of a clip that has no annotation.
 
-1. A frame becomes SIDE x SIDE grey values less their mean and over their deviation, so that a flickering lamp is no motion, smoothed
-   over time by a sixteenth of the clip. What a small shift, turn or zoom of the head would change is taken out (`_stilled`).
-2. The apex is the frame that differs most from the onset, the first frame being the first candidate: clips begin before the expression.
-3. The curve is a frame's share of the change from onset to apex: 0 at the onset, 1 at the apex. Noise and motion of another kind
-   than that change hardly count in it. The apex is put at its peak, the onset where the rise to the peak starts: at the last
-   frame before it that shows no more than RISE of the change.
+1. A frame becomes SIDE x SIDE grey values, less their mean and divided by their deviation, so that
+   a flickering lamp is no motion. They are smoothed over time by a sixteenth of the clip. Then the
+   change that a small shift, turn or zoom of the head would cause is removed (`_stilled`).
+2. The first candidate for the onset is the first frame, because clips begin before the expression.
+   The first candidate for the apex is the frame that differs most from it.
+3. A curve gives each frame's share of the change from onset to apex: 0 at the onset, 1 at the apex.
+   Noise, and motion of another kind than that change, hardly count. The apex is the peak of the
+   curve. The onset is where the rise to the peak begins: the last frame before it that shows no
+   more than RISE of the change.
 
-The rule sees change, not muscles: what changes the face more than the expression does, a blink or a head that moves away, is taken for it.
+The rule sees change, not muscles. If a blink, or a head that moves away, changes the face more than
+the expression does, the rule takes that for the expression.
 """
 
 from typing import NamedTuple
@@ -21,10 +25,13 @@ RISE = 0.1
 
 
 class Spotted(NamedTuple):
-    """Positions `onset` < `apex` in the clip, and `curve` (n,) float32: 0 at the onset and 1 at the apex, or 0 throughout a still clip.
+    """Onset and apex of a clip of n frames.
 
-    `contrast` is the change from onset to apex over the median change from one frame to the next: near 1 the apex does not stand out
-    from noise and shaking.
+    Attributes:
+      onset, apex: positions in the clip, `onset` < `apex`.
+      curve: (n,) float32, 0 at the onset and 1 at the apex; 0 everywhere if nothing moves.
+      contrast: the change from onset to apex, divided by the median change from one frame to the
+        next. Near 1 the apex is no more than noise and shaking.
     """
 
     onset: int
@@ -34,7 +41,11 @@ class Spotted(NamedTuple):
 
 
 def spot(frames: np.ndarray, onset: int | None = None, apex: int | None = None) -> Spotted:
-    """Onset and apex of a face crop's frames, uint8 (n, h, w, 3), n >= 2; a position that is given is kept.
+    """Onset and apex of a face.
+
+    Args:
+      frames: (n, h, w, 3) uint8 face crops, n >= 2.
+      onset, apex: positions that are known already; they are kept.
 
     Raises:
       ValueError: fewer than two frames, or given positions outside of the clip or out of order.
@@ -42,30 +53,32 @@ def spot(frames: np.ndarray, onset: int | None = None, apex: int | None = None) 
     last = len(frames) - 1
     if last < 1:
         raise ValueError(f"{len(frames)} frame(s): onset and apex need two")
-    if (
-        not (0 if onset is None else onset) < (last if apex is None else apex) <= last
-        or (onset or 0) < 0
-    ):
+    earliest, latest = onset or 0, last if apex is None else apex
+    if not 0 <= earliest < latest <= last:
         raise ValueError(
             f"onset {onset}, apex {apex}: expected 0 <= onset < apex <= {last}, the last frame"
         )
+
     raw = np.stack([shots.thumbnail(frame, SIDE, SIDE) for frame in frames])
     seen = _stilled(_smoothed(raw))
+
     start, peak = onset or 0, apex
     if peak is None:
         peak = start + 1 + int(np.abs(seen[start + 1 :] - seen[start]).mean(-1).argmax())
+
     curve = _progress(seen, start, peak)
     if apex is None:
         peak = start + 1 + int(curve[start + 1 :].argmax())
     if onset is None:
         start = int(np.flatnonzero(curve[:peak] <= RISE * curve[peak])[-1])
+
     step = np.median(np.linalg.norm(np.diff(raw, axis=0), axis=-1))
     contrast = np.linalg.norm(raw[peak] - raw[start]) / max(step, 1e-6)
     return Spotted(start, peak, _progress(seen, start, peak), float(contrast))
 
 
 def _smoothed(thumbnails: np.ndarray) -> np.ndarray:
-    """A running mean over time; at the ends, of the frames there are."""
+    """A running mean over time; at the ends it is the mean of fewer frames."""
     half = len(thumbnails) // 32
     return np.stack(
         [thumbnails[max(0, t - half) : t + half + 1].mean(0) for t in range(len(thumbnails))]
@@ -73,13 +86,18 @@ def _smoothed(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _stilled(thumbnails: np.ndarray) -> np.ndarray:
-    """Less the part that a shift along x or y, a zoom and a turn of the mean thumbnail explain, to first order (least squares)."""
+    """The thumbnails (n, SIDE * SIDE) without what small motions of the whole head explain.
+
+    These motions are a shift along x or y, a zoom and a turn of the mean thumbnail, to first order.
+    Their amounts are found by least squares.
+    """
     down, right = np.gradient(thumbnails.mean(0).reshape(SIDE, SIDE))
     y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
-    motions = np.stack(
-        [m.ravel() for m in (right, down, x * right + y * down, x * down - y * right)], axis=1
-    ).astype(np.float32)
-    return thumbnails - (motions @ np.linalg.lstsq(motions, thumbnails.T, rcond=None)[0]).T
+    zoom, turn = x * right + y * down, x * down - y * right
+    motions = np.stack([m.ravel() for m in (right, down, zoom, turn)], axis=1).astype(np.float32)
+
+    amounts = np.linalg.lstsq(motions, thumbnails.T, rcond=None)[0]
+    return thumbnails - (motions @ amounts).T
 
 
 def _progress(seen: np.ndarray, onset: int, apex: int) -> np.ndarray:

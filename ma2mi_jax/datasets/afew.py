@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
-from ma2mi_jax.clips.frames import VIDEO_SUFFIXES, ImageFolder
+from ma2mi_jax.clips.frames import ImageFolder
+from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, macro
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
 from ma2mi_jax.errors import UserError

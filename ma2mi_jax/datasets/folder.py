@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ma2mi_jax.clips import faces, frames
 from ma2mi_jax.clips.clip import Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
+from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
 from ma2mi_jax.errors import UserError
@@ -103,13 +104,13 @@ def _items(root: str, cache: str) -> list[Item]:
         videos += [
             os.path.join(folder, name)
             for name in names
-            if name.lower().endswith(frames.VIDEO_SUFFIXES)
+            if name.lower().endswith(VIDEO_SUFFIXES)
         ]
         images = [name for name in names if name.lower().endswith(frames.IMAGE_SUFFIXES)]
         if images:
             image_folders.append(ImageFolder(folder, tuple(sorted(images, key=frames.frame_order))))
     if not videos and not image_folders:
-        kinds = f"videos ({' '.join(frames.VIDEO_SUFFIXES[:4])} ...) or folders of images ({' '.join(frames.IMAGE_SUFFIXES[:3])} ...)"
+        kinds = f"videos ({' '.join(VIDEO_SUFFIXES[:4])} ...) or folders of images ({' '.join(frames.IMAGE_SUFFIXES[:3])} ...)"
         raise UserError(
             f"--data-root={root}: holds neither videos nor images at any depth; expected {kinds}"
         )

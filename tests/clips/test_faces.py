@@ -1,3 +1,5 @@
+"""Faces are found, and one box holds the face of a whole clip."""
+
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -118,9 +120,9 @@ def test_clip_box_with_the_cascade(haar):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("mtcnn",), "--detector=mtcnn: not a detector; give haar or yunet"),
-        (("yunet",), "--detector-model="),
-        (("yunet", "absent.onnx"), "no such file"),
+        (("mtcnn",), "detector=mtcnn: not a detector; give haar or yunet"),
+        (("yunet",), "give detector_model="),
+        (("yunet", "absent.onnx"), "detector_model=absent.onnx: no such file"),
     ],
 )
 def test_detectors_that_cannot_be_had(arguments, said):

@@ -1,4 +1,5 @@
-"""Onset and apex of drawn expressions are found to within a few frames; whatever comes in, onset comes before apex."""
+"""Onset and apex of drawn expressions are found to within a few frames, and the onset always comes
+before the apex."""
 
 import jax
 import numpy as np
@@ -15,7 +16,11 @@ NOISE = 2 / 255
 
 
 def drawn(seed, units, amplitude, shake):
-    """A clip (48, 96, 96, 3): at rest up to ONSET, a smooth rise to APEX, back from OFFSET on; flickering, noisy, the head shaking."""
+    """A clip (48, 96, 96, 3): at rest until ONSET, a smooth rise to APEX, at rest again from
+    OFFSET on.
+
+    The light flickers, there is noise, and the head shakes.
+    """
     rng, time = np.random.default_rng(seed), np.arange(FRAMES)
     up, down = (
         np.clip((time - ONSET) / (APEX - ONSET), 0, 1),
@@ -49,7 +54,8 @@ def drawn(seed, units, amplitude, shake):
 @pytest.mark.parametrize(("amplitude", "shake"), [(1.0, 0.002), (0.3, 0.0)], ids=["macro", "micro"])
 @pytest.mark.parametrize("units", [(6, 12), (1, 2, 5, 26), (4, 9), (15, 17)], ids=str)
 def test_onset_and_apex_of_a_drawn_expression(units, amplitude, shake):
-    """RISE of such a rise is passed 2.7 frames after its start, and a unit shows sooner or later than its intensity rises."""
+    """The margin for the onset is wide: such a rise reaches RISE only 2.7 frames after its start,
+    and a unit may show earlier or later than its intensity rises."""
     clip = drawn(1, units, amplitude, shake)
     found = spot(clip)
     assert abs(found.apex - APEX) <= 2
@@ -60,7 +66,7 @@ def test_onset_and_apex_of_a_drawn_expression(units, amplitude, shake):
 
 
 def test_a_lamp_is_no_motion_and_a_shift_of_the_head_hardly_any():
-    """The change that is found is the expression's, though the lamp and then the head change the pixels more."""
+    """The expression is found, although first the lamp and then the head change the pixels more."""
     clip = drawn(2, (1, 2, 5, 26), 0.5, 0.0)
     change = abs(clip[APEX].astype(int) - clip[0]).mean()
     dimmed = clip.copy()

@@ -9,7 +9,7 @@ import drawn
 import numpy as np
 import pytest
 
-from ma2mi_jax.clips import faces, frames, shots
+from ma2mi_jax.clips import faces, frames, shots, video
 from ma2mi_jax.clips.faces import Detector, Face
 from ma2mi_jax.clips.frames import Box
 from ma2mi_jax.datasets import folder
@@ -379,7 +379,7 @@ def test_a_video_without_a_face_is_set_aside(tmp_path):
 @pytest.mark.parametrize("codec", ["MJPG", "mp4v", "PIM1"])
 def test_videos_of_one_size_pass(tmp_path, codec):
     path = drawn.video(tmp_path / "a.avi", talking(30), codec)
-    assert len(list(frames.decode(path))) == 30
+    assert len(list(video.decode(path))) == 30
 
 
 def test_two_mpeg_streams_of_different_size_in_one_file(tmp_path):
@@ -390,7 +390,7 @@ def test_two_mpeg_streams_of_different_size_in_one_file(tmp_path):
     ]
     (tmp_path / "both.mpg").write_bytes(b"".join(parts))
     with pytest.raises(frames.FrameError, match="the frame size changes"):
-        list(frames.decode(tmp_path / "both.mpg"))
+        list(video.decode(tmp_path / "both.mpg"))
 
 
 # ------------------------------------------------------------------------------------------------------- nothing can be read
@@ -455,9 +455,9 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The paths that were decoded, and the images that were read, so far."""
-    paths, decode, read_frame = [], frames.decode, frames.read_frame
+    paths, decode, read_frame = [], video.decode, frames.read_frame
     monkeypatch.setattr(
-        frames, "decode", lambda path: paths.append(os.path.basename(path)) or decode(path)
+        video, "decode", lambda path: paths.append(os.path.basename(path)) or decode(path)
     )
     monkeypatch.setattr(
         frames,

@@ -28,8 +28,8 @@ from ma2mi_jax.clips.frames import (
     read_latents,
 )
 from ma2mi_jax.clips.pairs import load_pairs, pairs
-from ma2mi_jax.datasets.prepared import store
 from ma2mi_jax.datasets import registry
+from ma2mi_jax.datasets.prepared import store
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models import autoencoder

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import lock
-from ma2mi_jax.errors import (UserError)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HOLD = "import sys; from ma2mi_jax.runs import lock\nwith lock.alone(sys.argv[1], '--out'): print('held', flush=True); sys.stdin.read()"

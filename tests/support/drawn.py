@@ -1,4 +1,4 @@
-"""A face that opencv's cascade takes for one, drawn with a dozen ellipses, and files made of it."""
+"""A face, drawn with a dozen ellipses, that OpenCV's cascade finds; and files that show it."""
 
 import struct
 import zlib
@@ -8,7 +8,10 @@ import numpy as np
 
 
 def face(x, y, height, shape=(240, 320), mouth=0.0, wall=(110, 130, 150)):
-    """uint8 RGB image with one face: brows 0.14 `height` above (x, y), chin 0.56 below it, cheeks 0.36 beside it."""
+    """An image, (*shape, 3) uint8 RGB, with one face.
+
+    Its brows are 0.14 `height` above (x, y), its chin 0.56 below, its cheeks 0.36 to each side.
+    """
     image = np.full((*shape, 3), wall, np.uint8)
 
     def ellipse(u, v, a, b, colour):
@@ -52,7 +55,7 @@ def image_folder(folder, images, name="img{}.jpg"):
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG file of that size, as its header has it, that holds nothing."""
+    """A PNG file whose header claims that size, and that holds no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (

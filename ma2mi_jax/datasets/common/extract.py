@@ -18,7 +18,7 @@ from concurrent.futures import as_completed
 import cv2
 import numpy as np
 
-from ma2mi_jax.clips import faces, frames, shots
+from ma2mi_jax.clips import faces, frames, opencv, shots, video
 from ma2mi_jax.clips.clip import Clip, SetAside
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder
 from ma2mi_jax.errors import UserError
@@ -97,7 +97,7 @@ def extract(
     prepare = functools.partial(
         _prepare, cache=cache, size=size, detector=detector or faces.haar(), cropped=cropped
     )
-    with frames.threads(workers) as pool:
+    with opencv.threads(workers) as pool:
         results = [pool.submit(prepare, item) for item in items]
         for done, result in enumerate(as_completed(results), 1):
             result.result()
@@ -139,8 +139,8 @@ def _prepare(
 def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdict:
     try:
         if item.images is None:
-            found = _shots(frames.decode(item.path), detector, cropped, item.longest)
-            return Verdict(found, frames.video_fps(item.path))
+            found = _shots(video.decode(item.path), detector, cropped, item.longest)
+            return Verdict(found, video.video_fps(item.path))
         if len(item.images) == 1:
             return Verdict(reason="a single image: a pair of frames needs two")
         return Verdict(_shots(_images(item.images), detector, cropped, item.longest))
@@ -316,7 +316,7 @@ def _keep_frames(path: str, verdict: Verdict, size: int, folder: pathlib.Path) -
         if not shot.reason
         for i in range(shot.first, shot.end)
     }
-    for i, image in enumerate(frames.decode(path) if boxes else ()):
+    for i, image in enumerate(video.decode(path) if boxes else ()):
         if i in boxes:
             picture = frames.crop(image, boxes[i], size)
             # not by cv2.imwrite, which keeps silent about a full disk

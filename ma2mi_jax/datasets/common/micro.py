@@ -32,8 +32,8 @@ from ma2mi_jax.clips.frames import (
     crop,
     frame_number,
     read_frame,
-    threads,
 )
+from ma2mi_jax.clips.opencv import threads
 from ma2mi_jax.datasets.common import disk, extract, sheets
 from ma2mi_jax.datasets.common.frame_numbers import APEX, counting, locate
 from ma2mi_jax.datasets.corrections import CORRECTIONS

@@ -36,8 +36,8 @@ from ma2mi_jax.clips.frames import (
     jpeg,
     read_frame,
     read_record,
-    threads,
 )
+from ma2mi_jax.clips.opencv import threads
 from ma2mi_jax.clips.pairs import read_nearest
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import fingerprint, read_json, sha256, whole, write_json
