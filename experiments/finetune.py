@@ -254,7 +254,7 @@ def target_of(f, size):
 
 def main(argv):
     f = flags(argv)
-    with lock.alone(f.run, "--run"):
+    with lock.alone(f.run, "run"):
         finetune_into(f)
 
 

@@ -73,7 +73,7 @@ def main(argv):
     f = flags(argv)
     if f.verify:
         return verify(f.out)
-    with lock.alone(f.out, "--out"):
+    with lock.alone(f.out, "out"):
         prepare(f)
 
 

@@ -34,6 +34,7 @@ from ma2mi_jax.models.miacnet import FUSIONS
 from ma2mi_jax.models.weights import torchvision
 from ma2mi_jax.runs import checkpoint, lock
 from ma2mi_jax.runs import folder as runs
+from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import pretraining
 
 PICTURES = 8  # rows of reconstructions.png
@@ -204,7 +205,7 @@ def count(tree):
 def main(argv):
     f = flags(argv)
     check_devices(f)
-    with lock.alone(f.run, "--run"):
+    with lock.alone(f.run, "run"):
         pretrain_into(f)
 
 
@@ -312,7 +313,7 @@ def pretrain_into(f):
             start = int(state.step)
             cli.log(f"resuming {f.run} at step {start}")
         with (
-            runs.MetricsLog(f.run, start) as log,
+            MetricsLog(f.run, start) as log,
             cli.progress("pre-training", config.steps, start) as advance,
         ):
             pending, last = [], time.monotonic()

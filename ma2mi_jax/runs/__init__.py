@@ -1,1 +1,1 @@
-"""A run on the disk: its folder, what it logs, its checkpoints, and that one process writes it."""
+"""A run on the disk: its folder, its log, its checkpoints, and the lock that keeps others out."""

@@ -1,4 +1,4 @@
-"""Orbax checkpoints: the training state and, with it, the place in the data."""
+"""Orbax checkpoints: the training state, and with it the place in the data."""
 
 import pathlib
 from typing import Any
@@ -11,15 +11,26 @@ from ma2mi_jax.errors import UserError
 
 
 def manager(directory: str | pathlib.Path, keep: int | None = 2) -> ocp.CheckpointManager:
-    """Checkpoints `directory/<step>/`, the last `keep` of them (None: all); saves run in the background, so use it as a context manager."""
-    return ocp.CheckpointManager(
-        pathlib.Path(directory).absolute(),
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-    )
+    """Checkpoints in folders `directory/<step>/`.
+
+    They are saved in the background, so use the manager as a context manager.
+
+    Args:
+      directory: is made if necessary.
+      keep: how many of the last checkpoints are kept; None keeps all.
+    """
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = None) -> None:
-    """Saves `state` (a pytree of arrays) and the grain iterator `data` as `step`; returns as soon as the arrays are copied."""
+    """Saves a checkpoint; returns as soon as the arrays are copied.
+
+    Args:
+      step: names the checkpoint.
+      state: a tree of arrays.
+      data: the grain iterator whose place is saved too, or None.
+    """
     items = {"state": ocp.args.StandardSave(state)}
     if data is not None:
         items["data"] = grain.checkpoint.CheckpointSave(data)
@@ -29,11 +40,13 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = 
 def restore(
     checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, step: int | None = None
 ) -> Any:
-    """The state saved as `step` (None: the newest), in the shapes, dtypes and shardings of `state`; moves `data` to its place.
+    """The state that was saved as `step`; moves `data` to its place.
 
     Args:
-      state: a tree of arrays or `jax.ShapeDtypeStruct`s, which without a sharding mean the first device.
+      state: a tree of arrays or `jax.ShapeDtypeStruct`s, which give the shapes, dtypes and
+        shardings of the result. A `ShapeDtypeStruct` without a sharding means the first device.
       data: the grain iterator that was saved with it, or None.
+      step: None means the newest checkpoint.
 
     Raises:
       UserError: there is no checkpoint, or its tree or shapes are not those of `state`.
@@ -41,11 +54,14 @@ def restore(
     step = checkpoints.latest_step() if step is None else step
     if step not in checkpoints.all_steps():
         raise UserError(
-            f"{checkpoints.directory}: no finished checkpoint {'' if step is None else step} there; was the run interrupted?"
+            "{folder}: expected a finished checkpoint{step}, found none; the run was interrupted, "
+            "start it again",
+            folder=checkpoints.directory,
+            step="" if step is None else f" {step}",
         )
-    here = jax.sharding.SingleDeviceSharding(
-        jax.devices()[0]
-    )  # or orbax would ask for the devices of the machine that saved
+
+    # without a sharding, orbax would ask for the devices of the machine that saved
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
     def shape(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
@@ -59,7 +75,10 @@ def restore(
     try:
         return checkpoints.restore(step, args=ocp.args.Composite(**items))["state"]
     except (ValueError, KeyError, FileNotFoundError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{checkpoints.directory}/{step}: the checkpoint is not one of this network ({reason})"
+            "{folder}/{step}: this checkpoint belongs to another network, or it is damaged "
+            "({reason}); give the folder of another run",
+            folder=checkpoints.directory,
+            step=step,
+            reason=str(error).splitlines()[0],
         ) from error

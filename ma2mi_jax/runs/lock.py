@@ -1,4 +1,5 @@
-"""One process at a time in a folder: of two that write into the same run or the same prepared data, the second says so and ends."""
+"""One process at a time in a folder. If two want to write the same run, or the same prepared data,
+the second says so and ends."""
 
 import contextlib
 import errno
@@ -7,40 +8,30 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
-from ma2mi_jax.errors import UserError
+from ma2mi_jax.errors import UserError, parameters_called
 
-# What network disks answer that cannot lock a folder: then there is no lock.
+# What a network disk answers if it cannot lock a folder. Then there is no lock.
 UNABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
 
 @contextlib.contextmanager
-def alone(folder: str | os.PathLike, flag: str) -> Iterator[None]:
-    """Keeps other processes that ask for the same out of `folder` meanwhile; makes it, and takes it away if nothing was put into it.
+def alone(folder: str | os.PathLike, parameter: str) -> Iterator[None]:
+    """Keeps other processes that call this out of `folder` until the block ends.
 
-    The lock is on the folder itself, leaves no file, and goes with the process, killed or not.
+    The folder is made if necessary, and removed at the end if nothing was put into it. The folder
+    itself is locked. So the lock leaves no file, and it ends with the process, killed or not.
 
     Args:
-      flag: by which a person named the folder, for errors.
+      folder: where this process will write.
+      parameter: by which a person gave the folder, such as `run`; errors name it.
 
     Raises:
       UserError: another process has the lock, or the folder cannot be made.
     """
     folder = pathlib.Path(folder)
     with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{flag}={folder}: another process is at work there; wait until it ends, or give another folder"
-            ) from None
-        except OSError as error:
-            if error.errno not in UNABLE:
-                raise UserError(
-                    f"{flag}={folder}: cannot be written ({error.strerror}); give another folder"
-                ) from error
+        with parameters_called(folder=parameter):
+            _lock(folder, stack)
         try:
             yield
         finally:
@@ -48,12 +39,33 @@ def alone(folder: str | os.PathLike, flag: str) -> Iterator[None]:
                 folder.rmdir()
 
 
+def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
+    """Makes and locks `folder`; `stack` opens the lock again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            "[folder={folder}]: another process is at work there; wait until it ends, or give "
+            "another folder",
+            folder=folder,
+        ) from None
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise UserError(
+                "[folder={folder}]: cannot be written ({reason}); give another folder",
+                folder=folder,
+                reason=error.strerror,
+            ) from error
+
+
 def wait(folder: str | os.PathLike, note: Callable[[], None]) -> None:
-    """Returns when no other process has the lock of `folder`; calls `note` once if one has it."""
-    with (
-        contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        contextlib.ExitStack() as stack,
-    ):
+    """Returns as soon as no other process has the lock of `folder`; calls `note` once before it
+    waits."""
+    gone = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*gone), contextlib.ExitStack() as stack:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, descriptor)
         try:

@@ -11,11 +11,19 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import lock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-HOLD = "import sys; from ma2mi_jax.runs import lock\nwith lock.alone(sys.argv[1], '--out'): print('held', flush=True); sys.stdin.read()"
+HOLD = """
+import sys
+from ma2mi_jax.runs import lock
+
+with lock.alone(sys.argv[1], "out"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+TINY = "--preset=tiny --space=pixel --batch-size=16 --steps=1"
 SCRIPTS = {
-    "prepare": ["--source=synthetic", "--clips=2", "--size=96", "--out"],
-    "pretrain": ["--source=synthetic", "--clips=2", "--preset=tiny", "--space=pixel", "--batch-size=16", "--steps=1", "--run"],
-    "finetune": ["--target=synthetic", "--preset=tiny", "--run"],
+    "prepare": "--source=synthetic --clips=2 --size=96 --out",
+    "pretrain": f"--source=synthetic --clips=2 {TINY} --run",
+    "finetune": "--target=synthetic --preset=tiny --run",
 }
 
 
@@ -33,24 +41,40 @@ def held(tmp_path):
 def test_the_second_script_says_so_and_ends(held, tmp_path):
     folder, _ = held
     environment = os.environ | {"MA2MI_CACHE": str(tmp_path / "cache")}
-    for script, flags in SCRIPTS.items():
-        command = [sys.executable, f"experiments/{script}.py", *flags[:-1], f"{flags[-1]}={folder}"]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    for script, text in SCRIPTS.items():
+        *flags, last = text.split()
+        command = [sys.executable, f"experiments/{script}.py", *flags, f"{last}={folder}"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
         assert (done.returncode, done.stdout) == (2, "")
-        expected = f"error: {flags[-1]}={folder}: another process is at work there; wait until it ends, or give another folder\n"
-        assert done.stderr == expected
+        assert done.stderr == (
+            f"error: {last}={folder}: another process is at work there; wait until it ends, or "
+            "give another folder\n"
+        )
 
 
 def test_a_killed_process_leaves_no_lock(held):
     folder, holder = held
-    with pytest.raises(UserError, match="another process"), lock.alone(folder, "--out"):
+    with pytest.raises(UserError) as error, lock.alone(folder, "out"):
         pass
+    assert str(error.value).startswith(f"out={folder}: another process is at work there")
+
     holder.kill()
     holder.wait()
     for _ in range(2):  # and neither does one that ends as it should
-        with lock.alone(folder, "--out"):
+        with lock.alone(folder, "out"):
             (folder / "data").touch()
     assert [path.name for path in folder.iterdir()] == ["data"]
+
+
+def test_an_error_inside_keeps_its_own_parameters(tmp_path):
+    def fails():
+        with lock.alone(tmp_path / "out", "out"):
+            raise UserError("[folder=x]: no such folder")
+
+    with pytest.raises(UserError, match=r"^folder=x: no such folder"):
+        fails()
 
 
 def test_who_waits_is_told_once_and_goes_on_when_the_other_ends(held, tmp_path):
@@ -72,11 +96,12 @@ def test_who_waits_is_told_once_and_goes_on_when_the_other_ends(held, tmp_path):
 
 
 def test_an_empty_folder_is_taken_away_again(tmp_path):
-    with lock.alone(tmp_path / "empty", "--out"):
+    with lock.alone(tmp_path / "empty", "out"):
         assert (tmp_path / "empty").is_dir()
     assert not (tmp_path / "empty").exists()
+
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"), lock.alone(tmp_path / "file", "--out"):
+    with pytest.raises(UserError, match="cannot be written"), lock.alone(tmp_path / "file", "out"):
         pass
 
 
@@ -85,5 +110,5 @@ def test_a_disk_without_locks_is_no_hindrance(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(lock.fcntl, "flock", refuses)
-    with lock.alone(tmp_path / "out", "--out"):
+    with lock.alone(tmp_path / "out", "out"):
         assert (tmp_path / "out").is_dir()
