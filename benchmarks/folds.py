@@ -19,7 +19,7 @@ import numpy as np
 from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.training import finetuning, folds
-from ma2mi_jax.training import protocol as loso
+from ma2mi_jax.training.members import Member, start, step_members
 
 WAYS = ("separate", "unrolled", "grouped")
 
@@ -57,7 +57,7 @@ def main(argv):
     )
     data = jax.device_put({"frames": frames, "label": rng.integers(0, 5, clips).astype(np.int32)})
     subjects = [f"s{i % (f.members + 1)}" for i in range(clips)]
-    members = [finetuning.Member(0, fold) for fold in folds.loso(subjects)[: f.members]]
+    members = [Member(0, fold) for fold in folds.loso(subjects)[: f.members]]
     indices = np.stack([m.batches(0, f.batch_size)[0] for m in members])
     keys = jnp.stack([m.key("augment") for m in members])
     total, active = jnp.full(f.members, 100), jnp.ones(f.members, bool)
@@ -73,15 +73,13 @@ def main(argv):
         ]
 
     def apart():
-        stacked = loso.start(config, members, None)
+        stacked = start(config, members, None)
         return [jax.tree.map(lambda x: jnp.copy(x[k]), stacked) for k in range(f.members)]  # noqa: B023
 
     ways = {
         "separate": (separate, apart),
         "unrolled": (
-            lambda s: finetuning.step_members(config, None, s, data, indices, keys, total, active)[
-                0
-            ],
+            lambda s: step_members(config, None, s, data, indices, keys, total, active)[0],
             None,
         ),
         "grouped": (lambda s: grouped(s, data, indices, keys, total, active)[0], None),
@@ -89,7 +87,7 @@ def main(argv):
     rows, reference = [], None
     for name in f.ways:
         run, begin = ways[name]
-        states = jax.block_until_ready(begin() if begin else loso.start(config, members, None))
+        states = jax.block_until_ready(begin() if begin else start(config, members, None))
         began = time.perf_counter()
         states = jax.block_until_ready(run(states))
         first = time.perf_counter() - began

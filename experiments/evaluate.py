@@ -16,8 +16,8 @@ import targets
 from ma2mi_jax import files
 from ma2mi_jax.evaluation import predictions as results
 from ma2mi_jax.models.weights import torchvision
-from ma2mi_jax.training import finetuning
 from ma2mi_jax.training import protocol as loso
+from ma2mi_jax.training.members import predict_clips
 
 
 def export(out, name, params, batch_stats):
@@ -74,9 +74,7 @@ def main(argv):
     tests = []
     with cli.progress("evaluating", len(parts)) as advance:
         for members, states in zip(parts, loso.saved(config, parts, f.run), strict=True):
-            tests.append(
-                finetuning.predict_clips(config, states, loaded, [m.fold.test for m in members])
-            )
+            tests.append(predict_clips(config, states, loaded, [m.fold.test for m in members]))
             advance()
     predictions = targets.predictions_of(
         source.clips,

@@ -31,6 +31,7 @@ from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.runs import lock
 from ma2mi_jax.training import finetuning, pretraining
 from ma2mi_jax.training import protocol as loso
+from ma2mi_jax.training.members import device_mesh
 
 PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
 
@@ -314,7 +315,7 @@ def finetune_into(f):
     )
 
     # ---------------------------------------------------------------- train
-    mesh = finetuning.members_mesh()
+    mesh = device_mesh()
     pairs, replaced = targets.load(source, architecture.image_size, mesh, vae_params)
     began = time.monotonic()
     labels = np.array([clip.label for clip in source.clips])

@@ -17,9 +17,9 @@ from ma2mi_jax.evaluation import predictions as results
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.reproduction import plans
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.training import finetuning, folds, pretraining
+from ma2mi_jax.training import finetuning, folds, members, pretraining
 from ma2mi_jax.training import protocol as loso
-from ma2mi_jax.training.finetuning import Member
+from ma2mi_jax.training.members import Member
 
 INNER = 0.2  # share of the training clips that --select=inner holds out
 ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on the host
@@ -34,13 +34,13 @@ def load(source, size, mesh=None, vae_params=None):
     data = {"frames": frames, "label": np.array([clip.label for clip in source.clips], np.int32)}
     memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
     if frames.nbytes < ON_DEVICE * memory:
-        data = finetuning.placed(data, mesh)
+        data = members.placed(data, mesh)
     else:
         cli.log(
             f"{frames.nbytes / 1e9:.1f} GB of pairs stay on the host; each step takes what it needs along"
         )
     return data | (
-        {} if vae_params is None else {"vae": finetuning.placed(vae_params, mesh)}
+        {} if vae_params is None else {"vae": members.placed(vae_params, mesh)}
     ), replaced
 
 
@@ -163,7 +163,7 @@ def read_record(path, script, what, flag):
     return record
 
 
-def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretraining.State]:
+def read_pretrained(path, flag="--run") -> tuple[dict[str, Any], pretraining.PretrainState]:
     """The record (config.json) and the last state, on one device, of a finished run of experiments/pretrain.py.
 
     Raises:
@@ -212,7 +212,7 @@ def saved_members(run) -> Iterator[tuple[tuple[int, str], Any, Any]]:
         for seed, name in run.members
     ]
     parts = loso.chunks(stand_ins, run.record["fold_chunk"])
-    for members, states in zip(parts, loso.saved(run.config, parts, run.path), strict=True):
-        for k, member in enumerate(members):
+    for part, states in zip(parts, loso.saved(run.config, parts, run.path), strict=True):
+        for k, member in enumerate(part):
             one = jax.tree.map(lambda x: x[k], (states.params, states.batch_stats))  # noqa: B023
             yield (member.seed, member.fold.name), *one

@@ -85,3 +85,8 @@ def position_losses(
         "loss_l2": l2(features, other_face(features)),
         "loss_l3": l3(features_of_warped, features, affine, scale),
     }
+
+
+def reconstruction_loss(predicted: jax.Array, future: jax.Array) -> jax.Array:
+    """L_rec = mean |Ẑ_{t+δ} − Z_{t+δ}| (Eq. 9), of two arrays of one shape."""
+    return jnp.mean(jnp.abs(predicted - future))

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from ma2mi_jax.images import to_float
-from ma2mi_jax.models import architecture
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import classify, condition, encode, fuse
 
@@ -43,7 +42,7 @@ def explain(config: Architecture, params: Any, batch_stats: Any, pairs: jax.Arra
       params: {miacnet, classifier} of one model; `batch_stats` is MIACNet's.
       pairs: (B, 2, H, W, 3) uint8, onset and apex.
     """
-    network = architecture.miacnet(config, jnp.float32)
+    network = config.miacnet(jnp.float32)
     frames = to_float(pairs)
     onset, apex = frames[:, 0], frames[:, 1]
     maps = {

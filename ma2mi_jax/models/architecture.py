@@ -1,4 +1,7 @@
-"""Sizes of the networks, as presets, and the choices SPEC §3 leaves open. Shared by pre-training and fine-tuning."""
+"""Sizes of the networks, as presets, and the choices that the paper leaves open (docs/choices.md).
+
+Pre-training and fine-tuning share them.
+"""
 
 import dataclasses
 from typing import Any, Literal
@@ -7,21 +10,26 @@ from ma2mi_jax.models.dit import DiT, Predict
 from ma2mi_jax.models.miacnet import Fusion, MIACNet
 
 Space = Literal["latent", "pixel"]
-LATENT_SHRINK = 8  # side of a frame / side of its latent, and the latent's channels: the Stable-Diffusion autoencoder's
+
+# Of the Stable-Diffusion autoencoder: side of a frame / side of its latent, and the latent's
+# channels.
+LATENT_SHRINK = 8
 LATENT_CHANNELS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the shape of a parameter.
+    """Everything that decides the shape of a parameter. The defaults are the paper's.
 
     Attributes:
       image_size: side of the square frames, a multiple of 32.
-      width: first-stage channels of the ResNet18s (64 in the paper).
-      depth, dit_width, heads: of DiT.
-      space: `latent` (the paper's) or `pixel` (Table 1, †).
+      width: first-stage channels of the ResNet18s.
+      depth, dit_width, heads: of DiT; `DIT_SIZES` has the published ones.
+      space: what DiT predicts: Z of the autoencoder (`latent`), or the frame itself (`pixel`,
+        Table 1, †).
       pixel_patch: DiT's patch in pixel space; in latent space it is 2.
-      fusion, predict: SPEC §3.
+      fusion: how F^a and F^p become C_Δ, see `miacnet.fuse`.
+      predict: what DiT's output is, see `DiT`.
     """
 
     image_size: int = 256
@@ -34,38 +42,42 @@ class Architecture:
     fusion: Fusion = "mul"
     predict: Predict = "change"
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape of Z of one frame: (32, 32, 4) at 256 px; in pixel space that of the frame."""
+        if self.space == "pixel":
+            return (self.image_size, self.image_size, 3)
+        side = self.image_size // LATENT_SHRINK
+        return (side, side, LATENT_CHANNELS)
+
+    @property
+    def patch(self) -> int:
+        """Side of DiT's patches, in samples of Z."""
+        return self.pixel_patch if self.space == "pixel" else 2
+
+    @property
+    def condition_features(self) -> int:
+        """Length of C_Δ."""
+        return 8 * self.width * (2 if self.fusion == "concat" else 1)
+
+    def miacnet(self, dtype: Any, axis_name: str | None = None) -> MIACNet:
+        """The two encoders; `dtype` and `axis_name` as in `ResNet18`."""
+        return MIACNet(self.width, self.fusion, dtype, axis_name)
+
+    def dit(self, dtype: Any) -> DiT:
+        """The predictor of Ẑ_{t+δ}; it computes in `dtype`."""
+        return DiT(self.depth, self.dit_width, self.heads, self.patch, self.predict, dtype)
+
+
+DIT_SIZES = {  # Peebles & Xie 2023, Table 1; the 2 in the name is the patch in latent space
+    "DiT-S/2": {"depth": 12, "dit_width": 384, "heads": 6},
+    "DiT-B/2": {"depth": 12, "dit_width": 768, "heads": 12},
+    "DiT-L/2": {"depth": 24, "dit_width": 1024, "heads": 16},
+    "DiT-XL/2": {"depth": 28, "dit_width": 1152, "heads": 16},
+}
 
 PRESETS = {
-    "paper": Architecture(),
+    "paper": Architecture(image_size=256, width=64, **DIT_SIZES["DiT-B/2"]),
     "small": Architecture(image_size=128, width=32, depth=6, dit_width=384, heads=6, pixel_patch=8),
     "tiny": Architecture(image_size=96, width=16, depth=4, dit_width=128, heads=2, pixel_patch=8),
 }
-
-
-def latent_shape(architecture: Architecture) -> tuple[int, int, int]:
-    """Shape of Z for one frame: (32, 32, 4) at 256 px in latent space, the frame itself in pixel space."""
-    if architecture.space == "pixel":
-        return (architecture.image_size, architecture.image_size, 3)
-    side = architecture.image_size // LATENT_SHRINK
-    return (side, side, LATENT_CHANNELS)
-
-
-def patch(architecture: Architecture) -> int:
-    """Side of DiT's patches, in samples of Z."""
-    return architecture.pixel_patch if architecture.space == "pixel" else 2
-
-
-def condition_features(architecture: Architecture) -> int:
-    """Length of C_Δ."""
-    return 8 * architecture.width * (2 if architecture.fusion == "concat" else 1)
-
-
-def miacnet(architecture: Architecture, dtype: Any, axis_name: str | None = None) -> MIACNet:
-    """The encoders of `architecture`."""
-    return MIACNet(architecture.width, architecture.fusion, dtype, axis_name)
-
-
-def dit(architecture: Architecture, dtype: Any) -> DiT:
-    """The predictor of `architecture`."""
-    a = architecture
-    return DiT(a.depth, a.dit_width, a.heads, patch(a), a.predict, dtype)

@@ -16,8 +16,8 @@ import numpy as np
 import optax
 
 from ma2mi_jax.images import random_affine, to_float, warp
-from ma2mi_jax.losses import Scale, position_losses
-from ma2mi_jax.models import architecture, autoencoder
+from ma2mi_jax.losses import Scale, position_losses, reconstruction_loss
+from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import classify, condition, encode, init_classifier
 
@@ -69,7 +69,7 @@ def config_from_json(content: dict[str, Any]) -> Config:
 
 
 @flax.struct.dataclass
-class State:
+class PretrainState:
     """What a step changes: `step` () int32, `params` {miacnet, dit} or {miacnet, classifier}, `batch_stats` of MIACNet, `opt_state`.
 
     `first_bad_step` () int32 is −1 until a loss or gradient is not finite, then the number of that step.
@@ -92,7 +92,7 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     return optax.adamw(learning_rate(config), weight_decay=config.weight_decay)
 
 
-def init(config: Config, key: jax.Array, encoders: tuple[Any, Any] | None = None) -> State:
+def init(config: Config, key: jax.Array, encoders: tuple[Any, Any] | None = None) -> PretrainState:
     """A fresh state (jit this: thousands of small random draws are slow one by one).
 
     Args:
@@ -101,18 +101,18 @@ def init(config: Config, key: jax.Array, encoders: tuple[Any, Any] | None = None
     size = config.architecture.image_size
     frame = jnp.zeros((1, size, size, 3))
     encoder_key, rest_key = jax.random.split(key)
-    network = architecture.miacnet(config.architecture, jnp.float32)
+    network = config.architecture.miacnet(jnp.float32)
     c_delta, variables = network.init_with_output(encoder_key, frame, frame, False)
     learned, batch_stats = encoders or (variables["params"], variables["batch_stats"])
     params = {"miacnet": learned}
     if config.objective == "maer":
         params["classifier"] = init_classifier(c_delta.shape[-1], config.classes)
     else:
-        latent = jnp.zeros((1, *architecture.latent_shape(config.architecture)))
-        params["dit"] = architecture.dit(config.architecture, jnp.float32).init(
-            rest_key, latent, c_delta
-        )["params"]
-    return State(
+        latent = jnp.zeros((1, *config.architecture.latent_shape))
+        params["dit"] = config.architecture.dit(jnp.float32).init(rest_key, latent, c_delta)[
+            "params"
+        ]
+    return PretrainState(
         jnp.zeros((), jnp.int32),
         params,
         batch_stats,
@@ -136,14 +136,9 @@ def latents(
 
 def predict_future(config: Config, dit_params: Any, z: jax.Array, c_delta: jax.Array) -> jax.Array:
     """Ẑ_{t+δ} = DiT(Z_t, C_Δ) (Eq. 8)."""
-    return architecture.dit(config.architecture, jnp.dtype(config.dtype)).apply(
+    return config.architecture.dit(jnp.dtype(config.dtype)).apply(
         {"params": dit_params}, z, c_delta
     )
-
-
-def reconstruction_loss(predicted: jax.Array, future: jax.Array) -> jax.Array:
-    """L_rec = mean |Ẑ_{t+δ} − Z_{t+δ}| (Eq. 9)."""
-    return jnp.mean(jnp.abs(predicted - future))
 
 
 def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None, axis_name=None):
@@ -158,7 +153,7 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
     Returns:
       The loss and (new batch statistics, metrics, Ẑ_{t+δ}).
     """
-    encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype), axis_name)
+    encoders = config.architecture.miacnet(jnp.dtype(config.dtype), axis_name)
     frame, future = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
 
     def run(batch_stats, encoder, *frames):
@@ -206,7 +201,7 @@ def ma2mi_loss(config: Config, params, batch_stats, batch, keys, vae_params=None
 
 def maer_loss(config: Config, params, batch_stats, batch, keys, vae_params=None, axis_name=None):
     """Table 1's baseline: cross-entropy of the macro label from the first and the middle frame; returns as `ma2mi_loss`."""
-    encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype), axis_name)
+    encoders = config.architecture.miacnet(jnp.dtype(config.dtype), axis_name)
     first, middle = to_float(batch["frames"][:, 0]), to_float(batch["frames"][:, 1])
     variables = {"params": params["miacnet"], "batch_stats": batch_stats}
     c_delta, updated = encoders.apply(variables, first, middle, True, mutable=["batch_stats"])
@@ -216,7 +211,9 @@ def maer_loss(config: Config, params, batch_stats, batch, keys, vae_params=None,
     return loss, (updated["batch_stats"], {"loss": loss, "accuracy": accuracy}, logits)
 
 
-def gradients(config: Config, state: State, batch, vae_params=None, axis_name: str | None = None):
+def gradients(
+    config: Config, state: PretrainState, batch, vae_params=None, axis_name: str | None = None
+):
     """Gradients of the step's loss, averaged over `axis_name` where given: (grads, (batch_stats, metrics))."""
     size = batch["frames"].shape[0]
     first = (
@@ -236,8 +233,8 @@ def gradients(config: Config, state: State, batch, vae_params=None, axis_name: s
 
 
 def train_step(
-    config: Config, state: State, batch, vae_params=None, axis_name: str | None = None
-) -> tuple[State, dict[str, jax.Array]]:
+    config: Config, state: PretrainState, batch, vae_params=None, axis_name: str | None = None
+) -> tuple[PretrainState, dict[str, jax.Array]]:
     """One update by Eq. 10. Pure; run it as `jax.jit(partial(train_step, config), donate_argnums=0)`: the state given is used up.
 
     With a batch sharded over devices under jit, and with `axis_name` under pmap or shard_map (`check_vma=False`: the check would sum the
@@ -257,7 +254,7 @@ def train_step(
     grad_norm = optax.tree.norm(grads)
     metrics = metrics | {"grad_norm": grad_norm, "learning_rate": learning_rate(config)(state.step)}
     bad = ~jnp.isfinite(grad_norm + metrics["loss"])
-    return State(
+    return PretrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
@@ -269,7 +266,7 @@ def train_step(
 
 
 def reconstruct(
-    config: Config, state: State, frames: np.ndarray, vae_params=None
+    config: Config, state: PretrainState, frames: np.ndarray, vae_params=None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Î_{t+δ} (Fig. 5) for pairs (N, 2, H, W, 3) uint8, with running BatchNorm statistics; and I_t by the same way but for DiT.
 
@@ -281,8 +278,8 @@ def reconstruct(
     return np.concatenate(predicted), np.concatenate(copied)
 
 
-def _reconstruct(config: Config, state: State, frames, vae_params):
-    encoders = architecture.miacnet(config.architecture, jnp.dtype(config.dtype))
+def _reconstruct(config: Config, state: PretrainState, frames, vae_params):
+    encoders = config.architecture.miacnet(jnp.dtype(config.dtype))
     frame, future = to_float(frames[:, 0]), to_float(frames[:, 1])
     c_delta = encoders.apply(
         {"params": state.params["miacnet"], "batch_stats": state.batch_stats}, frame, future, False

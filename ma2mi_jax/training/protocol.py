@@ -19,10 +19,9 @@ from jax.sharding import Mesh
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.models import architecture
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.training import finetuning
-from ma2mi_jax.training.finetuning import Config, Member, State
+from ma2mi_jax.training.finetuning import Config, MemberState
+from ma2mi_jax.training.members import Member, predict_clips, start, train_members
 
 Select = Literal["last", "inner"]
 
@@ -66,7 +65,7 @@ def chunk_size(config: Config, members: int) -> tuple[int, str]:
         2 * config.batch_size * 22.5e6 * (a.image_size / 256) ** 2 * (a.width / 64) * number
     )
     if config.reconstruction:  # and DiT: in each block 18 matrices, and about 20 values a token beside the attention, twice
-        tokens = (architecture.latent_shape(a)[0] // architecture.patch(a)) ** 2
+        tokens = (a.latent_shape[0] // a.patch) ** 2
         weights += 18 * a.depth * a.dit_width**2
         activations += (
             config.batch_size
@@ -85,12 +84,6 @@ def chunk_size(config: Config, members: int) -> tuple[int, str]:
     return min(members, size * devices), why
 
 
-def start(config: Config, members: Sequence[Member], pretrained: tuple[Any, Any] | None) -> State:
-    """Stacked initial states: every member's own random one, or the pre-trained one for all (see `finetune.init`)."""
-    keys = jnp.stack([m.key("init") for m in members])
-    return jax.jit(jax.vmap(partial(finetuning.init, config), in_axes=(0, None)))(keys, pretrained)
-
-
 def train(
     config: Config,
     parts: Sequence[Sequence[Member]],
@@ -106,7 +99,7 @@ def train(
     """Trains every chunk that `run` does not hold yet; a killed run goes on from the last saved epoch, to the same numbers.
 
     Args:
-      data, mesh: see `finetune.train_members`.
+      data, mesh: see `members.train_members`.
       on_epoch: called as on_epoch(chunk number, epoch, history) after each epoch; of a chunk that `run` holds already, once, with the last.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (see `reported`).
       checkpoint_every: epochs.
@@ -184,7 +177,7 @@ def _train_chunk(
             metrics["loss"][:count],
             metrics["accuracy"][:count],
         )
-        found = finetuning.predict_clips(config, states, data, rows, mesh=mesh)
+        found = predict_clips(config, states, data, rows, mesh=mesh)
         for k, (member, p) in enumerate(zip(members, found, strict=False)):
             if not np.isfinite(history.loss[epoch, k] + p.sum()):
                 raise UserError(
@@ -209,13 +202,11 @@ def _train_chunk(
             )
         on_epoch(epoch, history)
 
-    finetuning.train_members(
-        config, padded, progress["states"], data, record, first_epoch=first, mesh=mesh
-    )
+    train_members(config, padded, progress["states"], data, record, first_epoch=first, mesh=mesh)
     return _cut(progress["kept"], count), progress["history"]
 
 
-def _weights(states: State) -> dict[str, Any]:
+def _weights(states: MemberState) -> dict[str, Any]:
     """What predicts: no optimiser, and no DiT where L_rec was kept."""
     params = {k: v for k, v in states.params.items() if k != "dit"}
     return {"params": params, "batch_stats": states.batch_stats}
@@ -253,7 +244,9 @@ def _read(file: pathlib.Path) -> History:
         return History(**{field.name: arrays[field.name] for field in dataclasses.fields(History)})
 
 
-def saved(config: Config, parts: Sequence[Sequence[Member]], run: pathlib.Path) -> Iterator[State]:
+def saved(
+    config: Config, parts: Sequence[Sequence[Member]], run: pathlib.Path
+) -> Iterator[MemberState]:
     """The kept weights of each chunk, as stacked states without optimiser.
 
     Raises:
@@ -264,7 +257,7 @@ def saved(config: Config, parts: Sequence[Sequence[Member]], run: pathlib.Path) 
             shapes = jax.eval_shape(
                 partial(start, dataclasses.replace(config, reconstruction=None), members, None)
             )
-            yield State(
+            yield MemberState(
                 jnp.zeros(len(members)),
                 opt_state=None,
                 **checkpoint.restore(checkpoints, _weights(shapes), step=number),

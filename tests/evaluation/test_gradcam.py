@@ -17,7 +17,6 @@ from ma2mi_jax.datasets.drawn.portrait import (
 )
 from ma2mi_jax.evaluation import gradcam
 from ma2mi_jax.images import to_float
-from ma2mi_jax.models import architecture
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import FUSIONS, encode
 from ma2mi_jax.training import finetuning
@@ -42,7 +41,7 @@ def model(fusion, size=96, width=4):
 
 
 def feature_maps(config, params, batch_stats, pairs):
-    network = architecture.miacnet(config.architecture, jnp.float32)
+    network = config.architecture.miacnet(jnp.float32)
     onset, apex = (to_float(pairs[:, k]) for k in (0, 1))
     action, _ = encode(network, params["miacnet"], batch_stats, "action", onset, apex, train=False)
     if config.architecture.fusion == "action":
@@ -135,7 +134,7 @@ def test_upsampling_is_smooth_and_makes_no_heat(side):
 def test_a_place_looks_at_the_pixel_where_its_heat_is_put():
     """The centre of what place i of the ResNet's map depends on, measured: 32 i, and not the middle of the i-th 32 pixels."""
     config, params, batch_stats, _ = model("mul", size=256)
-    network = architecture.miacnet(config.architecture, jnp.float32)
+    network = config.architecture.miacnet(jnp.float32)
     frames = jnp.asarray(np.random.default_rng(1).normal(size=(4, 256, 256, 3)), jnp.float32)
 
     @jax.jit

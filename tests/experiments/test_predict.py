@@ -141,7 +141,7 @@ def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys
     data = {"frames": jnp.asarray(frames), "label": jnp.zeros(1, jnp.int32)}
     one = jax.jit(finetuning.predict, static_argnums=0)
     each = [
-        one(read.config, finetuning.State(0, params, stats, None), data, np.zeros(1, int))[0]
+        one(read.config, finetuning.MemberState(0, params, stats, None), data, np.zeros(1, int))[0]
         for _, params, stats in members
     ]
     for k, name in enumerate(read.classes):

@@ -12,7 +12,8 @@ import pytest
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import finetuning, folds, pretraining
-from ma2mi_jax.training import protocol as loso
+from ma2mi_jax.training.members import Member, predict_clips, train_members
+from ma2mi_jax.training.members import start as start_members
 
 CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=2, batch_size=4)
 SUBJECTS = (
@@ -28,17 +29,17 @@ def data():
     return jax.device_put({"frames": frames, "label": np.arange(len(SUBJECTS), dtype=np.int32) % 3})
 
 
-MEMBERS = [finetuning.Member(seed, fold) for seed in (0,) for fold in folds.loso(SUBJECTS)]
+MEMBERS = [Member(seed, fold) for seed in (0,) for fold in folds.loso(SUBJECTS)]
 
 
 def train(members, data, config=CONFIG):
     history = []
-    states = finetuning.train_members(
-        config, members, loso.start(config, members, None), data, lambda *h: history.append(h[2])
+    states = train_members(
+        config, members, start_members(config, members, None), data, lambda *h: history.append(h[2])
     )
     return (
         states,
-        finetuning.predict_clips(config, states, data, [m.fold.test for m in members]),
+        predict_clips(config, states, data, [m.fold.test for m in members]),
         history,
     )
 
@@ -153,7 +154,7 @@ def test_fine_tuning_learns_what_can_be_learned():
     data = jax.device_put({"frames": np.stack([onset, apex], 1).astype(np.uint8), "label": label})
     config = dataclasses.replace(CONFIG, classes=2, epochs=40, batch_size=4, learning_rate=2e-3)
     subjects = [f"s{i // 4}" for i in range(16)]
-    members = [finetuning.Member(0, folds.loso(subjects)[0])]
+    members = [Member(0, folds.loso(subjects)[0])]
     _, tests, history = train(members, data, config)
     assert history[-1]["loss"][0] < 0.3
     assert (tests[0].argmax(-1) == label[:4]).all()
@@ -218,12 +219,9 @@ def test_reconstruction_reaches_the_position_encoder_where_it_alone_is_tuned(dat
 def test_keys_depend_on_seed_fold_and_purpose():
     fold0, fold1 = folds.loso(SUBJECTS)[:2]
     keys = [
-        finetuning.Member(s, f).key(p)
-        for s in (0, 1)
-        for f in (fold0, fold1)
-        for p in ("init", "augment")
+        Member(s, f).key(p) for s in (0, 1) for f in (fold0, fold1) for p in ("init", "augment")
     ]
     assert len({tuple(jax.random.key_data(k).tolist()) for k in keys}) == 8
     assert jnp.array_equal(
-        jax.random.key_data(finetuning.Member(1, fold1).key("init")), jax.random.key_data(keys[6])
+        jax.random.key_data(Member(1, fold1).key("init")), jax.random.key_data(keys[6])
     )

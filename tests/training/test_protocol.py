@@ -12,13 +12,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import PRESETS, Architecture
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.training import finetuning, folds, pretraining
-from ma2mi_jax.training import protocol as loso
+from ma2mi_jax.training import finetuning, folds, pretraining, protocol
+from ma2mi_jax.training.members import Member, predict_clips
 
 CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=3, batch_size=4)
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 FOLDS = [folds.hold_out(fold, SUBJECTS, 0.2, seed=0) for fold in folds.loso(SUBJECTS)]
-MEMBERS = [finetuning.Member(0, fold) for fold in FOLDS]
+MEMBERS = [Member(0, fold) for fold in FOLDS]
 PARTS = [MEMBERS]
 
 
@@ -40,10 +40,10 @@ def train(run, data, *, stop_after=None, **options):
         if epoch == stop_after:
             raise Stop
 
-    (history,) = loso.train(
+    (history,) = protocol.train(
         CONFIG, PARTS, None, data, run, on_epoch, select="inner", checkpoint_every=1, **options
     )
-    (states,) = loso.saved(CONFIG, PARTS, run)
+    (states,) = protocol.saved(CONFIG, PARTS, run)
     return history, jax.device_get((states.params, states.batch_stats))
 
 
@@ -60,7 +60,7 @@ def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers
         train(tmp_path, jax.device_put(data), stop_after=1)
     assert (tmp_path / "checkpoints" / "unfinished-0").is_dir()
     epochs = []
-    loso.train(
+    protocol.train(
         CONFIG,
         PARTS,
         None,
@@ -72,7 +72,7 @@ def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers
     )
     assert epochs == [2]
     assert not (tmp_path / "checkpoints" / "unfinished-0").exists()
-    loso.train(
+    protocol.train(
         CONFIG,
         PARTS,
         None,
@@ -94,25 +94,25 @@ def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, t
 
 def test_the_kept_weights_are_those_of_the_reported_epoch(data, whole):
     history, weights = whole
-    epochs = loso.reported(history, "inner")
-    states = finetuning.State(np.zeros(len(MEMBERS)), *weights, opt_state=None)
-    found = finetuning.predict_clips(CONFIG, states, data, [m.fold.test for m in MEMBERS])
+    epochs = protocol.reported(history, "inner")
+    states = finetuning.MemberState(np.zeros(len(MEMBERS)), *weights, opt_state=None)
+    found = predict_clips(CONFIG, states, data, [m.fold.test for m in MEMBERS])
     for k, (member, p) in enumerate(zip(MEMBERS, found, strict=True)):
         np.testing.assert_array_equal(p, history.tests[epochs[k], k, : len(member.fold.test)])
 
 
 def test_the_reported_epoch_is_the_last_or_the_best_on_held_out_subjects_of_equals_the_latest():
     inner = np.array([[0.2, 0.5], [0.6, 0.5], [0.6, 0.1], [0.4, 0.5]])
-    history = loso.History(inner, inner, inner, inner)
-    assert loso.reported(history, "last").tolist() == [3, 3]
-    assert loso.reported(history, "inner").tolist() == [2, 3]
-    assert loso.reported(history, "inner", until=2).tolist() == [1, 1]
+    history = protocol.History(inner, inner, inner, inner)
+    assert protocol.reported(history, "last").tolist() == [3, 3]
+    assert protocol.reported(history, "inner").tolist() == [2, 3]
+    assert protocol.reported(history, "inner", until=2).tolist() == [1, 1]
 
 
 def test_chunks_keep_order_and_are_even():
     for count in range(1, 30):
         for size in (1, 3, 8, 40):
-            parts = loso.chunks(list(range(count)), size)
+            parts = protocol.chunks(list(range(count)), size)
             assert [m for part in parts for m in part] == list(range(count))
             assert max(map(len, parts)) <= size
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -123,31 +123,31 @@ def test_pool_puts_every_prediction_at_its_clip():
     tests = [
         [m.fold.test[None, :, None].astype(float) for m in part] for part in parts
     ]  # (epochs 1, test clips, 1): the clip's own index
-    pooled = loso.pool(parts, tests, [0], len(SUBJECTS))
+    pooled = protocol.pool(parts, tests, [0], len(SUBJECTS))
     np.testing.assert_array_equal(pooled[0, 0, :, 0], np.arange(len(SUBJECTS)))
 
 
 def test_chunk_size_leaves_room_and_says_why(monkeypatch):
-    size, why = loso.chunk_size(CONFIG, 30)
+    size, why = protocol.chunk_size(CONFIG, 30)
     assert size == 30  # eight fake devices of four
     assert "8 devices" in why
-    assert loso.chunk_size(CONFIG, 3)[0] == 3
+    assert protocol.chunk_size(CONFIG, 3)[0] == 3
 
     gpu = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 18e9})
     monkeypatch.setattr(jax, "devices", lambda: [gpu])
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     paper = finetuning.Config(PRESETS["paper"], classes=5, dtype="bfloat16")
     kept = dataclasses.replace(paper, reconstruction=pretraining.Config(PRESETS["paper"]))
-    size, why = loso.chunk_size(paper, 30)
-    assert 1 <= loso.chunk_size(kept, 30)[0] < size <= 8
+    size, why = protocol.chunk_size(paper, 30)
+    assert 1 <= protocol.chunk_size(kept, 30)[0] < size <= 8
     assert "of 18 GB" in why
-    assert loso.chunk_size(dataclasses.replace(paper, dtype="float32"), 30)[0] <= size
+    assert protocol.chunk_size(dataclasses.replace(paper, dtype="float32"), 30)[0] <= size
 
 
 def test_a_member_that_diverges_ends_the_run_by_its_name(data, tmp_path):
     diverging = dataclasses.replace(CONFIG, learning_rate=1e30)
     with pytest.raises(UserError, match=r"fold a of seed 0.*not finite"):
-        loso.train(
+        protocol.train(
             diverging,
             PARTS,
             None,
