@@ -1,9 +1,12 @@
-# make demo   the whole method on faces it draws itself: pre-train, leave-one-subject-out with and without it, evaluate
-# make test   all tests            make lint   ruff            QUICK=1 make demo   the same, too short to mean anything
+# make demo   the whole method on faces it draws itself: pre-train, leave one subject out with and
+#             without that, evaluate; QUICK=1 make demo is the same, too short to mean anything
+# make test   all tests
+# make lint   ruff
 PYTHON ?= python3
 VENV ?= .venv
 RUN = runs/demo
-REQUIREMENTS = $(shell nvidia-smi >/dev/null 2>&1 && echo requirements.txt || echo requirements-cpu.txt)
+REQUIREMENTS = $(shell nvidia-smi >/dev/null 2>&1 \
+	&& echo requirements.txt || echo requirements-cpu.txt)
 
 ifdef QUICK
 PRETRAIN = --clips=32 --steps=8 --batch-size=8
@@ -15,12 +18,15 @@ endif
 
 .PHONY: demo test lint
 demo: $(VENV)/installed
-	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel $(PRETRAIN) --run=$(RUN)/pretrained --overwrite
-	$(VENV)/bin/python experiments/finetune.py --target=synthetic --preset=tiny --init=none $(FINETUNE) --run=$(RUN)/from-scratch --overwrite
-	$(VENV)/bin/python experiments/finetune.py --target=synthetic --init=$(RUN)/pretrained $(FINETUNE) --run=$(RUN)/from-pretrained \
-		--compare=$(RUN)/from-scratch --overwrite
+	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel \
+		$(PRETRAIN) --run=$(RUN)/pretrained --overwrite
+	$(VENV)/bin/python experiments/finetune.py --target=synthetic --preset=tiny --init=none \
+		$(FINETUNE) --run=$(RUN)/from-scratch --overwrite
+	$(VENV)/bin/python experiments/finetune.py --target=synthetic --init=$(RUN)/pretrained \
+		$(FINETUNE) --run=$(RUN)/from-pretrained --compare=$(RUN)/from-scratch --overwrite
 	$(VENV)/bin/python experiments/evaluate.py --run=$(RUN)/from-pretrained
-	@echo "pictures: $(RUN)/pretrained/reconstructions.png $(RUN)/from-pretrained/confusion.png $(RUN)/from-pretrained/curves.png"
+	@echo "pictures: $(RUN)/pretrained/reconstructions.png" \
+		"$(RUN)/from-pretrained/confusion.png $(RUN)/from-pretrained/curves.png"
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest
@@ -29,7 +35,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-$(VENV)/installed: requirements.txt requirements-cpu.txt constraints.txt
+$(VENV)/installed: requirements.txt requirements-cpu.txt requirements-cuda12.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --upgrade pip
 	$(VENV)/bin/pip install --quiet -c constraints.txt -r $(REQUIREMENTS)

@@ -13,6 +13,8 @@ from ma2mi_jax import __main__ as command
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "experiments"
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
 def ma2mi(*arguments, check=0):
@@ -74,3 +76,29 @@ def test_importing_the_package_imports_no_jax():
 def test_public_names_are_there(name):
     assert getattr(ma2mi_jax, name) is not None
     assert name in dir(ma2mi_jax)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    """In `backticks` with a folder, from the root or from the package; or as links."""
+    text = page.read_text()
+    paths = re.findall(r"`([\w.]+(?:/[\w.]+)*/[\w]+\.(?:py|md|txt))`", text)
+    assert not [
+        p for p in paths if not any((top / p).exists() for top in (ROOT, ROOT / "ma2mi_jax"))
+    ]
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert not [link for link in links if not (page.parent / link).exists()]
+    assert "SPEC" not in text
+    assert "../shared" not in text
+
+
+def test_the_table_from_paper_to_code_names_what_is_there():
+    table = (ROOT / "README.md").read_text().partition("## Where the paper is in the code")[2]
+    rows = re.findall(r"^\| (.*) \| (`.*`) \| (`.*`) \|$", table, re.MULTILINE)
+    assert len(rows) >= 14
+    for _, files, names in rows:
+        code = "".join((ROOT / file).read_text() for file in re.findall(r"`(.+?)`", files))
+        for name in re.findall(r"`(.+?)`", names):
+            own = name.rpartition(".")[2]
+            found = re.search(rf"^\s*(def|class) {own}\b|^{own}\b.* = ", code, re.MULTILINE)
+            assert found, f"{name}: not in {files}"
