@@ -1,131 +1,121 @@
-"""The flags that name a dataset, macro or micro, and its reading; what the scripts share."""
+"""The flags that name a dataset: a view of `registry.DatasetSpec`, where help and defaults stand."""
 
+import functools
 import pathlib
 
 import cli
 
-from ma2mi_jax.clips import faces
-from ma2mi_jax.datasets import prepared, registry
+from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.common import merged
-from ma2mi_jax.errors import UserError
+from ma2mi_jax.datasets.registry import DatasetSpec
 
-SOURCES = ("dfew", "ferv39k", "afew", "folder", "synthetic")
-TARGETS = ("casme2", "samm", "mmew", "smic", "megc2019", "synthetic")
-DRAWN = {  # flags of drawn datasets alone, with their defaults; data_seed is of either kind
-    "source": {"clips": 600},
-    "target": {"subjects": 12, "clips_per_subject": 14, "amplitude": 0.3},
-    "dataset": {"data_seed": 0},
+SOURCES, TARGETS = registry.SOURCES, registry.TARGETS
+TYPES = {
+    "clips": cli.positive,
+    "subjects": cli.positive,
+    "clips_per_subject": cli.positive,
+    "amplitude": cli.fraction,
+    "data_seed": cli.natural,
 }
+DETECTOR = ("detector", "detector_model")
+DRAWN = tuple(field for field in registry.CHOSEN if field.metadata["drawn"])
 
 
 def source_name(text: str) -> str:
-    """A flag's name of a source; `fervk39` is another spelling of `ferv39k`."""
-    return "ferv39k" if text == "fervk39" else text
+    """A source as a flag names it: an alias becomes the proper name."""
+    return registry.proper_name("source", text)
 
 
 def add_flags(p, kinds=("source", "target"), required=True):
-    """The group of flags for one dataset of these kinds, which is returned; afterwards `settle(f)`."""
-    data = p.add_argument_group("data")
-    which, one = (
-        (data, {"required": required})
-        if len(kinds) == 1
-        else (data.add_mutually_exclusive_group(required=required), {})
-    )
-    if "source" in kinds:
-        named = "macro-expression videos, for pre-training; fervk39 is ferv39k"
-        which.add_argument("--source", type=source_name, choices=SOURCES, help=named, **one)
-        data.add_argument(
-            "--split",
-            help="dfew, ferv39k, afew: that part of the clips, such as train_1, train or val (all)",
-        )
-        data.add_argument(
-            "--clips", type=cli.positive, help="synthetic source: number of clips (600)"
-        )
-    if "target" in kinds:
+    """Adds the flags of one dataset of these kinds; returns their group. Then call `settle`."""
+    group = p.add_argument_group("data")
+    if len(kinds) == 1:
+        which, options = group, {"required": required}
+    else:
+        which, options = group.add_mutually_exclusive_group(required=required), {}
+    for kind in kinds:
         which.add_argument(
-            "--target", choices=TARGETS, help="micro-expression clips, for fine-tuning", **one
+            f"--{kind}",
+            type=functools.partial(registry.proper_name, kind),
+            choices=registry.names(kind),
+            help=registry.help_of(kind),
+            **options,
         )
-        data.add_argument(
-            "--annotations", help="targets: the annotation sheet (default: found under the root)"
-        )
-        data.add_argument(
-            "--subjects", type=cli.positive, help="synthetic target: number of subjects (12)"
-        )
-        data.add_argument(
-            "--clips-per-subject", type=cli.positive, help="synthetic target: clips of each (14)"
-        )
-        data.add_argument(
-            "--amplitude",
-            type=cli.fraction,
-            help="synthetic target: how much of a full expression a clip reaches (0.3)",
-        )
-    parts = "; megc2019: in casme2, samm, smic there" if "target" in kinds else ""
-    data.add_argument(
-        "--data-root", help=f"where they lie{parts} (default: $MA2MI_DATA/<name>, else data/<name>)"
-    )
-    add_detector(data)
-    data.add_argument(
-        "--data-seed", type=cli.natural, help="synthetic: seed of the drawn clips (0)"
-    )
-    return data
+    for field in registry.CHOSEN:
+        if field.metadata["only"] in (None, *kinds) and field.name not in DETECTOR:
+            _add_flag(group, field, kinds)
+    add_detector(group)
+    return group
 
 
 def add_detector(group):
-    """The flags that choose how faces are found."""
-    group.add_argument(
-        "--detector",
-        choices=("haar", "yunet"),
-        default="haar",
-        help="finds the face where frames are uncropped (haar)",
-    )
-    group.add_argument("--detector-model", help="yunet: its .onnx file")
+    """Adds the flags that choose how faces are found."""
+    for field in registry.CHOSEN:
+        if field.name in DETECTOR:
+            _add_flag(group, field)
+
+
+def _add_flag(group, field, kinds=("source", "target")):
+    """The flag of one field. Drawn fields stay None if they are not given: `settle` fills them."""
+    options = {"type": TYPES.get(field.name, str)}
+    if field.name == "detector":
+        options = {"choices": ("haar", "yunet"), "default": field.default}
+    default = "" if field.default is None else f" ({field.default})"
+    help = (registry.help_of(field.name, kinds) + default).replace("%", "%%")
+    group.add_argument(_flag(field.name), help=help, **options)
+
+
+def _flag(name):
+    return "--data-root" if name == "root" else f"--{name.replace('_', '-')}"
 
 
 def settle(f, other=None):
-    """Adds `f.kind`, `f.name` and `f.root`, and the defaults of what is drawn.
+    """Adds `f.kind`, `f.name`, `f.root` and `f.spec`, and the defaults of what is drawn.
 
     Args:
-      other: name of a second dataset that the same flags may be of.
+      other: the name of a second target that the flags of drawn faces may be meant for.
 
     Raises:
       UserError: a flag says nothing about this dataset.
     """
     f.kind = "source" if getattr(f, "source", None) else "target"
     f.name = getattr(f, f.kind)
-    f.root = root(f.data_root, f.name)
-    if f.kind == "source" and getattr(f, "annotations", None):
-        raise UserError(f"--annotations={f.annotations}: only a --target has an annotation sheet")
-    if f.kind == "target" and getattr(f, "split", None):
-        raise UserError(f"--split={f.split}: only a --source has splits")
-    drawn = is_drawn(f.name, f.root)
-    if drawn and f.data_root:
-        raise UserError(
-            f"--data-root={f.data_root}: nothing prepared lies there, and --{f.kind}=synthetic is drawn; leave the flag out"
-        )
-    for kind, flags in DRAWN.items():
-        for flag, default in flags.items():
-            given = getattr(f, flag, None)
-            if given is not None and not (
-                (drawn or other == "synthetic") and kind in (f.kind, "dataset")
-            ):
-                shown = flag.replace("_", "-")
-                raise UserError(
-                    f"--{shown}={given}: of a synthetic {kind} alone, one that is drawn; leave it out with --{f.kind}={f.name}"
-                )
-            setattr(f, flag, default if given is None else given)
+    asked = {
+        field.name: getattr(f, "data_root" if field.name == "root" else field.name, None)
+        for field in registry.CHOSEN
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    if other is not None and registry.reader("target", other).drawn:
+        drawn = registry.reader(f.kind, f.name).drawn
+        given = {k: v for k, v in given.items() if drawn or k not in [d.name for d in DRAWN]}
+
+    f.spec = DatasetSpec(f.name, f.kind, **given)
+    registry.check(f.spec, given)
+    f.root = registry.located(f.spec)
+    for field in DRAWN:
+        value = asked[field.name]
+        setattr(f, field.name, field.default if value is None else value)
     return f
 
 
 def is_drawn(name, place):
-    """Whether a dataset is drawn and not read; synthetic ones can be prepared, too."""
-    return name == "synthetic" and not prepared.is_prepared(place)
+    """Whether a dataset is drawn now and not read; a drawn one may have been prepared."""
+    return any(
+        each.drawn and registry.is_drawn(DatasetSpec(name, each.kind, root=str(place)))
+        for each in registry.READERS
+        if each.name == name
+    )
 
 
 def entry(f, name, place, annotations, size):
-    """What names a target's clips in a run's configuration, for `read_target`; drawn frames are of `size`."""
+    """What names a target's clips in a run's configuration, for `read_target`.
+
+    Args:
+      size: side of drawn frames, in pixels.
+    """
     annotations = str(pathlib.Path(annotations).resolve()) if annotations else None
     chosen = {"detector": f.detector, "detector_model": f.detector_model}
-    drawn = {flag: getattr(f, flag) for flag in (*DRAWN["target"], *DRAWN["dataset"])}
+    drawn = {field.name: getattr(f, field.name) for field in DRAWN if field.name != "clips"}
     return {
         "name": name,
         "data_root": str(place.resolve()),
@@ -137,46 +127,32 @@ def entry(f, name, place, annotations, size):
 
 
 def read_target(target):
-    """The Dataset of a configuration's `target` entry; with `test` in it, both datasets' clips of the classes they share."""
-    with cli.reading("reading clips") as progress:
-        source = registry.read_target(
-            target["name"],
-            pathlib.Path(target["data_root"]),
-            cache=cli.cache_dir(),
-            size=target["size"],
-            subjects=target["subjects"],
-            clips_per_subject=target["clips_per_subject"],
-            amplitude=target["amplitude"],
-            seed=target["data_seed"],
-            annotations=target["annotations"],
-            detector=faces.detector(target["detector"], target["detector_model"]),
-            progress=progress,
-        )
+    """The Dataset of a configuration's `target` entry.
+
+    With `test` in it: both datasets, with the classes that they share.
+    """
+    drawn = is_drawn(target["name"], pathlib.Path(target["data_root"]))
+    left_out = ("root",) if drawn else tuple(field.name for field in DRAWN)
+    kept = {**target, "root": target["data_root"]}
+    fields = {f.name: kept[f.name] for f in registry.CHOSEN if f.name in kept}
+    chosen = {name: value for name, value in fields.items() if name not in left_out}
+    found = _read(DatasetSpec(target["name"], "target", **chosen), target["size"])
     if not target.get("test"):
-        return source
-    return merged.joined(source.name, merged.shared(source, read_target(target["test"])))
+        return found
+    return merged.joined(found.name, merged.shared(found, read_target(target["test"])))
 
 
 def read(f, size):
     """The Dataset of settled flags; drawn frames are of `size`, others as they lie on the disk."""
-    if f.kind == "target":
-        return read_target(entry(f, f.name, f.root, f.annotations, size))
-    detector = faces.detector(f.detector, f.detector_model)
+    return _read(f.spec, size)
+
+
+def _read(spec, size):
     with cli.reading("reading clips") as progress:
-        return registry.read_source(
-            f.name,
-            f.root,
-            cache=cli.cache_dir(),
-            size=size,
-            clips=f.clips,
-            seed=f.data_seed,
-            split=f.split,
-            detector=detector,
-            progress=progress,
-        )
+        return registry.read_dataset(spec, size=size, cache=cli.cache_dir(), progress=progress)
 
 
 def root(flag, name):
-    """Where a dataset lies. By default the parts of the composite lie where they do alone, unless it has a folder of its own (prepared)."""
-    place = cli.data_root(flag, name)
-    return place.parent if name == "megc2019" and not flag and not place.exists() else place
+    """Where a dataset lies; see `registry.located`."""
+    kind = "target" if name in TARGETS else "source"
+    return registry.located(DatasetSpec(name, kind, root=flag))

@@ -20,6 +20,7 @@ import targets
 
 from ma2mi_jax import files
 from ma2mi_jax.clips.clip import fingerprint
+from ma2mi_jax.datasets import registry
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import drawing
 from ma2mi_jax.evaluation import predictions as results
@@ -32,8 +33,6 @@ from ma2mi_jax.runs import lock
 from ma2mi_jax.training import finetuning, pretraining
 from ma2mi_jax.training import protocol as loso
 from ma2mi_jax.training.members import device_mesh
-
-PROTOCOLS = {"mmew": "kfold"}  # leave-one-subject-out for the others
 
 
 def flags(argv):
@@ -137,7 +136,9 @@ def flags(argv):
     output.add_argument("--overwrite", action="store_true", help="delete the run that is there")
     f = p.parse_args(argv)
     data.settle(f, f.test_target)
-    f.protocol = f.protocol or ("cross" if f.test_target else PROTOCOLS.get(f.target, "loso"))
+    f.protocol = f.protocol or (
+        "cross" if f.test_target else registry.reader("target", f.target).protocol
+    )
     if (f.protocol == "cross") != bool(f.test_target):
         raise UserError("--protocol=cross and --test-target go together: give both, or neither")
     for flag in ("test_root", "test_annotations"):

@@ -18,15 +18,12 @@ import targets
 
 from ma2mi_jax.clips.frames import FrameError
 from ma2mi_jax.clips.pairs import read_nearest
+from ma2mi_jax.datasets import registry
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import drawing
 
 SHOWN = 12  # clips in a contact sheet, rows in a table of irregularities
 BINS = 10
-FOLDS = {
-    "mmew": {"name": "kfold", "k": 5, "seed": 0, "folds_file": None}
-}  # the paper's protocols; the others leave one subject out
-LOSO = {"name": "loso", "folds_file": None}
 PAGE = """<!doctype html>
 <meta charset="utf-8"><title>NAME</title><style>{stylesheet} body {{ color: {foreground}; background: {background}; }}</style>
 <pre style="font: 13px/1.2 monospace"><code>{code}</code></pre>PICTURES
@@ -144,7 +141,9 @@ def print_counts(f, source):
             sum(clip.label % len(names) == k for clip in inside) for k in range(len(names))
         ]
         try:
-            folds = targets.make_folds(FOLDS.get(f.name, LOSO), clips)
+            reader = registry.reader(f.kind, f.name)
+            protocol = {"name": reader.protocol, "k": reader.k, "seed": 0, "folds_file": None}
+            folds = targets.make_folds(protocol, clips)
         except UserError as error:  # too few subjects: a part of the dataset, say, which may be looked at all the same
             folds = []
             cli.out.print(f"no folds: {error}", markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, macro
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
+from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 SHOWN = "Train_AFEW/<emotion>/*.avi or Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<id>/*.jpg"
@@ -126,3 +127,13 @@ def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
         )
         for name in disk.files(folder, VIDEO_SUFFIXES)
     }
+
+
+READER = Reader(
+    "afew",
+    "AFEW",
+    kind="source",
+    read=read,
+    takes=("split", "detector"),
+    published=sum(published for _, published in SPLITS.values()),
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets.common import disk, micro, sheets
+from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "Cropped/sub01/<clip>/reg_img1.jpg or CASME2_RAW_selected/sub01/<clip>/img1.jpg"
 CROPPED = ("Cropped", "Cropped-updated")
@@ -74,3 +75,13 @@ def read(
 
 def _first(root: str, names: tuple[str, ...]) -> str | None:
     return next((found for name in names if (found := disk.find(root, name))), None)
+
+
+READER = Reader(
+    "casme2",
+    "CASME II",
+    kind="target",
+    read=read,
+    takes=("annotations", "detector"),
+    published=sum(CLASSES_2019.values()),
+)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets.common import disk, macro, sheets
+from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 SHOWN = "Clip/clip_224x224/<clip>/*.jpg"
@@ -77,3 +78,6 @@ def _name(path: str) -> str | None:
         r"(train|test)(?!.*(train|test)).*?([0-9]+)\.csv$", path.lower().replace(os.sep, "/")
     )
     return f"{found[1]}_{found[3]}" if found and "multi" not in path.lower() else None
+
+
+READER = Reader("dfew", "DFEW", kind="source", read=read, takes=("split",), published=PUBLISHED)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets.common import disk, macro
+from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "2_ClipsforFaceCrop/<scene>/<emotion>/<clip>/*.jpg"
 PUBLISHED = 38935
@@ -56,3 +57,14 @@ def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:
                     found[parts[1]] = macro.emotion(parts[2])
                 unread += not parts or found[parts[1]] < 0
     return lists, unread
+
+
+READER = Reader(
+    "ferv39k",
+    "FERV39k",
+    kind="source",
+    read=read,
+    takes=("split",),
+    aliases=("fervk39",),
+    published=PUBLISHED,
+)

@@ -17,6 +17,7 @@ from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
+from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 
@@ -141,3 +142,13 @@ def _nothing_usable(root: str, set_aside: list[SetAside]) -> str:
         f"--data-root={root}: none of its {len(set_aside)} clips can be used; most often ({count}): {example.reason} (as in {example.id}); "
         "give a folder of videos, or of folders of frames, that show one face each"
     )
+
+
+READER = Reader(
+    "folder",
+    "any folder of videos or of frames",
+    kind="source",
+    read=read,
+    takes=("detector",),
+    labelled=False,
+)

@@ -11,6 +11,7 @@ from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets import casme2, samm, smic
 from ma2mi_jax.datasets import prepared as store
 from ma2mi_jax.datasets.common import disk, merged
+from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 CLASSES = {  # the emotions that are taken, with their numbers in the sheets
@@ -137,3 +138,14 @@ def _differences(parts: Sequence[Dataset]) -> tuple[str, ...]:
         return ()
     total = f"N = {counts.total()} of {sum(subjects.values())} subjects, published 442 of 68"
     return (f"{total}; parts that differ: {', '.join(differing)}" if differing else total,)
+
+
+READER = Reader(
+    "megc2019",
+    "MEGC2019",
+    kind="target",
+    read=read,
+    takes=("detector",),
+    published=sum(sum(clips) for clips, _ in PUBLISHED.values()),
+    parts=tuple(PUBLISHED),
+)

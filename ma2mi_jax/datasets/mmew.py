@@ -6,6 +6,7 @@ from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common import disk, micro, sheets
+from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = (
     "Micro_Expression/<emotion>/<clip>/1.jpg or Micro_Expression/<subject>/<emotion>/<clip>/1.jpg"
@@ -58,3 +59,15 @@ def _clips(frames: str, cache: str) -> dict[str, ImageFolder]:
             if len(images) and (subject := DATASET.subject_name(name.partition("-")[0])):
                 clips.setdefault(f"{subject}/{name}", images)
     return clips
+
+
+READER = Reader(
+    "mmew",
+    "MMEW",
+    kind="target",
+    read=read,
+    takes=("annotations", "detector"),
+    published=sum(CLASSES.values()),
+    protocol="kfold",
+    k=5,
+)

@@ -1,10 +1,17 @@
-"""The datasets by the names of the command line; one reader a file, each returning a `clips.Dataset`. A prepared folder serves for any."""
+"""Every dataset by its name, and `read_dataset`, which reads any of them.
 
+To add a dataset, write a reader file that ends with a `READER`, and add it to `READERS` below.
+docs/add-a-dataset.md shows one from start to end.
+"""
+
+import dataclasses
+import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any, Literal
 
+from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
-from ma2mi_jax.clips.faces import Detector
 from ma2mi_jax.datasets import (
     afew,
     casme2,
@@ -16,124 +23,291 @@ from ma2mi_jax.datasets import (
     prepared,
     samm,
     smic,
+    synthetic,
 )
+from ma2mi_jax.datasets.common.reader import NAMED, Kind, Reader
 from ma2mi_jax.errors import UserError
 
-Progress = Callable[[int, int], None]
+READERS: tuple[Reader, ...] = (
+    dfew.READER,
+    ferv39k.READER,
+    afew.READER,
+    folder.READER,
+    synthetic.SOURCE,
+    casme2.READER,
+    samm.READER,
+    mmew.READER,
+    smic.READER,
+    megc2019.READER,
+    synthetic.TARGET,
+)
 
 
-def read_source(
-    name: str,
-    root: pathlib.Path,
-    *,
-    cache: pathlib.Path,
-    size: int,
-    clips: int,
-    seed: int,
-    split: str | None = None,
-    detector: Detector | None = None,
-    progress: Progress | None = None,
-) -> Dataset:
-    """The macro-expression videos called `name`.
+# ----- names --------------------------------------------------------------------------------------
 
-    Args:
-      root: where they lie; not used by `synthetic`.
-      cache: where drawn or decoded frames are kept, and what was found out about the others.
-      size: side of drawn frames; other sources keep what they have, and the pipeline resizes.
-      clips, seed: of `synthetic`.
-      split: part of `dfew` (`train_1` ... `test_5`), `ferv39k` (`train`, `test`, a scene's) or `afew` (`train`, `val`); None is all.
-      detector: finds the faces in raw frames; None is `faces.haar()`.
-      progress: called as progress(done, total).
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """The names of all datasets of this kind, in the order of `READERS`."""
+    return tuple(each.name for each in READERS if each.kind == kind)
+
+
+SOURCES, TARGETS = names("source"), names("target")
+
+
+def proper_name(kind: Kind, text: str) -> str:
+    """The name that `text` is an alias of (`fervk39` → `ferv39k`); any other text as it is."""
+    aliases = {alias: each.name for each in READERS if each.kind == kind for alias in each.aliases}
+    return aliases.get(text, text)
+
+
+def reader(kind: Kind, name: str) -> Reader:
+    """The reader of the dataset called `name`.
 
     Raises:
-      UserError: nothing usable lies under `root`, or there is no such split.
+      UserError: there is no such dataset of this kind.
     """
-    own = {"cache": str(cache / name), "progress": progress}
-    if prepared.is_prepared(root):
-        if split is not None:
-            raise UserError(
-                f"--split={split}: {root} holds prepared data, and what is in it was chosen then; leave --split out"
-            )
-        return prepared.read(root, name, "source")
-    if split is not None and name in ("synthetic", "folder"):
-        raise UserError(f"--source={name}: no split {split!r}; it has none, so leave --split out")
-    match name:
-        case "synthetic":
-            from ma2mi_jax.datasets.drawn import synthetic
-
-            return synthetic.macro_source(**own, clips=clips, size=size, seed=seed)
-        case "folder":
-            return folder.read(str(root), **own, detector=detector)
-        case "dfew":
-            return dfew.read(str(root), **own, split=split)
-        case "ferv39k":
-            return ferv39k.read(str(root), **own, split=split)
-        case "afew":
-            return afew.read(str(root), **own, split=split, detector=detector)
+    for each in READERS:
+        if (each.kind, each.name) == (kind, proper_name(kind, name)):
+            return each
+    *first, last = names(kind)
     raise UserError(
-        f"--source={name}: no such source; give dfew, ferv39k, afew, folder or synthetic"
+        NAMED[kind] + ": no such {kind}; give {names}",
+        name=name,
+        kind=kind,
+        names=f"{', '.join(first)} or {last}",
     )
 
 
-def read_target(
-    name: str,
-    root: pathlib.Path,
+# ----- what names a dataset -----------------------------------------------------------------------
+
+
+def _field(
+    default: Any,
+    help: str,
     *,
-    cache: pathlib.Path,
-    size: int,
-    subjects: int,
-    clips_per_subject: int,
-    amplitude: float,
-    seed: int,
-    annotations: str | None = None,
-    detector: Detector | None = None,
-    progress: Progress | None = None,
-) -> Dataset:
-    """The micro-expression clips called `name`.
+    only: Kind | None = None,
+    drawn: bool = False,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field of `DatasetSpec`.
 
     Args:
-      root, cache, size, detector, progress: as for `read_source`; the root of `megc2019` holds the folders casme2, samm and smic.
-      subjects, clips_per_subject, amplitude, seed: of `synthetic`.
-      annotations: path of the annotation sheet; None finds it under `root`. Not for `smic`, `megc2019` and `synthetic`.
+      help: what it means, in plain words that name no flag and no default.
+      only: the kind of dataset that it is for; None is both.
+      drawn: whether it is for drawn faces only.
+      least, most: the range of a number; None is no bound.
+    """
+    metadata = {"help": help, "only": only, "drawn": drawn, "least": least, "most": most}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSpec:
+    """What names a dataset, and how it is read.
+
+    It is the argument of `read_dataset`, a group of flags of the scripts, and an entry in a run's
+    config.json. Help and defaults of the flags stand here and nowhere else.
+
+      read_dataset(DatasetSpec("casme2", "target", root="/data/CASME2"), size=256)
+
+    An alias given as `name` becomes the proper name.
+    """
+
+    name: str
+    kind: Kind
+    root: str | None = _field(
+        None, "folder of the dataset; if it is not given: $MA2MI_DATA/<name>, else data/<name>"
+    )
+    split: str | None = _field(
+        None,
+        "the part of the clips to use, such as train or train_1; if it is not given: all clips",
+        only="source",
+    )
+    annotations: str | None = _field(
+        None,
+        "the annotation sheet; if it is not given: the sheet found in the dataset's folder",
+        only="target",
+    )
+    detector: Literal["haar", "yunet"] = _field(
+        "haar", "what finds the face where frames are uncropped"
+    )
+    detector_model: str | None = _field(None, "the .onnx file of the yunet detector")
+    clips: int = _field(600, "number of drawn clips", only="source", drawn=True, least=1)
+    subjects: int = _field(12, "number of drawn subjects", only="target", drawn=True, least=1)
+    clips_per_subject: int = _field(
+        14, "number of drawn clips of each subject", only="target", drawn=True, least=1
+    )
+    amplitude: float = _field(
+        0.3,
+        "how much of a full expression a drawn clip shows, from 0 to 1",
+        only="target",
+        drawn=True,
+        least=0,
+        most=1,
+    )
+    data_seed: int = _field(0, "seed of the drawn clips", drawn=True, least=0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "name", proper_name(self.kind, self.name))  # frozen
+
+
+CHOSEN = tuple(field for field in dataclasses.fields(DatasetSpec) if field.metadata)
+"""The fields that say how a dataset is read: all but its name and its kind."""
+
+
+def help_of(name: str, kinds: Collection[Kind] = ("source", "target")) -> str:
+    """The help of a field of `DatasetSpec`, or of "source" or "target", which name a dataset.
+
+    Args:
+      kinds: what a person can ask for: datasets of other kinds are not mentioned.
+    """
+    readers = [each for each in READERS if each.kind in kinds]
+    if name in NAMED:
+        purpose = {
+            "source": "macro-expression videos, for pre-training",
+            "target": "micro-expression clips, for fine-tuning",
+        }[name]
+        listed = (
+            f"{each.name} ({', '.join((each.title, *(f'also {a}' for a in each.aliases)))})"
+            for each in readers
+            if each.kind == name
+        )
+        return f"{purpose}: {', '.join(listed)}"
+
+    field = next(field for field in CHOSEN if field.name == name)
+    text = field.metadata["help"]
+    if name == "root":
+        text += "".join(
+            f"; {each.name}: the folder that holds {', '.join(each.parts)}"
+            for each in readers
+            if each.parts
+        )
+    if field.metadata["only"] or field.metadata["drawn"]:
+        takers = dict.fromkeys(each.name for each in readers if name in each.takes)
+        text += f" (only for {', '.join(takers)})"
+    return text
+
+
+# ----- reading ------------------------------------------------------------------------------------
+
+
+def located(spec: DatasetSpec) -> pathlib.Path:
+    """The folder of a dataset: its root, else `$MA2MI_DATA/<name>`, else `data/<name>`.
+
+    The parts of a composite lie where each of them lies alone. So the folder of the composite is
+    the one around its own, unless there is one of its own, which then holds prepared data.
+    """
+    if spec.root:
+        return pathlib.Path(spec.root)
+    place = pathlib.Path(os.environ.get("MA2MI_DATA") or "data") / spec.name
+    if reader(spec.kind, spec.name).parts and not place.exists():
+        return place.parent
+    return place
+
+
+def is_drawn(spec: DatasetSpec) -> bool:
+    """Whether a program draws the clips now. Drawn faces that were prepared are read instead."""
+    return reader(spec.kind, spec.name).drawn and not prepared.is_prepared(located(spec))
+
+
+def check(spec: DatasetSpec, given: Collection[str] = ()) -> None:
+    """Passes if every field that was chosen means something for this dataset.
+
+    The disk is touched only to see whether prepared data lie there.
+
+    Args:
+      given: names of the fields that a person set. A field with another value than its default
+        counts as set in any case.
 
     Raises:
-      UserError: frames or sheet are not there, or no row of it can be used.
+      UserError: there is no such dataset, or a field that was set is not for it.
     """
-    own = {"cache": str(cache / name), "progress": progress}
-    if prepared.is_prepared(root):
-        if annotations is not None:
-            raise UserError(
-                f"--annotations={annotations}: {root} holds prepared data with their annotations; leave the flag out"
-            )
-        return prepared.read(root, name, "target")
-    if name in ("smic", "megc2019", "synthetic") and annotations is not None:
-        why = (
-            "there is one for each dataset, found in its folder"
-            if name == "megc2019"
-            else "it has none"
-        )
-        raise UserError(
-            f"--annotations={annotations}: --target={name} takes no sheet, for {why}; leave the flag out"
-        )
-    match name:
-        case "synthetic":
-            from ma2mi_jax.datasets.drawn import synthetic
+    reader(spec.kind, spec.name)
+    for field in CHOSEN:
+        value = getattr(spec, field.name)
+        if value is not None and (field.name in given or value != field.default):
+            _check_field(spec, field, value)
 
-            return synthetic.micro_source(
-                **own,
-                subjects=subjects,
-                clips_per_subject=clips_per_subject,
-                size=size,
-                seed=seed,
-                amplitude=amplitude,
-            )
-        case "smic":
-            return smic.read(str(root), **own, detector=detector)
-        case "megc2019":
-            return megc2019.read(str(root), **(own | {"cache": str(cache)}), detector=detector)
-    readers = {"casme2": casme2.read, "samm": samm.read, "mmew": mmew.read}
-    if name not in readers:
-        raise UserError(
-            f"--target={name}: no such target; give casme2, samm, mmew, smic, megc2019 or synthetic"
+
+def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> None:
+    found, place, drawn = reader(spec.kind, spec.name), located(spec), is_drawn(spec)
+    only, least, most = (field.metadata[key] for key in ("only", "least", "most"))
+    this, dataset = f"[{field.name}={{value}}]", NAMED[spec.kind]
+
+    def refused(message: str) -> UserError:
+        return UserError(
+            f"{this}{message}", value=value, name=spec.name, place=place, least=least, most=most
         )
-    return readers[name](str(root), **own, annotations=annotations, detector=detector)
+
+    # Of the other kind.
+    if field.name == "annotations" and spec.kind != only:
+        raise refused(": only a [target] has an annotation sheet; remove it")
+    if field.name == "split" and spec.kind != only:
+        raise refused(": only a [source] has splits; remove it")
+
+    # For drawn faces only, and not for these.
+    if field.name == "root" and drawn:
+        raise refused(
+            f": no prepared data lie there, and the faces of {dataset} are drawn; remove it"
+        )
+    if field.metadata["drawn"] and found.drawn and not drawn:
+        raise refused(": {place} holds prepared data, for which it was chosen already; remove it")
+    if field.metadata["drawn"] and (not drawn or only not in (None, spec.kind)):
+        drawing = f"[{only or spec.kind}=synthetic]"
+        raise refused(f" is only for {drawing}; remove it")
+
+    # Not for prepared data, or not for this dataset.
+    if field.name == "split" and prepared.is_prepared(place):
+        raise refused(": {place} holds prepared data, for which it was chosen already; remove it")
+    if field.name == "annotations" and prepared.is_prepared(place):
+        raise refused(": {place} holds prepared data with their annotations; remove it")
+    if field.name == "split" and "split" not in found.takes:
+        raise refused(f": {dataset} has no splits; remove it")
+    if field.name == "annotations" and "annotations" not in found.takes:
+        why = "each of its parts has its own" if found.parts else "it has none"
+        raise refused(f": {dataset} takes no sheet, because {why}; remove it")
+
+    # Out of range.
+    if least is not None and not least <= value <= (value if most is None else most):
+        expected = "at least {least}" if most is None else "a number from {least} to {most}"
+        raise refused(f": expected {expected}")
+
+
+def read_dataset(
+    spec: DatasetSpec,
+    *,
+    size: int,
+    cache: pathlib.Path | str | None = None,
+    detector: faces.Detector | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """The clips of a dataset, with all that was repaired or set aside.
+
+    Args:
+      spec: which dataset, and how it is read.
+      size: side of drawn frames, in pixels. Other frames keep their size until they are loaded.
+      cache: folder for drawn or decoded frames, and for what was found out about the others; None
+        is `$MA2MI_CACHE`, else `~/.cache/ma2mi_jax`.
+      detector: finds faces in place of the detector that `spec` names.
+      progress: called as progress(done, total).
+
+    Raises:
+      UserError: as for `check`; or nothing usable lies there.
+    """
+    check(spec)
+    found, place = reader(spec.kind, spec.name), located(spec)
+    detector = detector or faces.detector(spec.detector, spec.detector_model)
+    if prepared.is_prepared(place):
+        return prepared.read(place, spec.name, spec.kind)
+
+    cache = cache or os.environ.get("MA2MI_CACHE") or "~/.cache/ma2mi_jax"
+    cache = pathlib.Path(cache).expanduser()
+    if not found.parts:  # those of a composite keep what they have when they are read alone
+        cache = cache / found.name
+    chosen = {name: getattr(spec, name) for name in found.takes}
+    if "detector" in chosen:
+        chosen["detector"] = detector
+    if found.drawn:
+        chosen["size"] = size
+    return found.read(str(place), cache=str(cache), progress=progress, **chosen)

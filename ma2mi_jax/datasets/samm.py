@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets.common import disk, micro, sheets
+from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "006/006_1_2/006_05562.jpg"
 CLASSES = {
@@ -58,3 +59,13 @@ def _subjects(root: str) -> str | None:
                 return place
         level = [os.path.join(place, name) for place in level for name in disk.folders(place)]
     return None
+
+
+READER = Reader(
+    "samm",
+    "SAMM",
+    kind="target",
+    read=read,
+    takes=("annotations", "detector"),
+    published=sum(CLASSES.values()),
+)

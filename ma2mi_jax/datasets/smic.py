@@ -7,6 +7,7 @@ from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder, frame_number
 from ma2mi_jax.datasets.common import disk, micro
+from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "HS/s01/micro/<negative, positive or surprise>/s01_ne_01/reg_image017001.bmp"
 CLASSES = {"negative": 70, "positive": 51, "surprise": 43}  # 164
@@ -55,3 +56,13 @@ def read(
         progress=progress,
     )
     return dataclasses.replace(source, annotations="")
+
+
+READER = Reader(
+    "smic",
+    "SMIC",
+    kind="target",
+    read=read,
+    takes=("detector",),
+    published=sum(CLASSES.values()),
+)

@@ -4,7 +4,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from functools import partial
 
 import drawn
 import miniatures
@@ -17,6 +16,7 @@ from ma2mi_jax.clips.frames import Box, ImageFolder, read_frame
 from ma2mi_jax.datasets import afew, casme2, dfew, ferv39k, mmew, registry, samm
 from ma2mi_jax.datasets.common import disk, frame_numbers, macro, micro
 from ma2mi_jax.datasets.drawn import synthetic
+from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 
 SHOWN = {
@@ -28,12 +28,11 @@ MACRO = ("dfew", "ferv39k", "afew")
 
 
 def read(name, root, tmp_path, **options):
-    options = {"cache": tmp_path / "cache", "size": 64, "seed": 0, **options}
-    if name in MACRO:
-        return registry.read_source(name, root, clips=0, **options)
-    return registry.read_target(
-        name, root, subjects=0, clips_per_subject=0, amplitude=0.0, **options
-    )
+    """What `read_dataset` finds; `options` are fields of the DatasetSpec, or its own arguments."""
+    kind = "source" if name in registry.SOURCES else "target"
+    own = {name: options.pop(name, None) for name in ("detector", "progress")}
+    spec = DatasetSpec(name, kind, root=str(root), **options)
+    return registry.read_dataset(spec, size=64, cache=tmp_path / "cache", **own)
 
 
 def error_of(name, root, tmp_path, **options):
@@ -148,9 +147,7 @@ def test_dfew_never_takes_frames_that_are_interpolated_in_time(root, tmp_path):
 
 def test_ferv39k(root, tmp_path):
     miniatures.ferv39k(root)
-    source = registry.read_source(
-        "ferv39k", root, cache=tmp_path / "cache", size=64, clips=0, seed=0
-    )
+    source = read("ferv39k", root, tmp_path)
     assert source.name == "ferv39k"
     labelled = {
         "Action/Happy/0267": ("happy", 8),
@@ -164,11 +161,9 @@ def test_ferv39k(root, tmp_path):
         "clips whose label differs between list and list, or list and folder: 1 (Action/Sad/0003)",
         "lines of the lists that name no clip or no emotion: 1",
     )
-    read = partial(
-        registry.read_source, "ferv39k", root, cache=tmp_path / "c", size=64, clips=0, seed=0
-    )
     of_split = {
-        split: [c.id for c in read(split=split).clips] for split in ("train", "train_Action")
+        split: [c.id for c in read("ferv39k", root, tmp_path, split=split).clips]
+        for split in ("train", "train_Action")
     }
     assert of_split == {
         "train": ["Action/Happy/0267", "Action/Sad/0003"],
@@ -622,13 +617,12 @@ def test_a_sheet_that_cannot_be_read(root, tmp_path):
 
 
 def test_a_name_or_split_that_no_dataset_has(tmp_path):
-    with pytest.raises(UserError, match="--source=dfow: no such source; give dfew, ferv39k"):
-        registry.read_source("dfow", tmp_path, cache=tmp_path, size=64, clips=1, seed=0)
-    with pytest.raises(UserError, match="--source=folder: no split 'train'"):
-        registry.read_source(
-            "folder", tmp_path, cache=tmp_path, size=64, clips=1, seed=0, split="train"
-        )
-    assert "--target=casme: no such target; give casme2, samm" in error_of(
+    with pytest.raises(UserError, match="source=dfow: no such source; give dfew, ferv39k"):
+        registry.read_dataset(DatasetSpec("dfow", "source"), size=64)
+    assert "split=train: source=folder has no splits; remove it" in error_of(
+        "folder", tmp_path, tmp_path, split="train"
+    )
+    assert "target=casme: no such target; give casme2, samm" in error_of(
         "casme", tmp_path, tmp_path
     )
 

@@ -19,6 +19,7 @@ from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import ArrayFrames
 from ma2mi_jax.datasets import casme2, megc2019, prepared, registry, samm, smic
 from ma2mi_jax.datasets.common import frame_numbers, merged, micro
+from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.training import folds
 
@@ -53,8 +54,10 @@ def make_composite(root):
 
 
 def read(name, root, tmp_path, **options):
-    drawn = {"size": 64, "seed": 0, "subjects": 0, "clips_per_subject": 0, "amplitude": 0.0}
-    return registry.read_target(name, root, cache=tmp_path / "cache", **drawn, **options)
+    """What `read_dataset` finds; `options` are fields of the DatasetSpec, or its own arguments."""
+    own = {name: options.pop(name, None) for name in ("detector", "progress")}
+    spec = DatasetSpec(name, "target", root=str(root), **options)
+    return registry.read_dataset(spec, size=64, cache=tmp_path / "cache", **own)
 
 
 def error_of(name, root, tmp_path, **options):
@@ -129,7 +132,7 @@ def test_smic_that_is_not_there(tmp_path):
     assert said.startswith(
         f"--target=smic: looked for {smic.SHOWN} under {tmp_path}, found nothing there (the folder holds HS"
     )
-    assert "--annotations=a.xlsx: --target=smic takes no sheet, for it has none" in error_of(
+    assert "annotations=a.xlsx: target=smic takes no sheet, because it has none" in error_of(
         "smic", tmp_path, tmp_path, annotations="a.xlsx"
     )
 
@@ -425,7 +428,7 @@ def test_what_the_composite_cannot_be_made_of(tmp_path):
     (tmp_path / "samm").mkdir()
     assert "--target=casme2: looked for " in error_of("megc2019", tmp_path, tmp_path)
     said = error_of("megc2019", tmp_path, tmp_path, annotations="a.xlsx")
-    assert "--target=megc2019 takes no sheet, for there is one for each dataset" in said
+    assert "target=megc2019 takes no sheet, because each of its parts has its own" in said
     prepared.write(
         read("smic", tmp_path / "smic", tmp_path), "target", tmp_path / "prepared", size=32
     )

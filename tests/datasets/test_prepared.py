@@ -30,6 +30,7 @@ from ma2mi_jax.clips.frames import (
 from ma2mi_jax.clips.pairs import load_pairs, pairs
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.prepared import store
+from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models import autoencoder
@@ -372,18 +373,22 @@ def test_a_prepared_folder_is_a_data_root(source, tmp_path):
     micro, macro = tmp_path / "micro", tmp_path / "macro"
     prepared(source, micro)
     store.write(dataclasses.replace(source, name="ferv39k"), "source", macro, size=SIZE)
-    drawn = {"cache": tmp_path / "cache", "size": SIZE, "seed": 0}
-    target = partial(registry.read_target, subjects=2, clips_per_subject=2, amplitude=0.3, **drawn)
-    assert target("casme2", micro).annotations == "sheet.xlsx"
+
+    def read(name, kind, root, **chosen):
+        spec = DatasetSpec(name, kind, root=str(root), **chosen)
+        return registry.read_dataset(spec, size=SIZE, cache=tmp_path / "cache")
+
+    assert read("casme2", "target", micro).annotations == "sheet.xlsx"
     for name in ("ferv39k", "folder"):
-        found = registry.read_source(name, macro, clips=2, **drawn)
-        assert isinstance(found.clips[0].frames, StoreFrames)
-    with pytest.raises(UserError, match="--source=ferv39k"):
-        registry.read_source("dfew", macro, clips=2, **drawn)
-    with pytest.raises(UserError, match="leave --split out"):
-        registry.read_source("ferv39k", macro, clips=2, split="train", **drawn)
-    with pytest.raises(UserError, match="leave the flag out"):
-        target("casme2", micro, annotations="other.xlsx")
+        assert isinstance(read(name, "source", macro).clips[0].frames, StoreFrames)
+    with pytest.raises(UserError, match="source=ferv39k"):
+        read("dfew", "source", macro)
+    with pytest.raises(UserError, match=r"^split=train: .* holds prepared data, .*; remove it"):
+        read("ferv39k", "source", macro, split="train")
+    with pytest.raises(
+        UserError, match=r"^annotations=other.xlsx: .* holds prepared data .*remove"
+    ):
+        read("casme2", "target", micro, annotations="other.xlsx")
 
 
 def test_processes_and_threads_read_alike(source, tmp_path):

@@ -197,10 +197,10 @@ def test_too_few_subjects_for_the_protocol_can_be_looked_at(inspect, tmp_path):
 def test_bad_flags_end_in_one_line(inspect, tmp_path):
     assert "only a --target" in inspect("--source=dfew", "--annotations=a.xlsx", code=2)
     assert "only a --source" in inspect("--target=samm", "--split=train", code=2)
-    assert "--clips=9: of a synthetic source alone" in inspect(
+    assert "--clips=9 is only for --source=synthetic; remove it" in inspect(
         "--target=synthetic", "--clips=9", code=2
     )
-    assert "--data-seed=0: of a synthetic dataset alone" in inspect(
+    assert "--data-seed=0 is only for --target=synthetic; remove it" in inspect(
         "--target=samm", "--data-seed=0", code=2
     )
     assert "missing" in inspect(

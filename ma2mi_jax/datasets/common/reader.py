@@ -1,0 +1,56 @@
+"""What a reader file says about its dataset: names, kind, and what a person may choose.
+
+Every reader file ends with one `READER = Reader(...)`, and `registry.READERS` lists them. All that
+the commands know about a dataset's name is derived from these records: the choices and the help of
+the flags, the folder under data/, the lists in messages, the paper's protocol.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from ma2mi_jax.clips.clip import Dataset
+
+Kind = Literal["source", "target"]
+"""A source is pre-trained on, and holds macro-expressions. A target is fine-tuned on: micro ones."""
+
+NAMED = {"source": "[source={name}]", "target": "[target={name}]"}
+"""How an error names a dataset of either kind: the start of a template, with `name` as a value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """One dataset.
+
+    Attributes:
+      name: what a person types. The dataset lies in `data/<name>` unless its root is given.
+      title: its name for people, as its authors write it.
+      kind: whether it is a source or a target.
+      read: called as `read(root, cache=..., progress=..., **chosen)`; returns the `Dataset`.
+      takes: which fields of `DatasetSpec` are in `chosen`, under their own names. "detector" is
+        handed over as a function that finds faces. A reader that takes "split" has splits, one
+        that takes "annotations" has a sheet.
+      aliases: other spellings of `name`.
+      labelled: whether the clips have labels.
+      published: number of clips: of a source as published, of a target as evaluated in the paper.
+        None where there is no such number.
+      protocol: the paper's for this target: "loso" leaves one subject out at a time, "kfold" makes
+        `k` folds of subjects.
+      k: number of folds of "kfold".
+      drawn: whether a program draws the faces, so that nothing lies on the disk. `read` then takes
+        `size` too: the side of the frames, in pixels.
+      parts: names of the datasets that this one is made of. They lie in folders of these names.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    read: Callable[..., Dataset]
+    takes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    labelled: bool = True
+    published: int | None = None
+    protocol: Literal["loso", "kfold"] = "loso"
+    k: int = 5
+    drawn: bool = False
+    parts: tuple[str, ...] = ()
