@@ -370,12 +370,12 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         (
             "pretrain",
             "--source=dfew --clips=9 " + PIXEL,
-            ["--clips=9", "synthetic source", "--source=dfew"],
+            ["--clips=9", "--source=synthetic", "remove it"],
         ),
         (
             "finetune",
             "--target=casme2 --clips-per-subject=9",
-            ["--clips-per-subject=9", "synthetic target", "--target=casme2"],
+            ["--clips-per-subject=9", "--target=synthetic", "remove it"],
         ),
         ("pretrain", "--source=nonsense " + PIXEL, ["invalid choice", "nonsense"]),
         ("pretrain", "--source=synthetic --delta=8:3 " + PIXEL, ["--delta", "8:3"]),
