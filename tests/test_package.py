@@ -5,11 +5,15 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
 import ma2mi_jax
 from ma2mi_jax import __main__ as command
+from ma2mi_jax import datasets
+from ma2mi_jax.datasets import registry
+from ma2mi_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "experiments"
@@ -102,3 +106,22 @@ def test_the_table_from_paper_to_code_names_what_is_there():
             own = name.rpartition(".")[2]
             found = re.search(rf"^\s*(def|class) {own}\b|^{own}\b.* = ", code, re.MULTILINE)
             assert found, f"{name}: not in {files}"
+
+
+def test_the_page_on_adding_a_dataset_shows_code_that_runs(tmp_path, monkeypatch):
+    """Its reader is registered and read by name, and its own test passes."""
+    page = (ROOT / "docs" / "add-a-dataset.md").read_text()
+    reader, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    toyset = types.ModuleType("ma2mi_jax.datasets.toyset")
+    monkeypatch.setitem(sys.modules, toyset.__name__, toyset)
+    exec(reader, vars(toyset))
+    monkeypatch.setattr(datasets, "toyset", toyset, raising=False)
+    shown = {}
+    exec(test, shown)
+    shown["test_toyset_reads_what_can_be_read"](tmp_path)
+
+    monkeypatch.setattr(registry, "READERS", (*registry.READERS, toyset.READER))
+    spec = registry.DatasetSpec("toyset", "target", root=str(tmp_path))
+    assert len(registry.read_dataset(spec, size=96, cache=tmp_path / "cache").clips) == 2
+    with pytest.raises(UserError, match=r"^target=toyset: looked for frames/<subject>"):
+        toyset.read(str(tmp_path / "elsewhere"), cache=str(tmp_path / "cache"))
