@@ -22,6 +22,7 @@ from ma2mi_jax.datasets import prepared
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models import autoencoder
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.runs import lock
 
 
@@ -80,7 +81,7 @@ def main(argv):
 def prepare(f):
     cli.keep_compiled_programs()
     vae = (
-        autoencoder.load(f.vae) if f.latents else None
+        diffusers.load(f.vae) if f.latents else None
     )  # before the long work: a wrong flag shows at once
 
     # ---------------------------------------------------------------- frames

@@ -31,7 +31,7 @@ from ma2mi_jax.images import to_float
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.models.miacnet import FUSIONS
-from ma2mi_jax.models.weights import torchvision
+from ma2mi_jax.models.weights import diffusers, torchvision
 from ma2mi_jax.runs import checkpoint, lock
 from ma2mi_jax.runs import folder as runs
 from ma2mi_jax.runs.log import MetricsLog
@@ -195,7 +195,7 @@ def load_autoencoder(f):
             "autoencoder: random weights of the real shape (--vae=random): a check of size and speed, not of science"
         )
         return autoencoder.SD_VAE, autoencoder.init(jax.random.key(0), autoencoder.SD_VAE)
-    return autoencoder.load(f.vae)
+    return diffusers.load(f.vae)
 
 
 def count(tree):

@@ -15,6 +15,7 @@ from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import predictions as results
 from ma2mi_jax.models import autoencoder
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.reproduction import plans
 from ma2mi_jax.runs import checkpoint
 from ma2mi_jax.training import finetuning, folds, members, pretraining
@@ -50,7 +51,7 @@ def load_autoencoder(vae, expected):
     Raises:
       UserError: there is none, or it is another one.
     """
-    _, params = autoencoder.load(vae)
+    _, params = diffusers.load(vae)
     if expected and autoencoder.fingerprint(params) != expected:
         raise UserError(
             f"--vae={vae}: other weights than those the pre-training in --init ran with; give the same ones"

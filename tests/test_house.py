@@ -18,7 +18,6 @@ NOT_YET = (
     "clips/pairs.py",
     "datasets/",
     "evaluation/predictions.py",
-    "models/",
     "reproduction/",
     "training/",
 )

@@ -35,6 +35,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import Architecture
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.training import pretraining
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -618,10 +619,10 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
 
 
 def test_prepare_then_pretrain_from_it(tmp_path):
-    autoencoder.save(
+    diffusers.save(
         tmp_path / "vae", autoencoder.TINY, autoencoder.init(jax.random.key(0), autoencoder.TINY)
     )
-    autoencoder.save(
+    diffusers.save(
         tmp_path / "other", autoencoder.TINY, autoencoder.init(jax.random.key(1), autoencoder.TINY)
     )
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {

@@ -1,4 +1,5 @@
-"""The autoencoder against PyTorch diffusers', its files in every naming, and every way its weights can be bad."""
+"""The autoencoder against PyTorch's in diffusers, its files in every naming, and every way its
+weights can be wrong."""
 
 import json
 import logging
@@ -20,23 +21,12 @@ from huggingface_hub.errors import (
 from safetensors.numpy import load_file, save_file
 
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.models.autoencoder import (
-    CONFIG,
-    SD_VAE,
-    TINY,
-    WEIGHTS,
-    decode,
-    encode,
-    fingerprint,
-    init,
-    load,
-    save,
-)
+from ma2mi_jax.models.autoencoder import SD_VAE, TINY, decode, encode, fingerprint, init
+from ma2mi_jax.models.weights.diffusers import CONFIG, SD_VAE_HUB, WEIGHTS, load, save
 
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-FRAMES = (
-    np.random.default_rng(0).uniform(-1, 1, (2, 48, 64, 3)).astype(np.float32)
-)  # not square: a transposition would show
+# not square, so that a transposition shows
+FRAMES = np.random.default_rng(0).uniform(-1, 1, (2, 48, 64, 3)).astype(np.float32)
 run_encode, run_decode = (
     jax.jit(run, static_argnums=0, static_argnames="dtype") for run in (encode, decode)
 )
@@ -76,12 +66,13 @@ def check_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-# ---- against PyTorch
+# ----- against PyTorch ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def torch_vae(tmp_path_factory):
-    """PyTorch's autoencoder, every weight random (fresh ones have norms of 1 and 0, which would hide a mix-up), and its folder."""
+    """PyTorch's autoencoder and its folder. Every weight is random, because a new one has norms of
+    1 and 0, which would hide a mix-up."""
     torch = pytest.importorskip(
         "torch",
         reason="PyTorch, the independent implementation, is not installed (pip install torch)",
@@ -131,9 +122,8 @@ def check_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.filterwarnings(
-    "ignore:unclosed file .*config.json:ResourceWarning"
-)  # diffusers' save_pretrained
+# by diffusers' save_pretrained
+@pytest.mark.filterwarnings("ignore:unclosed file .*config.json:ResourceWarning")
 @pytest.mark.parametrize("naming", ["new", "old", "old, 1x1 convolutions"])
 def test_matches_pytorch(torch_vae, tmp_path, naming):
     vae, source = torch_vae
@@ -166,7 +156,7 @@ def test_pytorch_reads_what_save_writes(torch_vae, tmp_path):
     )
 
 
-# ---- encode and decode
+# ----- encode and decode -------------------------------------------------------------------------
 
 
 def test_real_shape_has_its_parameters():
@@ -194,14 +184,12 @@ def test_sample_is_mean_plus_noise_of_the_posterior(params):
     assert not np.allclose(one, other)
     silent = jax.tree.map(lambda x: x, params)
     silent["quant_conv"]["kernel"] = params["quant_conv"]["kernel"].at[..., 4:].set(0)
-    silent["quant_conv"]["bias"] = (
-        params["quant_conv"]["bias"].at[4:].set(2 * np.log(3.0))
-    )  # standard deviation 3
+    log_variance = 2 * np.log(3.0)  # a standard deviation of 3
+    silent["quant_conv"]["bias"] = params["quant_conv"]["bias"].at[4:].set(log_variance)
     keys = jax.random.split(jax.random.key(1), len(FRAMES))
     noise = (run_encode(TINY, silent, FRAMES, keys=keys) - mean) / TINY.scaling_factor
-    expected = [
-        3 * jax.random.normal(key, mean.shape[1:]) for key in keys
-    ]  # a frame's own, whatever frames are beside it
+    # each frame has its own noise, whatever frames are beside it
+    expected = [3 * jax.random.normal(key, mean.shape[1:]) for key in keys]
     np.testing.assert_allclose(noise, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -235,16 +223,16 @@ def test_diffusers_is_silent_and_lazy(params, monkeypatch):
     jax.eval_shape(lambda p: encode(TINY, p, jnp.zeros((1, 16, 16, 3))), params)
     logger.warning("something else")
     assert heard == ["something else"]
-    check = "import ma2mi_jax.models.autoencoder, sys; sys.exit('diffusers' in sys.modules)"
+    check = "import ma2mi_jax.models.weights.diffusers, sys; sys.exit('diffusers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
 
 def test_without_flax_in_diffusers(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers.models.vae_flax", None)
-    check_error(lambda: init(jax.random.key(0), TINY), "diffusers<0.40", "--space=pixel")
+    check_error(lambda: init(jax.random.key(0), TINY), "diffusers<0.40", "space=pixel")
 
 
-# ---- files
+# ----- files -------------------------------------------------------------------------------------
 
 
 def test_save_and_load_agree(folder, params):
@@ -300,13 +288,13 @@ K = "encoder.mid_block.attentions.0.to_k.weight"
         ),
         (lambda t: t | {K: np.zeros((16, 16, 3, 3))}, [K, "(16, 16, 3, 3)", "(16, 16)"]),
         (lambda t: {n: a for n, a in t.items() if n != K}, ["1 missing", K]),
-        (lambda t: t | {"loss.logvar": np.zeros(1)}, ["1 superfluous", "loss.logvar"]),
+        (lambda t: t | {"loss.logvar": np.zeros(1)}, ["1 unknown", "loss.logvar"]),
         (
             lambda t: {f"vae.{n}": a for n, a in t.items()},
-            ["missing (first: decoder.", "superfluous (first: vae.decoder."],
+            ["missing (first: decoder.", "unknown (first: vae.decoder."],
         ),
     ],
-    ids=["shape", "no 1x1 convolution", "missing", "superfluous", "other names"],
+    ids=["shape", "no 1x1 convolution", "missing", "unknown", "other names"],
 )
 def test_tensors_that_do_not_fit(folder, change, parts):
     rewrite(folder, change)
@@ -334,7 +322,8 @@ def test_config_of_another_network(folder, change, parts):
 
 def test_broken_files(folder):
     (folder / WEIGHTS).write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815\n"
+        "version https://git-lfs.github.com/spec/v1\n"
+        "oid sha256:a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815\n"
     )
     check_error(lambda: load(folder), WEIGHTS, "git-lfs")
     (folder / CONFIG).write_text("{")
@@ -350,13 +339,13 @@ def test_weights_or_config_absent(folder):
     (folder / WEIGHTS).unlink()
     check_error(lambda: load(folder), WEIGHTS, "found none")
     (folder / CONFIG).unlink()
-    check_error(lambda: load(folder), f"--vae={folder}", "--space=pixel")
+    check_error(lambda: load(folder), f"vae={folder}", "space=pixel")
 
 
-# ---- the hub
+# ----- the hub -----------------------------------------------------------------------------------
 
 
-WAYS_OUT = ("--vae=DIR", "network", "cache", "--space=pixel")
+WAYS_OUT = ("vae=DIR", "network", "cache", "space=pixel")
 
 
 def raiser(error):
@@ -381,8 +370,8 @@ def test_no_network_names_the_three_ways_out(monkeypatch, error, reason):
     )
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", raiser(error))
     check_error(
-        lambda: load("stabilityai/sd-vae-ft-mse"),
-        "--vae=stabilityai/sd-vae-ft-mse",
+        lambda: load(SD_VAE_HUB),
+        f"vae={SD_VAE_HUB}",
         reason,
         *WAYS_OUT,
     )
@@ -390,7 +379,7 @@ def test_no_network_names_the_three_ways_out(monkeypatch, error, reason):
 
 @pytest.mark.parametrize("where", ["/no/such/folder", "no such folder"])
 def test_a_folder_that_is_not_there(where):
-    check_error(lambda: load(where), f"--vae={where}", "no such folder", *WAYS_OUT)
+    check_error(lambda: load(where), f"vae={where}", "no such folder", *WAYS_OUT)
 
 
 def test_the_cache_is_enough(monkeypatch, folder, params):
@@ -420,9 +409,7 @@ def test_fetches_what_the_cache_lacks(monkeypatch, folder, params):
     assert [url.rsplit("/", 1)[1] for url in asked] == [CONFIG, WEIGHTS]
 
 
-@pytest.mark.parametrize(
-    ("absent", "remedy"), [(CONFIG, "--vae=DIR"), (WEIGHTS, "save_pretrained")]
-)
+@pytest.mark.parametrize(("absent", "remedy"), [(CONFIG, "vae=DIR"), (WEIGHTS, "save_pretrained")])
 def test_a_repository_that_lacks_a_file(monkeypatch, folder, absent, remedy):
     def metadata(url, **_):
         if url.endswith(absent):
@@ -432,4 +419,4 @@ def test_a_repository_that_lacks_a_file(monkeypatch, folder, absent, remedy):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", only_from_the_hub(folder))
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
-    check_error(lambda: load("some/vae"), "--vae=some/vae", absent, remedy)
+    check_error(lambda: load("some/vae"), "vae=some/vae", absent, remedy)

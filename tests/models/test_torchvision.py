@@ -1,4 +1,5 @@
-"""ResNet18 weights out to PyTorch and in again: the same features there, the same numbers here, and every way a file can be wrong."""
+"""ResNet18 weights out to PyTorch and in again: the same features there, the same numbers here, and
+every way a file can be wrong."""
 
 import os
 import re
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from test_networks import WHY_TORCH, count, shaken
+from weights import WHY_TORCH, count, shaken
 
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.resnet import ResNet18
@@ -52,11 +53,14 @@ def refusal(action):
     return str(error.value)
 
 
-# ---- against PyTorch
+# ----- against PyTorch ---------------------------------------------------------------------------
 
 
 def torch_resnet18(torch, width):
-    """torchvision's ResNet18 without the classifier, by its published definition and names; any image to a feature map."""
+    """torchvision's ResNet18 by its published definition and names, from an image to a feature map.
+
+    It has no classifier.
+    """
     nn = torch.nn
 
     def conv(channels, features, size, stride, padding):
@@ -180,7 +184,7 @@ def test_the_command_for_a_pickle_makes_a_file_that_is_read(tmp_path, variables,
         check_same(torchvision.read(tmp_path / f"{name}.safetensors", WIDTH), variables)
 
 
-# ---- names and numbers
+# ----- names and numbers -------------------------------------------------------------------------
 
 
 def test_names_and_shapes_are_torchvisions():
@@ -243,7 +247,7 @@ def test_any_precision_becomes_float32(tmp_path, variables, tensors, dtype):
     )
 
 
-# ---- what is refused
+# ----- what is refused ---------------------------------------------------------------------------
 
 
 def without(tensors, *names):
@@ -255,6 +259,7 @@ def renamed(tensors, old, new):
 
 
 GIVE = "give weights of torchvision's or timm's resnet18"
+NOT_ONE = "x.safetensors: expected one ResNet18 under torchvision's names, found "
 NOT_ITS_TENSORS = "x.safetensors: not the tensors of a ResNet18: "
 
 
@@ -276,31 +281,31 @@ NOT_ITS_TENSORS = "x.safetensors: not the tensors of a ResNet18: "
         ),
         (
             lambda t: t | {"layer2.0.conv1.weight": np.ones((8, 4, 1, 1), np.float32)},
-            "x.safetensors: layer2.0.conv1.weight is float32[8, 4, 1, 1], expected floating-point numbers [8, 4, 3, 3]; "
-            + f"{GIVE} for RGB images",
+            "x.safetensors: layer2.0.conv1.weight is float32[8, 4, 1, 1], "
+            "expected floating-point numbers [8, 4, 3, 3]; " + f"{GIVE} for RGB images",
         ),
         (
             lambda t: t | {"bn1.bias": np.ones(4, np.int8)},
-            f"x.safetensors: bn1.bias is int8[4], expected floating-point numbers [4]; {GIVE} for RGB images",
+            "x.safetensors: bn1.bias is int8[4], expected floating-point numbers [4]; "
+            f"{GIVE} for RGB images",
         ),
         (
             lambda t: torchvision.to_torchvision(*variables_of(8)),
-            "x.safetensors: a ResNet18 of width 8, expected width 4; choose a --preset of that width (paper has 64)",
+            "x.safetensors: a ResNet18 of width 8, expected width 4; "
+            "give a preset of that width (paper has 64)",
         ),
         (
             lambda t: {"encoder.conv_in.weight": np.ones(1, np.float32)},  # an autoencoder, say
-            "x.safetensors: expected one ResNet18 under torchvision's names, found no layer1.0.conv1.weight among 1 tensors "
-            "(first: encoder.conv_in.weight); give weights of its or timm's resnet18",
+            f"{NOT_ONE}no layer1.0.conv1.weight among 1 tensors (first: encoder.conv_in.weight); "
+            + GIVE,
         ),
         (
             lambda t: {},
-            "x.safetensors: expected one ResNet18 under torchvision's names, found no layer1.0.conv1.weight among 0 tensors; "
-            "give weights of its or timm's resnet18",
+            f"{NOT_ONE}no layer1.0.conv1.weight among 0 tensors; {GIVE}",
         ),
         (
             lambda t: {p + name: x for p in ("", "encoder_k.") for name, x in t.items()},
-            "x.safetensors: expected one ResNet18 under torchvision's names, found 2 networks (no prefix, encoder_k.); "
-            "give weights of its or timm's resnet18",
+            f"{NOT_ONE}2 networks (no prefix, encoder_k.); {GIVE}",
         ),
     ],
 )
@@ -315,7 +320,10 @@ def test_files_of_something_else_are_refused(tmp_path, variables):
     torchvision.write(whole, *variables, "position_encoder")
     content = whole.read_bytes()
     broken, again = "not a whole safetensors file (", "download it again (git clone needs git-lfs)"
-    pickled = "expected a safetensors file, found a pickle of PyTorch's, which is never read; convert it once"
+    pickled = (
+        "expected a safetensors file, found a pickle of PyTorch, which is never read; convert it "
+        "once where torch is installed"
+    )
     for name, written, start, end in (
         ("cut.safetensors", content[:-1], broken, f"; {len(content) - 1} bytes); {again}"),
         ("empty.safetensors", b"", broken, f"; 0 bytes); {again}"),

@@ -1,1 +1,1 @@
-"""Weights as other programs keep them, in and out."""
+"""Weights as other programs keep them, in and out, without torch."""
