@@ -12,24 +12,27 @@ import dataclasses
 
 import cli
 import cv2
-import data
+import flags
 import numpy as np
 
 from ma2mi_jax.clips import pairs as pipeline
+from ma2mi_jax.training import finetuning_run
 
 BLUR = 2.0  # pixels: what is finer counts as grain
 COLUMNS = ("copy", "light", "less light", "less head", "face", "noise")
 
 
-def flags(argv):
+def parsed(argv):
     p = cli.parser(__doc__)
-    data.add_flags(p)
+    flags.add_dataset(p)
     p.add_argument("--size", type=cli.positive, default=96, help="side of the frames (96)")
     p.add_argument(
         "--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between the two (3:8)"
     )
     p.add_argument("--pairs", type=cli.positive, default=4, help="of each clip (4)")
-    return data.settle(p.parse_args(argv))
+    f = p.parse_args(argv)
+    f.spec = flags.dataset_of(vars(f))
+    return f
 
 
 def blurred(image):
@@ -73,8 +76,8 @@ def parts(frame, future):
 
 
 def main(argv):
-    f = flags(argv)
-    clips = data.read(f, f.size).clips
+    f = parsed(argv)
+    clips = finetuning_run.read_clips([f.spec], f.size, cli.LISTENER).clips
     rng = np.random.default_rng(0)
     measured = []
     with cli.progress("measuring", len(clips)) as advance:
@@ -98,7 +101,7 @@ def main(argv):
         (name, *(f"{value:.4f}" for value in row))
         for name, row in zip(names, quartiles, strict=True)
     ]
-    cli.table(f"{f.name}: {len(clips)} clips, {f.size} px", ("", *COLUMNS), rows)
+    cli.table(f"{f.spec.name}: {len(clips)} clips, {f.size} px", ("", *COLUMNS), rows)
 
 
 if __name__ == "__main__":

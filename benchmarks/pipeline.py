@@ -14,7 +14,7 @@ import time
 
 import cli
 import cv2
-import data
+import flags
 import numpy as np
 
 from ma2mi_jax.clips import frames
@@ -23,15 +23,16 @@ from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.frames import ImageFolder, read_record
 from ma2mi_jax.datasets import prepared as store
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.training import finetuning_run
 
 DELTA = (3, 8)
 CLIPS = 16372  # DFEW's; fewer are repeated, for grain's shuffle takes 1.1 ms a pair of 24 clips, 5 μs of so many
 WARM_UP = 4  # batches: opened files, started threads
 
 
-def flags(argv):
+def parsed(argv):
     p = cli.parser(__doc__)
-    data.add_flags(p)
+    flags.add_dataset(p)
     p.add_argument(
         "--size", type=cli.positive, default=256, help="side of the frames, a multiple of 8 (256)"
     )
@@ -49,7 +50,8 @@ def flags(argv):
         default=3,
         help="measurements of each form, of which the best counts (3)",
     )
-    f = data.settle(p.parse_args(argv))
+    f = p.parse_args(argv)
+    f.spec = flags.dataset_of(vars(f))
     if f.kind == "target":
         raise UserError(
             f"--target={f.target}: onsets and apices are loaded once, not streamed; give a --source"
@@ -58,8 +60,8 @@ def flags(argv):
 
 
 def main(argv):
-    f = flags(argv)
-    source = data.read(f, f.size)
+    f = parsed(argv)
+    source = finetuning_run.read_clips([f.spec], f.size, cli.LISTENER)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         with cli.progress(

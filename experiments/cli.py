@@ -1,21 +1,22 @@
-"""What the scripts share: flags in plain words, one line for an error, progress on stderr and tables on stdout."""
+"""What the scripts share: flags in plain words, one line for an error, progress and tables."""
 
 import argparse
 import contextlib
-import os
 import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
-    sys.path.insert(0, str(ROOT))  # in a wheel this folder is the package itself
+    sys.path.insert(0, str(ROOT))  # in a wheel this folder is inside the package
 
 import jax
 import rich.console
 import rich.progress
 import rich.table
 
+from ma2mi_jax.datasets import registry
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.runs.listener import Listener
 
 WIDTH = None if sys.stdout.isatty() else 140  # tables are not folded where no terminal bounds them
 out = rich.console.Console(highlight=False, width=WIDTH)
@@ -29,19 +30,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError("{message}; --help lists the flags", message=message)
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
+def parser(doc: str, speaks: bool = True) -> argparse.ArgumentParser:
     """A parser whose help is `doc`.
 
-    Flags are never abbreviated, so that a new flag cannot change an old command. The parser of the
-    running script also spells the parameters in the library's errors: see `spell`.
+    Flags are never abbreviated, so that a new flag cannot change an old command. A parser that
+    `speaks` is the running script's: it spells the parameters in the library's errors (`spell`).
     """
     raw = argparse.RawDescriptionHelpFormatter
     made = Parser(description=doc, allow_abbrev=False, formatter_class=raw)
-    PARSERS.append(made)
+    if speaks:
+        SPEAKING[:] = [made]
     return made
 
 
-PARSERS: list[argparse.ArgumentParser] = []
+SPEAKING: list[argparse.ArgumentParser] = []  # the running script's parser
 FLAGS = {"root": "data-root"}  # parameters of the library that have another name as a flag
 ELSEWHERE = {  # what to call a parameter that the running script has no flag for
     "root": "the folder named in the run's config.json",
@@ -52,8 +54,13 @@ ELSEWHERE = {  # what to call a parameter that the running script has no flag fo
 def spell(parameter: str) -> str:
     """How a person gives a parameter of the library to the running script: its flag, if any."""
     flag = f"--{FLAGS.get(parameter, parameter).replace('_', '-')}"
-    if any(flag in action.option_strings for made in PARSERS for action in made._actions):
+    known = {
+        option for made in SPEAKING for action in made._actions for option in action.option_strings
+    }
+    if flag in known:
         return flag
+    if parameter == "root" and "--data" in known:
+        return "--data"
     return ELSEWHERE.get(parameter, parameter.replace("_", " "))
 
 
@@ -95,20 +102,19 @@ def span(text: str) -> tuple[int, int]:
     return low, high
 
 
-def positive(text: str) -> int:
-    """A flag's integer >= 1."""
-    with contextlib.suppress(ValueError):
-        if int(text) >= 1:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: expected an integer >= 1")
+def at_least(least: int):
+    """A flag's integer >= `least`."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r}: expected an integer >= {least}")
+
+    return read
 
 
-def natural(text: str) -> int:
-    """A flag's integer >= 0."""
-    with contextlib.suppress(ValueError):
-        if int(text) >= 0:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: expected an integer >= 0")
+positive, natural = at_least(1), at_least(0)
 
 
 def fraction(text: str) -> float:
@@ -136,18 +142,6 @@ def listed(allowed, kind=str):
     return read
 
 
-def data_root(flag: str | None, name: str) -> pathlib.Path:
-    """Where a dataset lies: the flag, else `$MA2MI_DATA/<name>`, else `data/<name>`."""
-    return (
-        pathlib.Path(flag) if flag else pathlib.Path(os.environ.get("MA2MI_DATA") or "data") / name
-    )
-
-
-def cache_dir() -> pathlib.Path:
-    """Where drawn faces, decoded videos and compiled programs are kept: `$MA2MI_CACHE`, else `~/.cache/ma2mi_jax`."""
-    return pathlib.Path(os.environ.get("MA2MI_CACHE") or "~/.cache/ma2mi_jax").expanduser()
-
-
 def make_folder(path: pathlib.Path) -> None:
     """The folder of --out, if it is not there yet.
 
@@ -165,14 +159,7 @@ def make_folder(path: pathlib.Path) -> None:
 def keep_compiled_programs() -> None:
     """Compilations are kept on disk: the second start of a run takes seconds."""
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
-
-
-def precision(choice: str) -> str:
-    """`auto` is bfloat16 where the device computes faster in it, float32 on a CPU."""
-    if choice != "auto":
-        return choice
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        jax.config.update("jax_compilation_cache_dir", str(registry.cache_dir() / "xla"))
 
 
 @contextlib.contextmanager
@@ -200,11 +187,18 @@ def progress(what: str, total: int, start: int = 0):
         yield advance
 
 
-@contextlib.contextmanager
-def reading(what: str):
-    """A bar on stderr for a reader; yields its callback `progress(done, total)`."""
-    with progress(what, 1) as advance:
-        yield lambda done, total: advance(0, completed=done, total=total)
+LISTENER = Listener(log, progress, shows_bars=err.is_terminal)
+
+
+def say(message: str) -> None:
+    """A line on stdout, not folded."""
+    out.print(message, markup=False, soft_wrap=True)
+
+
+def print_absent(summary) -> None:
+    """Says which classes count as 0 in UF1 because nothing of them is there."""
+    for name in summary["absent_classes"]:
+        say(f"{name}: neither labelled nor predicted; it counts as 0 in UF1")
 
 
 def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None:

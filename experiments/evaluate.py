@@ -1,118 +1,86 @@
-"""Reload every fold's checkpoint of a fine-tuning run, predict again, and compare with what the run wrote; or export encoders.
+"""Reload a fine-tuning run, predict again, and compare with what it wrote; or export encoders.
 
   python experiments/evaluate.py --run=runs/synthetic-from-none
-  python experiments/evaluate.py --run=runs/synthetic-from-none --export=encoders     # for PyTorch: load_file, load_state_dict
+  python experiments/evaluate.py --run=runs/casme2-from-dfew-paper-0 --data-root=/new/place/CASME2
+  python experiments/evaluate.py --run=runs/synthetic-from-none --export=encoders
 
-Exit code 0 if every prediction agrees, 1 if not. With --export nothing is predicted: each encoder of each fold, or the two of a
-pre-training run, are written as safetensors under torchvision's ResNet18 names.
+Exit code 0 if every prediction agrees, 1 if not. With --export nothing is predicted: each encoder
+of each fold, or the two of a pre-training run, are written as safetensors under torchvision's
+ResNet18 names (PyTorch: load_file, load_state_dict).
 """
 
 import pathlib
 
 import cli
-import data
-import targets
 
 from ma2mi_jax import files
-from ma2mi_jax.evaluation import predictions as results
+from ma2mi_jax.evaluation import outcome, predictions
 from ma2mi_jax.models.weights import torchvision
-from ma2mi_jax.training import protocol as loso
-from ma2mi_jax.training.members import predict_clips
+from ma2mi_jax.training import finished, run_config
+
+SHOWN = 20  # differing predictions
 
 
-def export(out, name, params, batch_stats):
-    """Writes the encoders of one MIACNet, <name>_action_encoder.safetensors and <name>_position_encoder.safetensors."""
-    for encoder in params:
-        path = out / f"{name}_{encoder}.safetensors"
-        torchvision.write(path, params[encoder], batch_stats[encoder], encoder)
-        cli.out.print(str(path), markup=False, soft_wrap=True)
-
-
-def by_clip(predictions):
-    """(clip, seed) -> probabilities."""
-    ids = [clip.id for clip in predictions.clips]
-    return {
-        (clip, seed): p
-        for seed, rows in zip(predictions.seeds, predictions.probabilities, strict=True)
-        for clip, p in zip(ids, rows, strict=True)
-    }
+def flags(argv):
+    p = cli.parser(__doc__)
+    help = "folder of a finished experiments/finetune.py"
+    p.add_argument("--run", type=pathlib.Path, required=True, help=help)
+    help = "where the dataset lies now (where the run read it)"
+    p.add_argument("--data-root", type=pathlib.Path, help=help)
+    help = "write the encoders there, as safetensors for torchvision's ResNet18"
+    p.add_argument("--export", type=pathlib.Path, metavar="DIR", help=help)
+    return p.parse_args(argv)
 
 
 def main(argv):
-    p = cli.parser(__doc__)
-    p.add_argument(
-        "--run",
-        type=pathlib.Path,
-        required=True,
-        help="folder of a finished experiments/finetune.py",
-    )
-    p.add_argument(
-        "--export",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="write the encoders there, as safetensors for torchvision's ResNet18",
-    )
-    f = p.parse_args(argv)
+    f = flags(argv)
     cli.keep_compiled_programs()
-
-    if f.export and "pretrain" in files.read_json(f.run / "config.json")["config"]:
-        _, state = targets.read_pretrained(f.run)
-        export(f.export, "pretrained", state.params["miacnet"], state.batch_stats)
-        return 0
-    run = targets.read_run(f.run)
     if f.export:
-        for (seed, fold), params, batch_stats in targets.saved_members(run):
-            export(f.export, f"seed{seed}-{fold.replace('/', '-')}", params["miacnet"], batch_stats)
+        export(f.run, f.export)
         return 0
-    written = files.read_json(f.run / "results.json")
-    before = by_clip(results.read_predictions(f.run / "predictions.csv", run.classes))
-    record, config = run.record, run.config
-    source = data.read_target(record["target"])
-    folds = targets.make_folds(record["protocol"], source.clips)
-    parts = loso.chunks(targets.members_of(record["seeds"], folds), record["fold_chunk"])
-    loaded, _ = targets.load(source, config.architecture.image_size)
-    tests = []
-    with cli.progress("evaluating", len(parts)) as advance:
-        for members, states in zip(parts, loso.saved(config, parts, f.run), strict=True):
-            tests.append(predict_clips(config, states, loaded, [m.fold.test for m in members]))
-            advance()
-    predictions = targets.predictions_of(
-        source.clips,
-        folds,
-        record["seeds"],
-        loso.pool(parts, tests, record["seeds"], len(source.clips)),
-    )
-    found = results.summary(predictions, source.classes)
 
-    after = by_clip(predictions)
-    name = lambda p: "absent" if p is None else run.classes[p.argmax()]  # noqa: E731
-    pairs = [
-        (*key, before.get(key), after.get(key)) for key in sorted(before.keys() | after.keys())
-    ]
-    differing = [
-        (clip, seed, name(was), name(now))
-        for clip, seed, was, now in pairs
-        if name(was) != name(now)
-    ]
-    largest = max(
-        (
-            float(abs(now - was).max())
-            for *_, was, now in pairs
-            if was is not None and now is not None
-        ),
-        default=0.0,
-    )
+    run = finished.read_finetuned(f.run)
+    written = files.read_json(f.run / run_config.RESULTS["finetune"])
+    before = predictions.read_predictions(f.run / "predictions.csv", run.classes)
+    root = str(f.data_root.resolve()) if f.data_root else None
+    after = outcome.predict_again(run, cli.LISTENER, root)
+    found = predictions.summary(after, run.classes)
+    differing, largest = predictions.differences(before, after)
 
-    rows = [(k, f"{written[k]:.4f}", f"{found[k]:.4f}") for k in ("accuracy", "uf1", "uar")]
-    total = predictions.classes.size
-    caption = f"{total} predictions, {len(differing)} differ; probabilities differ by at most {largest:.1e} (written with 6 digits)"
+    scores = ("accuracy", "uf1", "uar")
+    rows = [(name, f"{written[name]:.4f}", f"{found[name]:.4f}") for name in scores]
+    caption = (
+        f"{after.classes.size} predictions, {len(differing)} differ; probabilities differ by at "
+        f"most {largest:.1e} (written with 6 digits)"
+    )
     cli.table(f"{f.run}", ("", "written", "reloaded"), rows, caption)
-    targets.print_absent(found)
+    cli.print_absent(found)
     if differing:
-        cli.table("differing predictions", ("clip", "seed", "written", "reloaded"), differing[:20])
+        name = {None: "absent"} | dict(enumerate(run.classes))
+        rows = [(clip, seed, name[was], name[now]) for clip, seed, was, now in differing[:SHOWN]]
+        cli.table("differing predictions", ("clip", "seed", "written", "reloaded"), rows)
         return 1
-    cli.out.print("evaluation agrees with the run")
+    cli.say("evaluation agrees with the run")
     return 0
+
+
+def export(path: pathlib.Path, out: pathlib.Path) -> None:
+    """Writes every encoder of a run, fine-tuned or pre-trained."""
+    if run_config.read(path).script == "pretrain":
+        state = finished.read_pretrained(path).state
+        export_encoders(out, "pretrained", state.params["miacnet"], state.batch_stats)
+        return
+    for (seed, fold), params, batch_stats in finished.saved_members(finished.read_finetuned(path)):
+        name = f"seed{seed}-{fold.replace('/', '-')}"
+        export_encoders(out, name, params["miacnet"], batch_stats)
+
+
+def export_encoders(out: pathlib.Path, name: str, params, batch_stats) -> None:
+    """Writes the encoders of one MIACNet: <name>_action_encoder.safetensors and the other."""
+    for encoder in params:
+        path = out / f"{name}_{encoder}.safetensors"
+        torchvision.write(path, params[encoder], batch_stats[encoder], encoder)
+        cli.say(str(path))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ import csv
 import pathlib
 
 import cli
-import data
+import flags
 import matplotlib.pyplot as plt
 import numpy as np
-import targets
 
 from ma2mi_jax.clips.frames import FrameError
 from ma2mi_jax.clips.pairs import read_nearest
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import drawing
+from ma2mi_jax.training import finetuning_run
 
 SHOWN = 12  # clips in a contact sheet, rows in a table of irregularities
 BINS = 10
@@ -30,9 +30,9 @@ PAGE = """<!doctype html>
 """
 
 
-def flags(argv):
+def parsed(argv):
     p = cli.parser(__doc__)
-    data.add_flags(p)
+    flags.add_dataset(p)
     p.add_argument(
         "--out", type=pathlib.Path, help="folder of the page and the pictures (runs/inspect-<name>)"
     )
@@ -42,14 +42,15 @@ def flags(argv):
         default=256,
         help="side of the crops that are shown, and of drawn frames (256)",
     )
-    f = data.settle(p.parse_args(argv))
-    f.out = f.out or pathlib.Path("runs") / f"inspect-{f.name}"
+    f = p.parse_args(argv)
+    f.spec = flags.dataset_of(vars(f))
+    f.out = f.out or pathlib.Path("runs") / f"inspect-{f.spec.name}"
     return f
 
 
 def main(argv):
-    f = flags(argv)
-    source = data.read(f, f.size)
+    f = parsed(argv)
+    source = finetuning_run.read_clips([f.spec], f.size, cli.LISTENER)
     cli.make_folder(f.out)
     cli.out.record = True
     print_counts(f, source)
@@ -117,7 +118,8 @@ def print_counts(f, source):
             f"{sum(clip.box is not None for clip in clips)} clips; the others are cropped already",
         )
     ]
-    cli.table(f"{source.name}, {f.root}" if f.root.exists() else source.name, ("", ""), rows)
+    root = registry.located(f.spec)
+    cli.table(f"{source.name}, {root}" if root.exists() else source.name, ("", ""), rows)
     names = (
         *source.classes,
         *(["no label"] if any(clip.label < 0 for clip in clips) else []),
@@ -136,14 +138,14 @@ def print_counts(f, source):
             ("class", "clips", "", "subjects")[:known],
             [row[:known] for row in rows],
         )
-    if f.kind == "target":
+    if f.spec.kind == "target":
         by_class = lambda inside: [  # noqa: E731
             sum(clip.label % len(names) == k for clip in inside) for k in range(len(names))
         ]
         try:
-            reader = registry.reader(f.kind, f.name)
+            reader = registry.reader(f.spec.kind, f.spec.name)
             protocol = {"name": reader.protocol, "k": reader.k, "seed": 0, "folds_file": None}
-            folds = targets.make_folds(protocol, clips)
+            folds = finetuning_run.make_folds(protocol, clips)
         except UserError as error:  # too few subjects: a part of the dataset, say, which may be looked at all the same
             folds = []
             cli.out.print(f"no folds: {error}", markup=False, soft_wrap=True)

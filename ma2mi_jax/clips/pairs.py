@@ -21,6 +21,7 @@ from ma2mi_jax.errors import UserError
 Choose = Callable[[int, np.random.Generator], tuple[int, int]]
 """From the number of frames (at least 2) to the positions of the earlier and the later frame of a pair."""
 
+DEFAULT_DELTA = (3, 8)  # the range of δ in the paper, in frames
 STAND_INS = (
     10  # so many clips in a row without two readable frames are no accident: the disk is gone
 )

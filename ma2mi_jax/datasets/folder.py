@@ -103,9 +103,7 @@ def _items(root: str, cache: str) -> list[Item]:
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
         names = sorted(name for name in names if not name.startswith("."))
         videos += [
-            os.path.join(folder, name)
-            for name in names
-            if name.lower().endswith(VIDEO_SUFFIXES)
+            os.path.join(folder, name) for name in names if name.lower().endswith(VIDEO_SUFFIXES)
         ]
         images = [name for name in names if name.lower().endswith(frames.IMAGE_SUFFIXES)]
         if images:

@@ -274,6 +274,12 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         raise refused(f": expected {expected}")
 
 
+def cache_dir() -> pathlib.Path:
+    """Where drawn faces, decoded videos and compiled programs are kept: `$MA2MI_CACHE`, else
+    `~/.cache/ma2mi_jax`."""
+    return pathlib.Path(os.environ.get("MA2MI_CACHE") or "~/.cache/ma2mi_jax").expanduser()
+
+
 def read_dataset(
     spec: DatasetSpec,
     *,
@@ -301,8 +307,7 @@ def read_dataset(
     if prepared.is_prepared(place):
         return prepared.read(place, spec.name, spec.kind)
 
-    cache = cache or os.environ.get("MA2MI_CACHE") or "~/.cache/ma2mi_jax"
-    cache = pathlib.Path(cache).expanduser()
+    cache = pathlib.Path(cache) if cache else cache_dir()
     if not found.parts:  # those of a composite keep what they have when they are read alone
         cache = cache / found.name
     chosen = {name: getattr(spec, name) for name in found.takes}

@@ -241,3 +241,29 @@ def oracle(predictions: Predictions, every_epoch: np.ndarray, count: int) -> dic
         "what": "best epoch of each fold, chosen on its own test subject: optimistic, not comparable with the scores above",
         **{name: score(by_seed).mean() for name, score in SCORES.items()},
     }
+
+
+Difference = tuple[str, int, int | None, int | None]
+"""A clip, a seed, and the classes predicted before and after; None where there is no prediction."""
+
+
+def differences(before: Predictions, after: Predictions) -> tuple[list[Difference], float]:
+    """What was predicted otherwise, and by how much probabilities differ at most."""
+
+    def by_clip(predictions: Predictions) -> dict[tuple[str, int], np.ndarray]:
+        return {
+            (clip.id, seed): p
+            for seed, rows in zip(predictions.seeds, predictions.probabilities, strict=True)
+            for clip, p in zip(predictions.clips, rows, strict=True)
+        }
+
+    was, now = by_clip(before), by_clip(after)
+
+    def class_of(found: dict, key: tuple[str, int]) -> int | None:
+        return int(found[key].argmax()) if key in found else None
+
+    keys = sorted(was.keys() | now.keys())
+    pairs = [(*key, class_of(was, key), class_of(now, key)) for key in keys]
+    both = was.keys() & now.keys()
+    largest = max((float(abs(now[key] - was[key]).max()) for key in both), default=0.0)
+    return [pair for pair in pairs if pair[2] != pair[3]], largest

@@ -1,352 +1,151 @@
-"""Pages of results: the paper's numbers and ours side by side, as Markdown and as one self-contained HTML file.
+"""The page of a plan: tables and figures for every target, and where every number comes from."""
 
-A page is a list of blocks; the tables are made from the `predictions.csv` of finished runs, several runs of a row (pre-trained under
-different seeds) being pooled as more seeds.
-"""
-
-import base64
 import dataclasses
-import html as markup
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
+import jax
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import predictions as results
-from ma2mi_jax.reproduction import paper, plans
+from ma2mi_jax.reproduction import blocks, figures, plans, tables
+from ma2mi_jax.reproduction.blocks import Block, Code, Heading, Picture, Table, Text
+from ma2mi_jax.reproduction.figures import shown_name, source_name
+from ma2mi_jax.reproduction.plans import Part, Planned, Row, Size
+from ma2mi_jax.reproduction.progress import duration
+from ma2mi_jax.reproduction.tables import Scores
+from ma2mi_jax.runs.listener import SILENT, Listener
+from ma2mi_jax.training.run_config import RESULTS, Run
 
 
 @dataclasses.dataclass(frozen=True)
-class Heading:
-    """A headline; 1 is the page's own."""
+class Page:
+    """What a page is made of.
 
-    text: str
-    level: int = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """`rows` of text, the first column being names and the others numbers."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Code:
-    """Lines as they are typed."""
-
-    lines: Sequence[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """An image file and what it shows."""
-
-    path: pathlib.Path
-    caption: str
-
-
-Block = Heading | Text | Table | Code | Picture
-
-
-# ------------------------------------------------------------------------------------------------------------------- writing
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; } h3 { margin-top: 2rem; }
-.wide { overflow-x: auto; margin-top: 1.2rem; } table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
-th { border-bottom: 2px solid #888; } th:first-child, td:first-child { text-align: left; }
-.caption, figcaption { color: #555; margin: .4rem 0; max-width: 60rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 12px; }
-"""
-
-
-def markdown(blocks: Sequence[Block], folder: pathlib.Path) -> str:
-    """The page as Markdown; pictures are linked relative to `folder`, in which they lie."""
-    return "\n\n".join(_markdown(block, folder) for block in blocks) + "\n"
-
-
-def _markdown(block: Block, folder: pathlib.Path) -> str:
-    match block:
-        case Heading(text, level):
-            return f"{'#' * level} {text}"
-        case Text(text):
-            return text
-        case Code(lines):
-            return "\n".join(["```", *lines, "```"])
-        case Picture(path, caption):
-            return f"![{path.stem}]({path.relative_to(folder).as_posix()})\n\n*{caption}*"
-        case Table(columns, rows, caption):
-            cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
-            lines = [f"| {' | '.join(row)} |" for row in cells]
-            lines.insert(1, "|" + "|".join([":--"] + ["--:"] * (len(columns) - 1)) + "|")
-            return "\n".join(lines) + (f"\n\n*{caption}*" if caption else "")
-
-
-def html(title: str, blocks: Sequence[Block]) -> str:
-    """The page as HTML that needs no other file: pictures are inside."""
-    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{markup.escape(title)}</title><style>{STYLE}</style>\n'
-    return head + "\n".join(map(_html, blocks)) + "\n</html>\n"
-
-
-def _html(block: Block) -> str:
-    escape = markup.escape
-    match block:
-        case Heading(text, level):
-            return f"<h{level}>{escape(text)}</h{level}>"
-        case Text(text):
-            return f"<p>{escape(text)}</p>"
-        case Code(lines):
-            return f"<pre>{escape(chr(10).join(lines))}</pre>"
-        case Picture(path, caption):
-            data = base64.b64encode(path.read_bytes()).decode()
-            return f'<figure><img src="data:image/png;base64,{data}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
-        case Table(columns, rows, caption):
-            head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
-            )
-            below = f'<p class="caption">{escape(caption)}</p>' if caption else ""
-            return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>{below}'
-
-
-# ------------------------------------------------------------------------------------------------------------------- scores
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What a row's finished runs found together: `predictions` over all their seeds, `summary` of these, `records` their results.json."""
-
-    predictions: results.Predictions
-    summary: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
-
-
-def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
-    """The finished fine-tuning runs of one row, over the same clips.
-
-    Raises:
-      UserError: a run is not finished, or was made over other clips or classes than the first.
+    Attributes:
+      out: folder of the runs and of the page.
+      outcome: run -> "" or why it is not finished.
+      shown: a run's command, as a person types it.
+      further: flags of the two scripts beside those that the plan decides, in words.
     """
-    records = [files.read_json(folder / "results.json") for folder in folders]
-    names = records[0]["classes"]
-    first = results.read_predictions(folders[0] / "predictions.csv", names)
-    parts = [first, *(results.read_other(folder, first.clips, names) for folder in folders[1:])]
-    seeds = [seed for part in parts for seed in part.seeds]
-    together = dataclasses.replace(
-        first, seeds=seeds, probabilities=np.concatenate([part.probabilities for part in parts])
-    )
-    return Scores(together, results.summary(together, names), records)
+
+    parts: Sequence[Part]
+    targets: Sequence[str]
+    size: Size
+    out: pathlib.Path
+    outcome: Mapping[Planned, str]
+    shown: Callable[[Run], str]
+    further: tuple[str, str] = ("none", "none")
+    listener: Listener = SILENT
 
 
-def difference(ours: Scores, baseline: Scores) -> dict[str, Mapping[str, float]]:
-    """The scores of a row minus those of its baseline, over the same subjects: see `results.compare`."""
-    if ours.predictions.clips != baseline.predictions.clips:
-        raise UserError("two rows were made over different clips and cannot be compared in pairs")
-    return results.compare(ours.predictions, baseline.predictions, len(ours.summary["classes"]))
-
-
-# ------------------------------------------------------------------------------------------------------------------- tables
-
-
-def score_blocks(part: plans.Part, target: str, found: Mapping[str, Scores | str]) -> list[Block]:
-    """A table or Fig. 4 for one target: the rows beside the paper's, then each row against the baseline.
+def write(page: Page, everything: bool) -> tuple[list[pathlib.Path], list[str]]:
+    """Writes the page as .md and .html.
 
     Args:
-      found: row key -> its scores, or why there are none.
+      everything: the parts are all there are, and the title says so.
+
+    Returns:
+      The paths, and what could not be shown of finished runs.
     """
-    methods = paper.methods(part.number) if part.kind == "table" else {}
-    if target in paper.DATASETS:
-        columns = [
-            "",
-            "paper Acc %",
-            "ours Acc %",
-            "ours − paper",
-            "95 %",
-            "paper UF1",
-            "ours UF1",
-            "ours − paper",
-            "95 %",
-            "N",
-        ]
-        published = {name: scores[target] for name, scores in methods.items() if target in scores}
-        rows = [
-            [name, _percent(a), *[""] * 3, _plain(f), *[""] * 4]
-            for name, (a, f) in published.items()
-        ]
-        rows += [
-            _row(row.label, target, plans.paper_score(part, row, target), found[row.key])
-            for row in part.rows
-        ]
-    else:
-        columns = [
-            "",
-            *(f"paper, {name}" for name in paper.DATASETS.values()),
-            "ours Acc %",
-            "95 %",
-            "ours UF1",
-            "95 %",
-            "UAR",
-            "N",
-        ]
-        rows = [
-            [name, *(_both(of.get(d, (None, None))) for d in paper.DATASETS), *[""] * 6]
-            for name, of in methods.items()
-        ]
-        rows += [_drawn_row(part, row, found[row.key]) for row in part.rows]
-    blocks: list[Block] = [Table(columns, rows, _caption(target, found))]
-    blocks += [
-        Text(f"{row.label}: {found[row.key]}.")
-        for row in part.rows
-        if isinstance(found[row.key], str)
-    ]
-    base = found.get(part.baseline)
-    others = [
-        (row.label, found[row.key])
-        for row in part.rows
-        if row.key != part.baseline and isinstance(found[row.key], Scores)
-    ]
-    if isinstance(base, Scores):
-        label = next(row.label for row in part.rows if row.key == part.baseline)
-        unlike = [
-            name for name, scores in others if scores.predictions.clips != base.predictions.clips
-        ]
-        if unlike:
-            blocks.append(
-                Text(
-                    f"Not compared with “{label}”, being made over other clips: {', '.join(unlike)}. Delete the older runs."
-                )
-            )
-        others = [(name, scores) for name, scores in others if name not in unlike]
-    if isinstance(base, Scores) and others:
-        compared = [[name, *_difference_cells(difference(scores, base))] for name, scores in others]
-        caption = f"Each row minus “{label}”, over the same subjects. Interval: subjects drawn again; p: the two runs exchanged by subject."
-        blocks.append(
-            Table(
-                [f"against “{label}”", "Acc, points", "95 %", "p", "UF1", "95 %", "p"],
-                compared,
-                caption,
-            )
+    parts, targets = page.parts, page.targets
+    names = [f"{part.kind}-{part.number}" for part in parts]
+    stem = "-".join([*(["all"] if everything else names), *targets])
+    where = " and ".join(shown_name(t) for t in targets)
+    what = ", ".join(n.replace("-", " ") for n in names)
+    title = f"{where}: {'all tables and figures' if everything else what} of MA2MI"
+    content: list[Block] = [Heading(title, 1), *map(Text, about(page))]
+    faults: list[str] = []
+    for part in parts:
+        content.append(Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"))
+        content += map(Text, part.notes)
+        for target in targets if part.rows else ():
+            if all(target in row.runs or row.missing for row in part.rows):
+                content.append(Heading(shown_name(target), 3))
+                content += part_blocks(page, part, target, faults)
+    content += run_blocks(page)
+    written = {
+        page.out / f"{stem}.md": blocks.markdown(content, page.out),
+        page.out / f"{stem}.html": blocks.html(title, content),
+    }
+    for path, text in written.items():
+        with files.whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return list(written), faults
+
+
+def about(page: Page) -> list[str]:
+    """What the page is, in paragraphs."""
+    size, paragraphs = page.size, []
+    if list(page.targets) == ["synthetic"]:
+        paragraphs.append(
+            "The faces here are drawn by a program. They stand in for no real dataset: the page "
+            "tells whether the method, as implemented, behaves as the paper says, not how well it "
+            "recognises micro-expressions of people."
         )
-    return blocks
-
-
-def _row(label: str, target: str, published: paper.Score, scores: Scores | str) -> list[str]:
-    accuracy, uf1 = published
-    if isinstance(scores, str):
-        return [label, _percent(accuracy), "missing", "", "", _plain(uf1), "", "", "", ""]
-    a, f = (scores.summary["seeds"][name] for name in ("accuracy", "uf1"))
-    minus_a = "" if accuracy is None else f"{100 * a['mean'] - accuracy:+.2f}"
-    minus_f = "" if uf1 is None else f"{f['mean'] - uf1:+.4f}"
-    n = scores.summary["n"]
-    counted = f"{n}" if n == paper.N[target] else f"{n} (paper {paper.N[target]})"
-    ours_a, ours_f = _with_spread(a, 100, 2), _with_spread(f, 1, 4)
-    return [
-        label,
-        _percent(accuracy),
-        ours_a,
-        minus_a,
-        _interval(a, 100, 1),
-        _plain(uf1),
-        ours_f,
-        minus_f,
-        _interval(f, 1, 3),
-        counted,
-    ]
-
-
-def _drawn_row(part: plans.Part, row: plans.Row, scores: Scores | str) -> list[str]:
-    """On drawn faces the paper's numbers are for the order of rows alone, so there is no difference to them."""
-    cells = [row.label, *(_both(plans.paper_score(part, row, name)) for name in paper.DATASETS)]
-    if isinstance(scores, str):
-        return [*cells, "missing", "", "", "", "", ""]
-    a, f, u = (scores.summary["seeds"][name] for name in ("accuracy", "uf1", "uar"))
-    spread = [
-        _with_spread(a, 100, 2),
-        _interval(a, 100, 1),
-        _with_spread(f, 1, 4),
-        _interval(f, 1, 3),
-        _with_spread(u, 1, 4),
-    ]
-    return [*cells, *spread, str(scores.summary["n"])]
-
-
-def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
-    there = [scores for scores in found.values() if isinstance(scores, Scores)]
-    if not there:
-        return ""
-    one, record = there[0].summary, there[0].records[0]
-    epoch = (
-        "last epoch"
-        if record["epoch_reported"] == "last"
-        else f"epoch chosen by {record['epoch_reported']}"
+    paragraphs.append(
+        f"Pre-trained on {source_name(size)}, where a row names no other source (the paper: DFEW); "
+        f"networks of preset {size.pretrain.preset}, MA2MI in {size.pretrain.space} space. "
+        f"Further flags of pretrain.py: {page.further[0]}; of finetune.py: {page.further[1]}."
     )
-    sheet = f"; {record['annotations']}" if record["annotations"] else ""
-    sentences = [
-        f"Protocol {record['protocol']}, {one['subjects']} subjects; predictions pooled over folds, {epoch}{sheet}"
-    ]
-    counts = sorted({len(s.predictions.seeds) for s in there})
-    sentences.append(
-        f"mean ± standard deviation over {' or '.join(map(str, counts))} seed(s); 95 % by subjects drawn again"
+    spread = "the spread is over all of them"
+    if size.pretrain_seeds == 1:
+        spread = "so the spread over seeds is that of fine-tuning alone"
+    paragraphs.append(
+        f"{size.pretrain_seeds} pre-training(s) a row, {size.finetune.seeds} fine-tuning seed(s) "
+        f"each: {spread}."
     )
-    if absent := dict.fromkeys(
-        name for scores in there for name in scores.summary["absent_classes"]
-    ):
-        sentences.append(
-            f"neither labelled nor predicted in some row, 0 in UF1: {', '.join(absent)}"
-        )
-    if record["set_aside"]:
-        sentences.append(f"{len(record['set_aside'])} clips set aside (results.json)")
-    if target not in paper.DATASETS:
-        sentences.append(
-            "drawn faces: they stand in for no real dataset; the paper's numbers are there for the order of the rows alone"
-        )
-    return ". ".join(s[0].upper() + s[1:] for s in sentences) + "."
+    return paragraphs
 
 
-def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    cells = []
-    for name, scale, digits in (("accuracy", 100, 2), ("uf1", 1, 4)):
-        each = compared[name]
-        low, high = (f"{scale * end:+.{digits - 1}f}" for end in each["interval95"])
-        cells += [
-            f"{scale * each['difference']:+.{digits}f}",
-            f"{low} to {high}",
-            f"{each['p']:.4f}",
-        ]
-    return cells
+def part_blocks(page: Page, part: Part, target: str, faults: list[str]) -> list[Block]:
+    """A table or figure for one target; what cannot be read or drawn is added to `faults`."""
+    path = page.out / f"{part.kind}-{part.number}-{target}.png"
+    if part.kind == "figure" and part.number in figures.DRAW:
+        (row,) = part.rows
+        (run,) = row.runs[target]
+        if page.outcome[run]:
+            return [Text(f"No picture: {page.outcome[run]}.")]
+        draw = figures.DRAW[part.number]
+        try:
+            caption = draw(path, page.out / run.folder, target, page.size, page.listener)
+        except (UserError, jax.errors.JaxRuntimeError) as error:
+            # Such as a device without memory left: it costs no other picture.
+            faults.append(f"{path.name}: {error}")
+            return [Text(f"No picture: {error}.")]
+        return [Picture(path, caption)]
+    found = {row.key: row_scores(page, row, target, faults) for row in part.rows}
+    content = tables.score_blocks(part, target, found)
+    if part.kind == "figure" and (caption := figures.draw_figure4(path, part, target, found)):
+        content.insert(0, Picture(path, caption))
+    return content
 
 
-def _both(score: paper.Score) -> str:
-    return "–" if score == (None, None) else f"{_percent(score[0])} / {_plain(score[1])}"
+def row_scores(page: Page, row: Row, target: str, faults: list[str]) -> Scores | str:
+    """A row's scores, or why there are none; a fault of finished runs is added to `faults`."""
+    if row.missing:
+        return row.missing
+    runs = row.runs[target]
+    if bad := [page.outcome[run] for run in runs if page.outcome[run]]:
+        return bad[0]
+    try:
+        return tables.read_scores([page.out / run.folder for run in runs])
+    except UserError as error:
+        faults.append(str(error))
+        return str(error)
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _with_spread(score: Mapping[str, Any], scale: float, digits: int) -> str:
-    spread = "" if score["std"] is None else f" ± {scale * score['std']:.{digits}f}"
-    return f"{scale * score['mean']:.{digits}f}{spread}"
-
-
-def _interval(score: Mapping[str, Any], scale: float, digits: int) -> str:
-    low, high = (scale * end for end in score["interval95"])
-    return f"{low:.{digits}f}–{high:.{digits}f}"
+def run_blocks(page: Page) -> list[Block]:
+    """Where every number comes from: time, device and versions of each run, and its command."""
+    runs, rows = plans.runs_of(page.parts), []
+    for planned in runs:
+        if page.outcome[planned]:
+            rows.append((planned.folder, "not finished", "", ""))
+            continue
+        found = files.read_json(page.out / planned.folder / RESULTS[planned.run.script])
+        versions = found["versions"]
+        told = ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "flax"))
+        rows.append((planned.folder, duration(found["seconds"]), versions["device"], told))
+    caption = "Time of the session that finished the run."
+    table = Table(("run", "time", "device", "versions"), rows, caption)
+    return [Heading("Runs"), table, Code([page.shown(p.placed(page.out)) for p in runs])]

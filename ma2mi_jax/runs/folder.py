@@ -64,40 +64,44 @@ def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
 
 
 def open_run(
-    path: pathlib.Path, config: Mapping[str, Any], result: str, overwrite: bool = False
+    path: pathlib.Path, content: Mapping[str, Any], result: str, overwrite: bool = False
 ) -> bool:
-    """Makes the run's folder and writes `config.json`.
+    """Makes the run's folder and writes `config.json`, unless the same run is to be gone on with.
 
     Args:
-      path: the run's folder.
-      config: what decides the numbers; JSON-like.
-      result, overwrite: as for `check_run`. With `overwrite` an earlier run is deleted.
+      content: of config.json, JSON-like; its part `resolved` decides the numbers.
+      result, overwrite: as for `check_run`; with `overwrite` an earlier run is deleted.
 
     Returns:
-      Whether an unfinished run of the same `config` is there, to be resumed.
+      Whether an unfinished run of the same `resolved` is there to be resumed.
 
     Raises:
       UserError: as `check_run`; or the unfinished run there has another configuration.
     """
-    config = json.loads(json.dumps(config))  # tuples become lists, as they will be when read back
+    content = json.loads(json.dumps(content))  # tuples become lists, as they will be read back
     if check_run(path, result, overwrite):
-        difference = _first_difference(files.read_json(path / CONFIG)["config"], config)
-        if difference:
+        there = files.read_json(path / CONFIG)
+        if "resolved" not in there:
             raise UserError(
-                "[run={path}]: an unfinished run of another configuration is there "
-                "({difference}); give the same values to resume it, or another folder, or "
-                "[overwrite]",
+                "[run={path}]: an unfinished run of an earlier version is there; "
+                "finish it with that version, give another folder, or [overwrite]",
                 path=path,
-                difference=difference,
+            )
+        different = _first_difference(there["resolved"], content["resolved"])
+        if different:
+            raise UserError(
+                "[run={path}]: an unfinished run of another configuration is there ({different}); "
+                "ask for the same to resume it, give another folder, or [overwrite]",
+                path=path,
+                different=different,
             )
         return True
 
     path.mkdir(parents=True, exist_ok=True)
     for there in path.iterdir():  # and not the folder itself, which may be locked
         shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
-    command = shlex.join(sys.argv)
-    content = {"config": config, "command": command, "versions": versions()}
-    files.write_json(path / CONFIG, content)
+    made = {"command": shlex.join(sys.argv), "versions": versions()}
+    files.write_json(path / CONFIG, {**content, **made})
     return False
 
 

@@ -1,9 +1,14 @@
 """Subject-independent splits (paper §4.2) as plain index arrays."""
 
+import csv
 import dataclasses
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from ma2mi_jax.clips.clip import Clip
+from ma2mi_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,3 +112,47 @@ def _by_subject(subjects: Sequence[str], fold_of: dict[str, str]) -> tuple[Fold,
         )
         for number, name in enumerate(names)
     )
+
+
+# -------------------------------------------------------------------------- which clip is tested
+
+
+def tested_by(all_folds: Sequence[Fold]) -> dict[int, str]:
+    """Index of each clip that some fold tests -> that fold's name, in the order of the clips."""
+    return dict(sorted((int(i), fold.name) for fold in all_folds for i in fold.test))
+
+
+def fold_of(clips: Sequence[Clip], all_folds: Sequence[Fold]) -> dict[str, str]:
+    """Subject -> name of the fold that tests it, in the order of the subjects."""
+    return dict(sorted((clips[i].subject, name) for i, name in tested_by(all_folds).items()))
+
+
+def write_file(path: pathlib.Path, folds_of_subjects: Mapping[str, str]) -> None:
+    """What `fold_of` found, as a file that `read_file` reads."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("subject", "fold"), *folds_of_subjects.items()])
+
+
+def read_file(path: pathlib.Path) -> dict[str, str]:
+    """Subject -> fold name from a CSV file with the header `subject,fold`.
+
+    Raises:
+      UserError: there is no such file, or it is not one.
+    """
+    expected = "expected a CSV file with the header subject,fold"
+    try:
+        # Spreadsheets write a byte-order mark.
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        return {row["subject"].strip(): row["fold"].strip() for row in rows}
+    except OSError as error:
+        raise UserError(
+            "[folds_file={path}]: {error}; {expected}",
+            path=path,
+            error=error.strerror,
+            expected=expected,
+        ) from None
+    except (KeyError, AttributeError, UnicodeDecodeError):
+        raise UserError(
+            "[folds_file={path}]: {expected} and a row a subject", path=path, expected=expected
+        ) from None

@@ -1,0 +1,265 @@
+"""Flags as a view of the library's objects: one flag a field, whose default and help stand there.
+
+`parse(PretrainRun, argv, doc)` makes a run from a command line; `of(run)` gives the flags back, so
+that `parse(type(run), of(run), doc) == run`. Libraries that make flags from dataclasses (tyro,
+simple-parsing, jsonargparse) were tried first: none spells `--delta=3:8` or `--position-loss=false`
+without a rule for each field, none gives flags back, and none keeps an error to one line.
+"""
+
+import argparse
+import dataclasses
+import functools
+import pathlib
+import shlex
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import cli
+
+from ma2mi_jax.datasets import registry
+from ma2mi_jax.datasets.registry import DatasetSpec
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.training import run_config
+from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
+
+Kind = Literal["source", "target"]
+KIND_OF: dict[type, Kind] = {PretrainRun: "source", FinetuneRun: "target"}
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return f"--{cli.FLAGS.get(name, name).replace('_', '-')}"
+
+
+# ---------------------------------------------------------------------------------- to a parser
+
+
+def add(parser: argparse.ArgumentParser, kind: type) -> None:
+    """A flag for each field of a run object but its dataset, in the groups that the fields name.
+
+    A flag that is not given leaves no trace in what the parser returns.
+    """
+    groups: dict[str, Any] = {group.title: group for group in parser._action_groups}
+    exclusive: dict[frozenset, Any] = {}
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if field.name == "dataset":
+            continue
+        title = field.metadata["group"]
+        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+        if other := field.metadata.get("instead_of"):
+            pair = frozenset((field.name, other))
+            if pair not in exclusive:
+                exclusive[pair] = group.add_mutually_exclusive_group()
+            group = exclusive[pair]
+        _add_field(group, field, hints[field.name], field.metadata["help"])
+
+
+def add_dataset(
+    parser: argparse.ArgumentParser,
+    kinds: Sequence[Kind] = ("source", "target"),
+    required: bool = True,
+) -> None:
+    """The flags of one dataset, of these kinds; `dataset_of` reads them."""
+    data = parser.add_argument_group("data")
+    which, one = data, {"required": required}
+    if len(kinds) > 1:
+        which, one = data.add_mutually_exclusive_group(required=required), {}
+    if "source" in kinds:
+        _add_name(which, "source", kinds, one)
+    if "target" in kinds:
+        _add_name(which, "target", kinds, one)
+    hints = typing.get_type_hints(DatasetSpec)
+    for field in registry.CHOSEN:
+        if field.metadata["only"] in (None, *kinds):
+            _add_field(data, field, hints[field.name], registry.help_of(field.name, kinds))
+
+
+def add_detector(group) -> None:
+    """The flags that choose how faces are found."""
+    hints = typing.get_type_hints(DatasetSpec)
+    for field in registry.CHOSEN:
+        if field.name in ("detector", "detector_model"):
+            _add_field(group, field, hints[field.name], field.metadata["help"])
+
+
+def _add_name(group, kind: Kind, kinds: Sequence[Kind], more: Mapping[str, Any]) -> None:
+    group.add_argument(
+        f"--{kind}",
+        type=functools.partial(registry.proper_name, kind),
+        choices=registry.names(kind),
+        default=argparse.SUPPRESS,
+        help=registry.help_of(kind, kinds),
+        **more,
+    )
+
+
+def _add_field(group, field: dataclasses.Field, hint: Any, help: str) -> None:
+    name, flag = field.name, flag_of(field.name)
+    how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field, help)}
+    bare, choices = _bare(hint), None
+    if typing.get_origin(bare) is Literal:
+        choices = typing.get_args(bare)
+    elif field.metadata.get("choices") == "targets":
+        choices = registry.names("target")
+    if choices:
+        how["choices"] = choices
+    elif bare is bool and field.default is False:
+        how["action"] = "store_true"
+    else:
+        how["type"] = _reader(field, bare)
+        how["metavar"] = field.metadata.get("metavar") or ("true|false" if bare is bool else None)
+    group.add_argument(flag, **how)
+
+
+def _help(field: dataclasses.Field, text: str) -> str:
+    """The help with the default behind it, as argparse wants it."""
+    default = field.default
+    if default is True:
+        text += " (true)"
+    elif default is not None and default is not False and default is not dataclasses.MISSING:
+        text += f" ({_text(default)})"
+    return text.replace("%", "%%")
+
+
+def _bare(hint: Any) -> Any:
+    """`X` of `X | None`."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _reader(field: dataclasses.Field, hint: Any) -> Callable[[str], Any]:
+    """From a flag's text to the field's value."""
+    if hint is bool:
+        return cli.truth
+    if hint is int:
+        least = field.metadata.get("least")
+        whole = cli.at_least(1 if least is None else least)
+        word = field.metadata.get("none")
+        return whole if word is None else lambda text: None if text == word else whole(text)
+    if hint is float:
+        return cli.fraction if field.metadata.get("most") == 1 else float
+    if typing.get_origin(hint) is tuple:
+        return cli.span
+    return str
+
+
+# --------------------------------------------------------------------------------- to an object
+
+
+def dataset_of(found: dict[str, Any], base: DatasetSpec | None = None) -> DatasetSpec:
+    """The dataset that parsed flags name; they are taken out of `found`.
+
+    Args:
+      found: flags that were given, by field.
+      base: what holds where no flag is given, if the flags name no other dataset.
+
+    Raises:
+      UserError: a flag says nothing about this dataset.
+    """
+    kind: Kind = "source" if "source" in found or (base and base.kind == "source") else "target"
+    name = found.pop(kind, None)
+    if base is None or name not in (None, base.name):
+        base = DatasetSpec(name, kind)
+    fields = {field.name for field in dataclasses.fields(DatasetSpec)}
+    given = {name: found.pop(name) for name in fields & found.keys()}
+    spec = dataclasses.replace(base, **_absolute(given, "root", "annotations", "detector_model"))
+    meant = set(given)
+    if found.get("test_target") == "synthetic":  # then drawn sizes are of that one
+        meant -= {field.name for field in registry.CHOSEN if field.metadata["drawn"]}
+    registry.check(spec, meant)
+    return spec
+
+
+def parse(kind: type, argv: Sequence[str], doc: str = "", base: Any = None) -> Any:
+    """The run object of a command line.
+
+    Args:
+      kind: `PretrainRun` or `FinetuneRun`.
+      doc: what the help says first; without it the flags are no script's own.
+      base: a run whose fields hold where no flag is given.
+
+    Raises:
+      UserError: an unknown flag, a value that makes no sense, or flags that do not go together.
+    """
+    configured = base is not None or any(word.partition("=")[0] == "--config" for word in argv)
+    parser = cli.parser(doc, speaks=bool(doc))
+    add_dataset(parser, (KIND_OF[kind],), required=not configured)
+    add(parser, kind)
+    help = "take everything from an earlier run's config.json; other flags win over it"
+    parser.add_argument("--config", type=pathlib.Path, metavar="RUN/config.json", help=help)
+    found = vars(parser.parse_args(argv))
+    if file := found.pop("config", None):
+        base = _from_config(kind, file)
+
+    spec = dataset_of(found, base and base.dataset)
+    found = _absolute(found, "test_root", "test_annotations", "folds_file")
+    if base is None:
+        return kind(dataset=spec, **found)
+    if kind is PretrainRun and found.keys() & {"steps", "epochs"}:
+        found = {"steps": None, "epochs": None, **found}  # a new length replaces the old one
+    return dataclasses.replace(base, dataset=spec, **found)
+
+
+def _absolute(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Paths of data as they hold from any folder."""
+    places = {name: found[name] for name in names if found.get(name)}
+    return {**found, **{name: str(pathlib.Path(place).resolve()) for name, place in places.items()}}
+
+
+def _from_config(kind: type, file: pathlib.Path) -> Any:
+    stored = run_config.read(file.parent if file.name == "config.json" else file)
+    asked = stored.asked or from_command(stored.command)
+    if not isinstance(asked, kind):
+        raise UserError(
+            "[config={file}]: is of {there}.py; give the config.json of a run of {here}.py",
+            file=file,
+            there=stored.script,
+            here=kind.script,
+        )
+    neutral = {f.name: f.default for f in dataclasses.fields(kind) if not f.compare}
+    return dataclasses.replace(asked, **neutral)  # where that run lay is not where this one goes
+
+
+def from_command(command: str) -> Any:
+    """The run object of a command as config.json keeps it, such as that of a run without `asked`."""
+    script, *argv = shlex.split(command)
+    kind = run_config.KINDS[pathlib.Path(script).stem]
+    return parse(kind, argv)
+
+
+# ------------------------------------------------------------------------------- back to flags
+
+
+def of(run: Any) -> list[str]:
+    """The flags that make this run, those of default values left out."""
+    words = [f"--{run.dataset.kind}={run.dataset.name}"]
+    words += _of_fields(run.dataset, without=("name", "kind"))
+    return words + _of_fields(run, without=("dataset",))
+
+
+def _of_fields(of: Any, without: Iterable[str]) -> list[str]:
+    words = []
+    for field in dataclasses.fields(of):
+        value = getattr(of, field.name)
+        if field.name in without or value == field.default or value is None:
+            continue
+        bare = field.default is False
+        words.append(flag_of(field.name) if bare else f"{flag_of(field.name)}={_text(value)}")
+    return words
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ":".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def command(run: Any) -> str:
+    """The command as a person types it."""
+    return shlex.join(["python", f"experiments/{run.script}.py", *of(run)])

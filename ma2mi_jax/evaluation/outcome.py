@@ -1,0 +1,136 @@
+"""What comes out of a fine-tuning: results.json, predictions.csv, pictures; and predicting again."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ma2mi_jax import files
+from ma2mi_jax.clips.clip import Clip
+from ma2mi_jax.evaluation import drawing
+from ma2mi_jax.evaluation import predictions as scored
+from ma2mi_jax.evaluation.predictions import Predictions
+from ma2mi_jax.runs import folder
+from ma2mi_jax.runs.listener import SILENT, Listener
+from ma2mi_jax.training import finetuning_run, folds, protocol
+from ma2mi_jax.training.finetuning_run import Trained
+from ma2mi_jax.training.finished import Finetuned
+from ma2mi_jax.training.folds import Fold
+from ma2mi_jax.training.members import predict_clips
+from ma2mi_jax.training.run_config import RESULTS
+
+
+def predictions_of(
+    clips: Sequence[Clip],
+    all_folds: Sequence[Fold],
+    seeds: Sequence[int],
+    probabilities: np.ndarray,
+) -> Predictions:
+    """Probabilities (..., S, clips, classes) of the clips that some fold tests, with its name."""
+    tested = folds.tested_by(all_folds)
+    chosen = probabilities[..., list(tested), :]
+    return Predictions([clips[i] for i in tested], list(tested.values()), seeds, chosen)
+
+
+def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
+    """Scores a fine-tuning and writes its files but config.json and folds.csv.
+
+    Args:
+      other: predictions of the run that `run.compare` names, over the same clips.
+
+    Returns:
+      The content of results.json.
+    """
+    run, dataset, seeds = trained.run, trained.dataset, trained.seeds
+    parts, histories, members = trained.parts, trained.histories, trained.members
+    count = len(dataset.clips)
+
+    # -------------------------------------------------------------------------------- scores
+    tests = protocol.of_members(parts, histories)  # [chunk][member] (epochs, test clips, classes)
+    chosen = [protocol.reported(history, run.select) for history in histories]
+    counted = [
+        [outputs[epoch] for outputs, epoch in zip(*chunk, strict=True)]
+        for chunk in zip(tests, chosen, strict=True)
+    ]
+
+    def pooled(outputs) -> Predictions:
+        probabilities = protocol.pool(parts, outputs, seeds, count)
+        return predictions_of(dataset.clips, trained.folds, seeds, probabilities)
+
+    found = pooled(counted)
+    every_epoch = pooled(tests).classes
+    content = scored.summary(found, dataset.classes)
+    content |= {
+        "oracle": scored.oracle(found, every_epoch, len(dataset.classes)),
+        "target": run.dataset.name,
+        "init": run.init,
+        "protocol": run.shown_protocol,
+        "members": [(m.seed, m.fold.name) for m in members],
+        "annotations": dataset.annotations,
+        "epoch_reported": run.select,
+        "epochs_chosen": np.concatenate(chosen) + 1,
+        "set_aside": [dataclasses.asdict(s) for s in dataset.set_aside],
+        "notes": dataset.notes,
+        "repairs": [dataclasses.asdict(r) for r in dataset.repairs],
+        "frames_replaced": [dataset.clips[i].id for i in trained.replaced],
+        "seconds": round(trained.seconds, 1),
+        "versions": folder.versions(),
+    }
+    if other:
+        compared = scored.compare(found, other, len(dataset.classes))
+        content["compare"] = {"run": str(run.compare)} | compared
+
+    # --------------------------------------------------------------------------------- files
+    path = run.folder
+    scored.write_predictions(path / "predictions.csv", found, dataset.classes)
+    labels = np.array([clip.label for clip in dataset.clips])
+    loss = np.concatenate([history.loss for history in histories], axis=1)
+    accuracy = np.concatenate([history.accuracy for history in histories], axis=1)
+    tested = [
+        (outputs.argmax(-1) == labels[member.fold.test]).mean(-1)
+        for chunk in zip(tests, parts, strict=True)
+        for outputs, member in zip(*chunk, strict=True)
+    ]
+    drawing.finetuning_curves(path / "curves.png", loss, accuracy, np.stack(tested, axis=1))
+    title = (
+        f"{run.dataset.name}, {content['protocol']}, from {pathlib.Path(run.init).name}: "
+        f"N = {content['n']}, {len(seeds)} seed(s)\n"
+        f"accuracy {content['accuracy']:.4f}, UF1 {content['uf1']:.4f}"
+    )
+    summed = f"\ncounts summed over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    drawing.confusion(path / "confusion.png", content["confusion"], dataset.classes, title + summed)
+    drawing.per_subject(path / "per_subject.png", content["per_subject"], title)
+    files.write_json(path / RESULTS["finetune"], content)  # last: it says that the run is finished
+    return content
+
+
+def predict_again(
+    run: Finetuned, listener: Listener = SILENT, root: str | None = None
+) -> Predictions:
+    """Every fold's saved weights asked once more about the clips that they had not seen.
+
+    Args:
+      root: where the dataset lies now, if not where the run read it.
+
+    Raises:
+      UserError: the dataset or a checkpoint is not there, or is not what it was.
+    """
+    resolved, config = run.stored.resolved, run.config
+    specs = run.datasets
+    if root:
+        specs = (dataclasses.replace(specs[0], root=root), *specs[1:])
+    dataset = finetuning_run.read_clips(specs, config.architecture.image_size, listener)
+    all_folds = finetuning_run.make_folds(resolved["protocol"], dataset.clips)
+    seeds = resolved["seeds"]
+    members = finetuning_run.members_of(seeds, all_folds)
+    parts = protocol.chunks(members, resolved["fold_chunk"])
+    data, _ = finetuning_run.load(dataset, config.architecture.image_size, None, None, listener)
+    tests = []
+    with listener.progress("evaluating", len(parts)) as advance:
+        for part, states in zip(parts, protocol.saved(config, parts, run.path), strict=True):
+            tests.append(predict_clips(config, states, data, [m.fold.test for m in part]))
+            advance()
+    probabilities = protocol.pool(parts, tests, seeds, len(dataset.clips))
+    return predictions_of(dataset.clips, all_folds, seeds, probabilities)

@@ -1,0 +1,291 @@
+"""One fine-tuning from its run object to its checkpoints: start, clips, folds, chunks of members."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ma2mi_jax.clips import pairs
+from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint
+from ma2mi_jax.datasets import registry
+from ma2mi_jax.datasets.common import merged
+from ma2mi_jax.datasets.registry import DatasetSpec
+from ma2mi_jax.errors import UserError, parameters_called
+from ma2mi_jax.models import autoencoder
+from ma2mi_jax.models.weights import diffusers
+from ma2mi_jax.runs import folder
+from ma2mi_jax.runs.listener import SILENT, Listener
+from ma2mi_jax.training import finetuning, folds, initial, protocol, run_config
+from ma2mi_jax.training.folds import Fold
+from ma2mi_jax.training.members import Member, device_mesh, placed
+from ma2mi_jax.training.run_config import FinetuneRun, Stored
+
+ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on the host
+INNER = 0.2  # share of the training clips that inner selection holds out
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a fine-tuning has done, before anything is made of it.
+
+    Attributes:
+      dataset: what was read, clips in the order of all indices.
+      folds, seeds: of the protocol.
+      parts: the members, chunk by chunk, with the `History` of each chunk in `histories`.
+      replaced: indices of the clips in which a frame could not be read.
+      seconds: of this session's training.
+    """
+
+    run: FinetuneRun
+    config: finetuning.Config
+    dataset: Dataset
+    folds: tuple[Fold, ...]
+    seeds: list[int]
+    parts: list[list[Member]]
+    histories: list[protocol.History]
+    replaced: list[int]
+    seconds: float
+
+    @property
+    def members(self) -> list[Member]:
+        """All of them, in the order in which they were trained."""
+        return [member for part in self.parts for member in part]
+
+
+def read_clips(specs: Sequence[DatasetSpec], size: int, listener: Listener = SILENT) -> Dataset:
+    """The clips of one dataset; of two (to train on, to test on), those of the classes they share.
+
+    Args:
+      size: side of drawn frames; others stay as they lie on the disk.
+
+    Raises:
+      UserError: a dataset cannot be read, or the two do not fit together.
+    """
+
+    def read(spec: DatasetSpec) -> Dataset:
+        with listener.reading("reading clips") as progress:
+            return registry.read_dataset(spec, size=size, progress=progress)
+
+    first = read(specs[0])
+    if len(specs) == 1:
+        return first
+    names = {"root": "test_root", "annotations": "test_annotations", "target": "test_target"}
+    with parameters_called(**names):
+        second = read(specs[1])
+    return merged.joined(first.name, merged.shared(first, second))
+
+
+def load_autoencoder(vae: str, expected: str | None) -> Any:
+    """Parameters of the autoencoder `vae`, which must be the one of the pre-training run.
+
+    Raises:
+      UserError: there is none, or it is another one.
+    """
+    _, params = diffusers.load(vae)
+    if expected and autoencoder.fingerprint(params) != expected:
+        raise UserError(
+            "[vae={vae}]: other weights than those the pre-training in [init] ran with; "
+            "give the same ones",
+            vae=vae,
+        )
+    return params
+
+
+def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trained:
+    """Trains every fold under every seed, or goes on where an earlier call was killed.
+
+    Args:
+      check: called with the clips that some fold tests and the classes, before the training; what
+        it raises ends the run before anything is written.
+
+    Raises:
+      UserError: something is missing or makes no sense; the folder holds another run; a fold's
+        loss stopped being finite.
+    """
+    # ----------------------------------------------------------------- networks, data, run folder
+    start = initial.read(run, listener)
+    kept = start.pretrained if run.keep_reconstruction else None
+    vae_params = None
+    if kept and start.architecture.space == "latent":
+        vae_params = load_autoencoder(run.vae, start.identity.get("autoencoder"))
+    dataset = read_clips(run.datasets, start.architecture.image_size, listener)
+    for note in dataset.notes:
+        listener.log(note)
+    protocol_asked = {
+        "name": run.chosen_protocol,
+        "k": run.folds or 5,
+        "seed": run.folds_seed,
+        "folds_file": run.folds_file,
+        "select": run.select,
+    }
+    if run.test_target:
+        protocol_asked |= {"train": run.dataset.name, "test": run.test_target}
+    all_folds = make_folds(protocol_asked, dataset.clips)
+    if check:
+        check([dataset.clips[i] for i in folds.tested_by(all_folds)], dataset.classes)
+    seeds = list(range(run.seeds))
+    members = members_of(seeds, all_folds)
+    config = finetuning.Config(
+        architecture=start.architecture,
+        classes=len(dataset.classes),
+        tune=run.tune,
+        reconstruction=kept,
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        dtype=run_config.dtype(run.precision),
+    )
+    size, why = chunk_of(run, config, len(members))
+    resolved = {
+        "init": start.identity,
+        "datasets": [located(spec) for spec in run.datasets],
+        "protocol": protocol_asked,
+        "seeds": seeds,
+        "clips": fingerprint(dataset.clips),
+        "folds": folds.fold_of(dataset.clips, all_folds),
+        "fold_chunk": size,
+        "config": dataclasses.asdict(config),
+    }
+    content = run_config.to_json(run, resolved)
+    resuming = folder.open_run(run.folder, content, run_config.RESULTS["finetune"], run.overwrite)
+    folds.write_file(run.folder / "folds.csv", resolved["folds"])
+    parts = protocol.chunks(members, size)
+    subjects = len({clip.subject for clip in dataset.clips})
+    listener.log(
+        f"{len(dataset.clips)} clips of {subjects} subjects, "
+        f"{len(all_folds)} folds x {len(seeds)} seeds, {max(map(len, parts))} at once ({why}); "
+        f"from {run.init}, {config.dtype}" + (", resumed" if resuming else "")
+    )
+
+    # -------------------------------------------------------------------------------- training
+    mesh = device_mesh()
+    size_of_frames = start.architecture.image_size
+    data, replaced = load(dataset, size_of_frames, mesh, vae_params, listener)
+    began = time.monotonic()
+    labels = np.array([clip.label for clip in dataset.clips])
+    counts = np.zeros(2, int)  # right, tested
+    with listener.progress("fine-tuning", len(parts) * run.epochs) as advance:
+
+        def on_epoch(chunk, epoch, history):
+            last = epoch + 1 == run.epochs
+            done = sum(map(len, parts[: chunk + last]))
+            loss, accuracy = history.loss[epoch].mean(), history.accuracy[epoch].mean()
+            note = (
+                f"{done}/{len(members)} folds done, {len(parts[chunk])} at epoch "
+                f"{epoch + 1}/{run.epochs}: loss {loss:.3f}, training accuracy {accuracy:.3f}"
+            )
+            advance(completed=chunk * run.epochs + epoch + 1, note=note)
+            if not listener.shows_bars and (last or epoch % max(1, run.epochs // 4) == 0):
+                listener.log(note)
+            if last:
+                tell_folds(parts[chunk], history, run.select, labels, counts, listener)
+
+        histories = protocol.train(
+            config,
+            parts,
+            start.weights,
+            data,
+            run.folder,
+            on_epoch,
+            select=run.select,
+            checkpoint_every=run.checkpoint_every,
+            mesh=mesh,
+        )
+    seconds = time.monotonic() - began
+    return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)
+
+
+def located(spec: DatasetSpec) -> dict[str, Any]:
+    """A dataset's entry in config.json: where it was read, whatever folder a later call is made from."""
+    root = None if registry.is_drawn(spec) else str(registry.located(spec).resolve())
+    return dataclasses.asdict(dataclasses.replace(spec, root=root))
+
+
+def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]:
+    """The folds of what is resolved as `protocol`, with clips held out if an epoch is chosen on them.
+
+    Raises:
+      UserError: too few subjects, or a folds file that lacks some or cannot be read.
+    """
+    subjects = [clip.subject for clip in clips]
+    try:
+        if asked["folds_file"]:
+            found = folds.given(subjects, folds.read_file(pathlib.Path(asked["folds_file"])))
+        elif asked["name"] == "cross":
+            train, test = asked["train"], asked["test"]
+            sides = [
+                [i for i, subject in enumerate(subjects) if subject.startswith(f"{name}/")]
+                for name in (train, test)
+            ]
+            found = folds.cross(f"{train} to {test}", *sides)
+        elif asked["name"] == "kfold":
+            found = folds.kfold(subjects, asked["k"], asked["seed"])
+        else:
+            found = folds.loso(subjects)
+        if asked.get("select") == "inner":
+            found = tuple(folds.hold_out(fold, subjects, INNER, asked["seed"]) for fold in found)
+    except ValueError as error:
+        raise UserError("[protocol={name}]: {error}", name=asked["name"], error=error) from None
+    return found
+
+
+def members_of(seeds: Sequence[int], all_folds: Sequence[Fold]) -> list[Member]:
+    """Every seed's every fold."""
+    return [Member(seed, fold) for seed in seeds for fold in all_folds]
+
+
+def chunk_of(run: FinetuneRun, config: finetuning.Config, members: int) -> tuple[int, str]:
+    """How many members are trained at once, and why."""
+    if run.fold_chunk:
+        return min(run.fold_chunk, members), "as asked"
+    if not run.overwrite and (run.folder / "config.json").exists():
+        stored: Stored = run_config.read(run.folder)
+        if chunk := stored.resolved.get("fold_chunk"):  # whatever device the run goes on with
+            return chunk, "as the run began"
+    return protocol.chunk_size(config, members)
+
+
+def load(dataset: Dataset, size: int, mesh, vae_params, listener: Listener = SILENT):
+    """Onset/apex pairs and labels, on the device or, where they would crowd it, on the host.
+
+    Args:
+      size: side of the frames.
+      mesh: devices that each get all of them, or None.
+      vae_params: of the autoencoder, where L_rec is kept in latent space, else None.
+
+    Returns:
+      What `fold_step` reads, and the indices of the clips in which a frame was replaced.
+    """
+    with listener.progress("loading pairs", len(dataset.clips)) as advance:
+        frames, replaced = pairs.load_pairs(
+            dataset.clips, size, lambda done: advance(completed=done)
+        )
+    data = {"frames": frames, "label": np.array([c.label for c in dataset.clips], np.int32)}
+    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    if frames.nbytes < ON_DEVICE * memory:
+        data = placed(data, mesh)
+    else:
+        gigabytes = frames.nbytes / 1e9
+        listener.log(
+            f"{gigabytes:.1f} GB of pairs stay on the host; each step takes what it needs along"
+        )
+    return data | ({} if vae_params is None else {"vae": placed(vae_params, mesh)}), replaced
+
+
+def tell_folds(members, history, select, labels, counts, listener: Listener) -> None:
+    """A line for each finished fold: right of tested, and of all so far, to which `counts` adds."""
+    (tests,) = protocol.of_members([members], [history])
+    epochs = protocol.reported(history, select)
+    for member, outputs, epoch in zip(members, tests, epochs, strict=True):
+        test = member.fold.test
+        right = int(np.sum(outputs[epoch].argmax(-1) == labels[test]))
+        counts += right, len(test)
+        listener.log(
+            f"  seed {member.seed}  {member.fold.name:<16} {right:>3} of {len(test):>3} right   "
+            f"so far {counts[0]} of {counts[1]}, {counts[0] / counts[1]:.3f}"
+        )

@@ -1,0 +1,113 @@
+"""Finished runs read back: a pre-training's last state, a fine-tuning's kept weights."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ma2mi_jax import files
+from ma2mi_jax.datasets.registry import DatasetSpec
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.training import finetuning, pretraining, protocol, run_config
+from ma2mi_jax.training.folds import Fold
+from ma2mi_jax.training.members import Member
+from ma2mi_jax.training.run_config import RESULTS, Stored
+
+WORDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A finished pre-training: its folder, config.json, configuration and last state."""
+
+    path: pathlib.Path
+    stored: Stored
+    config: pretraining.Config
+    state: pretraining.PretrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuned:
+    """A finished fine-tuning.
+
+    Attributes:
+      path, stored, config: its folder, config.json and configuration.
+      classes: names.
+      members: (seed, fold name) in the order in which they were trained.
+    """
+
+    path: pathlib.Path
+    stored: Stored
+    config: finetuning.Config
+    classes: list[str]
+    members: list[tuple[int, str]]
+
+    @property
+    def datasets(self) -> tuple[DatasetSpec, ...]:
+        """What was read: one dataset, or two across datasets, where they lay then."""
+        return tuple(DatasetSpec(**entry) for entry in self.stored.resolved["datasets"])
+
+    @property
+    def target(self) -> str:
+        """Name of the dataset."""
+        return self.stored.resolved["datasets"][0]["name"]
+
+
+def read_stored(path: pathlib.Path, script: str) -> Stored:
+    """config.json of a finished run.
+
+    Args:
+      script: what must have made it, `pretrain` or `finetune`.
+
+    Raises:
+      UserError: no such run, or an unfinished one.
+    """
+    stored = run_config.read(path)
+    known = {"path": path, "what": WORDS[script], "script": script}
+    if stored.script != script:
+        raise UserError(
+            "[run={path}]: not a {what} run; expected a folder made by {script}.py",
+            **known,
+        )
+    if not (path / RESULTS[script]).exists():
+        raise UserError(
+            "[run={path}]: that {what} is not finished; "
+            "run its command again to finish it: python {command}",
+            command=stored.command,
+            **known,
+        )
+    return stored
+
+
+def read_pretrained(path: pathlib.Path) -> Pretrained:
+    """A finished pre-training with its last state, on one device. Raises as `read_stored`."""
+    stored = read_stored(path, "pretrain")
+    config = pretraining.config_from_json(stored.resolved["config"])
+    shapes = jax.eval_shape(lambda: pretraining.init(config, jax.random.key(0)))
+    with checkpoint.manager(path / "checkpoints") as checkpoints:
+        return Pretrained(path, stored, config, checkpoint.restore(checkpoints, shapes))
+
+
+def read_finetuned(path: pathlib.Path) -> Finetuned:
+    """A finished fine-tuning; reads no clips and no weights. Raises as `read_stored`."""
+    stored = read_stored(path, "finetune")
+    config = finetuning.config_from_json(stored.resolved["config"])
+    found = files.read_json(path / "results.json")
+    members = [(seed, fold) for seed, fold in found["members"]]
+    return Finetuned(path, stored, config, found["classes"], members)
+
+
+def saved_members(run: Finetuned) -> Iterator[tuple[tuple[int, str], Any, Any]]:
+    """Each member (seed, fold name) with its `params` {miacnet, classifier} and `batch_stats`."""
+    no_clips = np.zeros(1, int)
+    stand_ins = [Member(seed, Fold(name, 0, no_clips, no_clips)) for seed, name in run.members]
+    parts = protocol.chunks(stand_ins, run.stored.resolved["fold_chunk"])
+    for members, states in zip(parts, protocol.saved(run.config, parts, run.path), strict=True):
+        weights = (states.params, states.batch_stats)
+        for k, member in enumerate(members):
+            params, batch_stats = jax.tree.map(lambda x, k=k: x[k], weights)
+            yield (member.seed, member.fold.name), params, batch_stats

@@ -1,0 +1,94 @@
+"""What fine-tuning starts from: nothing, the weights of a ResNet18, or a pre-training run."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from ma2mi_jax.errors import UserError, parameters_called
+from ma2mi_jax.models.architecture import PRESETS, Architecture
+from ma2mi_jax.models.weights import torchvision
+from ma2mi_jax.runs.listener import SILENT, Listener
+from ma2mi_jax.training import finished, pretraining
+from ma2mi_jax.training.run_config import FinetuneRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """The start of every member.
+
+    Attributes:
+      architecture: of the networks.
+      identity: what of the start tells runs apart: `none`, a hash of weights, or what is resolved
+        of a pre-training.
+      pretrained: the configuration of the pre-training, or None.
+      weights: what `finetuning.init` takes: None, or (params, batch_stats).
+    """
+
+    architecture: Architecture
+    identity: Any
+    pretrained: pretraining.Config | None = None
+    weights: tuple[Any, Any] | None = None
+
+
+def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
+    """Reads what `run.init` names.
+
+    Raises:
+      UserError: there is no such thing, or the run asks for what it is not.
+    """
+    path = pathlib.Path(run.init)
+    chosen = dataclasses.replace(PRESETS[run.preset or "paper"], fusion=run.fusion or "mul")
+    if run.keep_reconstruction and (run.init == "none" or path.is_file()):
+        raise UserError(
+            "[keep_reconstruction]: needs the DiT of a pre-training run; give its folder as [init]"
+        )
+    if run.init == "none":
+        return Initial(chosen, "none")
+    if path.is_file():
+        params, batch_stats = torchvision.read_encoders(path, chosen)
+        if run.tune != "both":
+            listener.log(
+                f"only the {run.tune} encoder is tuned, and weights come from a file: "
+                "the frozen encoder's statistics are not those of such frames"
+            )
+        weights = {"miacnet": params}, batch_stats
+        return Initial(chosen, torchvision.fingerprint(path), weights=weights)
+    if not path.is_dir():
+        raise UserError(
+            "[init={init}]: no such folder or file; expected a pre-training run (runs/...), "
+            "a .safetensors file, or none",
+            init=run.init,
+        )
+
+    with parameters_called(run="init"):
+        found = finished.read_pretrained(path)
+    config = found.config
+    if run.fusion and run.fusion != config.architecture.fusion:
+        raise UserError(
+            "[fusion={asked}]: the run in [init] was made with fusion {there}; leave [fusion] out",
+            asked=run.fusion,
+            there=config.architecture.fusion,
+        )
+    if run.preset and run.preset != preset_of(config.architecture):
+        raise UserError(
+            "[preset={asked}]: the run in [init] was made with preset {there}; leave [preset] out",
+            asked=run.preset,
+            there=preset_of(config.architecture),
+        )
+    if run.keep_reconstruction and config.objective != "ma2mi":
+        raise UserError(
+            "[keep_reconstruction]: the run in [init] was pre-trained by {objective}, "
+            "which has no DiT; leave [keep_reconstruction] out",
+            objective=config.objective,
+        )
+    weights = found.state.params, found.state.batch_stats
+    return Initial(config.architecture, found.stored.resolved, config, weights)
+
+
+def preset_of(architecture: Architecture) -> str:
+    """Name of the preset of these sizes."""
+    sizes = ("image_size", "width")
+    for name, preset in PRESETS.items():
+        if all(getattr(preset, size) == getattr(architecture, size) for size in sizes):
+            return name
+    return "of no name"

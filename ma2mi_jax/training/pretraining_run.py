@@ -1,0 +1,302 @@
+"""One pre-training from its run object to its folder: data, state, the loop, the summary."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ma2mi_jax import files
+from ma2mi_jax.clips import pairs
+from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint, mislabelled
+from ma2mi_jax.datasets import prepared, registry
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.models import autoencoder
+from ma2mi_jax.models.weights import diffusers, torchvision
+from ma2mi_jax.runs import checkpoint, folder
+from ma2mi_jax.runs.listener import SILENT, Listener
+from ma2mi_jax.runs.log import MetricsLog
+from ma2mi_jax.training import pretraining, run_config
+from ma2mi_jax.training.run_config import PretrainRun
+
+SHOWN = {  # metrics beside the bar, and their names there
+    "ma2mi": {"loss": "loss", "loss_rec": "rec", "copy_baseline": "copy"},
+    "maer": {"loss": "loss", "accuracy": "accuracy"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What a pre-training leaves behind, beside the files in its folder.
+
+    Attributes:
+      config, state, vae_params: of the networks.
+      dataset: what was read; `clips` are those trained on.
+      lines: of the log.
+      final: mean of each logged value over the last tenth of the lines.
+      averaged: number of these lines.
+      replaced: clip id -> how often a frame of it could not be read, in this session.
+    """
+
+    run: PretrainRun
+    config: pretraining.Config
+    state: pretraining.PretrainState
+    vae_params: Any
+    dataset: Dataset
+    clips: tuple[Clip, ...]
+    lines: list[dict[str, Any]]
+    final: dict[str, float]
+    averaged: int
+    replaced: dict[str, int]
+
+
+def check_devices(run: PretrainRun) -> None:
+    """Asks for the devices, which takes them.
+
+    Raises:
+      UserError: the batch cannot be spread over them.
+    """
+    count = jax.device_count()
+    if run.batch_size % count:
+        raise UserError(
+            "[batch_size={size}]: expected a multiple of the {count} devices it is spread over",
+            size=run.batch_size,
+            count=count,
+        )
+    if run.batch_size // count % 2:
+        raise UserError(
+            "[batch_size={size}]: expected an even share for each of {count} devices",
+            size=run.batch_size,
+            count=count,
+        )
+
+
+def load_autoencoder(run: PretrainRun, listener: Listener = SILENT):
+    """(shape, weights) of the frozen autoencoder; (None, None) in pixel space and for MAER."""
+    if run.space == "pixel" or run.objective == "maer":
+        return None, None
+    if run.vae == "random":
+        listener.log(
+            "autoencoder: random weights of the real shape: "
+            "this checks size and speed, and is no science"
+        )
+        return autoencoder.SD_VAE, autoencoder.init(jax.random.key(0), autoencoder.SD_VAE)
+    return diffusers.load(run.vae)
+
+
+def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
+    """Pre-trains, or goes on where an earlier call was killed; writes all files but pictures.
+
+    Raises:
+      UserError: something is missing or makes no sense; the folder holds another run; or the loss
+        stopped being finite, and then the last good checkpoint is kept.
+    """
+    # ------------------------------------------------------------- data, networks, run folder
+    check_devices(run)
+    vae, vae_params = load_autoencoder(run, listener)
+    encoders = torchvision.read_encoders(run.init, run.architecture) if run.init else None
+    with listener.reading("reading clips") as progress:
+        size = run.architecture.image_size
+        dataset = registry.read_dataset(run.dataset, size=size, progress=progress)
+    for note in dataset.notes:
+        listener.log(note)
+    clips = clips_of(run, dataset)
+    per_epoch = pairs.steps_per_epoch(len(clips), run.batch_size)
+    config = config_of(run, dataset, per_epoch, vae)
+    resolved = {
+        "source": run.dataset.name,
+        "clips": len(clips),
+        "fingerprint": fingerprint(dataset.clips),
+        "wrong_labels": run.wrong_labels,
+        "autoencoder": None if vae_params is None else autoencoder.fingerprint(vae_params),
+        "init": torchvision.fingerprint(run.init) if run.init else None,
+    }
+    cached = bool(
+        vae_params is not None
+        and run.cached_latents
+        and run.latent == "mean"
+        and prepared.cached_latents(clips, resolved["autoencoder"], size)
+    )
+    resolved["cached_latents"] = cached  # float16: a run without them differs in the last digits
+    resolved["config"] = dataclasses.asdict(config)
+    content = run_config.to_json(run, resolved)
+    resuming = folder.open_run(run.folder, content, run_config.RESULTS["pretrain"], run.overwrite)
+
+    # ---------------------------------------------------------------------- state and batches
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    stream = {"image_size": size, "batch_size": config.batch_size}
+    stream |= {"seed": run.seed, "workers": run.workers}
+    if run.objective == "maer":
+        batches = pairs.middle_pairs(clips, **stream)
+    else:
+        batches = pairs.pairs(clips, delta=run.delta, latents=cached, **stream)
+    iterator = iter(pairs.to_device(batches, split))
+    init = jax.jit(functools.partial(pretraining.init, config), out_shardings=whole)
+    state = init(jax.random.key(run.seed), encoders)
+    vae_params = jax.device_put(vae_params, whole)
+    step_fn = jax.jit(functools.partial(pretraining.train_step, config), donate_argnums=0)
+
+    sizes = sizes_of(state, vae_params)
+    told = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
+    listener.log(f"parameters: {told}")
+    listener.log(
+        f"{len(clips)} clips, {len(dataset.set_aside)} set aside; "
+        f"{config.steps} steps of {config.batch_size} pairs, {config.dtype}"
+    )
+    if cached:
+        listener.log(
+            "latents: from the prepared data; the autoencoder draws the last pictures "
+            "and is not run otherwise"
+        )
+
+    # ------------------------------------------------------------------------------ the loop
+    replaced: dict[str, int] = {}
+    began = time.monotonic()
+    with checkpoint.manager(run.folder / "checkpoints") as checkpoints:
+        start = 0
+        if resuming and checkpoints.latest_step() is not None:
+            state = checkpoint.restore(checkpoints, state, iterator)
+            start = int(state.step)
+            listener.log(f"resuming {run.folder} at step {start}")
+        with (
+            MetricsLog(run.folder, start) as log,
+            listener.progress("pre-training", config.steps, start) as advance,
+        ):
+            pending, last = [], time.monotonic()
+            for step in range(start, config.steps):
+                batch = next(iterator)
+                needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
+                state, metrics = step_fn(state, needed, vae_params)
+                pending.append((batch["drawn"], batch["replaced"]))
+                final = step + 1 == config.steps
+                if step % run.log_every == 0 or final:
+                    values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+                    now = time.monotonic()
+                    values["pairs_per_second"] = len(pending) * config.batch_size / (now - last)
+                    last = now
+                    log.write(step, {"epoch": step / per_epoch, **values})
+                    count_replaced(replaced, clips, pending, listener)
+                    pending = []
+                    stop_if_not_finite(state, run.folder)
+                    note = ", ".join(
+                        f"{name} {values[key]:.4f}" for key, name in SHOWN[run.objective].items()
+                    )
+                    advance(0, note)
+                    if not listener.shows_bars and (step % (10 * run.log_every) == 0 or final):
+                        speed = f"{values['pairs_per_second']:.1f} pairs/s"
+                        listener.log(f"step {step + 1}/{config.steps}  {note}  {speed}")
+                if (step + 1) % run.checkpoint_every == 0 or final:
+                    stop_if_not_finite(state, run.folder)
+                    checkpoint.save(checkpoints, step + 1, state, iterator)
+                advance()
+        seconds = time.monotonic() - began
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+    # ----------------------------------------------------------------------------- the summary
+    lines = log.lines
+    tail = lines[-max(1, len(lines) // 10) :]
+    names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate")]
+    final = {k: float(np.mean([line[k] for line in tail])) for k in names}
+    files.write_json(
+        run.folder / run_config.RESULTS["pretrain"],
+        {
+            "source": run.dataset.name,
+            "clips_used": len(clips),
+            "clips_set_aside": [dataclasses.asdict(s) for s in dataset.set_aside],
+            "notes": dataset.notes,
+            "repairs": [dataclasses.asdict(r) for r in dataset.repairs],
+            "frames_replaced": replaced,
+            "frames_replaced_since_step": start,
+            "steps": config.steps,
+            "epochs": config.steps / per_epoch,
+            "final": final,
+            "final_is": f"mean over the last {len(tail)} logged steps",
+            "seconds": round(seconds, 1),
+            "steps_this_session": config.steps - start,
+            "parameters": sizes,
+            "versions": folder.versions(),
+        },
+    )
+    return Finished(
+        run, config, state, vae_params, dataset, clips, lines, final, len(tail), replaced
+    )
+
+
+def clips_of(run: PretrainRun, dataset: Dataset) -> tuple[Clip, ...]:
+    """The clips that are trained on: all, or for MAER those with a label, some of them wrong.
+
+    Raises:
+      UserError: MAER finds no label.
+    """
+    if run.objective != "maer":
+        return dataset.clips
+    labelled = [clip for clip in dataset.clips if clip.label >= 0]
+    if not labelled:
+        raise UserError(
+            "[objective=maer]: none of the {count} clips has a label; "
+            "unpack the dataset's lists of labels too",
+            count=len(dataset.clips),
+        )
+    return tuple(mislabelled(labelled, len(dataset.classes), run.wrong_labels, run.seed))
+
+
+def config_of(run: PretrainRun, dataset: Dataset, per_epoch: int, vae) -> pretraining.Config:
+    """What the step is made of: the run, and what data and device decide."""
+    return pretraining.Config(
+        architecture=run.architecture,
+        objective=run.objective,
+        classes=len(dataset.classes) if run.objective == "maer" else 0,
+        position_loss=run.position_loss,
+        position_scale=run.position_scale,
+        delta=run.delta,
+        steps=run.steps or (run.epochs or 80) * per_epoch,
+        batch_size=run.batch_size,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        seed=run.seed,
+        dtype=run_config.dtype(run.precision),
+        vae=vae,
+        latent=run.latent,
+    )
+
+
+def sizes_of(state: pretraining.PretrainState, vae_params: Any) -> dict[str, int]:
+    """Number of parameters of each network."""
+    trees = {**state.params["miacnet"], "dit": state.params.get("dit", {})}
+    trees["autoencoder (frozen)"] = vae_params
+    return {name: sum(x.size for x in jax.tree.leaves(tree)) for name, tree in trees.items()}
+
+
+def count_replaced(replaced: dict[str, int], clips, pending, listener: Listener) -> None:
+    """Adds the clips in which a frame could not be read, and says so the first time."""
+    for drawn, flagged in jax.device_get(pending):
+        for index in drawn[flagged]:
+            name = clips[index].id
+            if name not in replaced:
+                listener.log(
+                    f"{name}: a frame could not be read; the nearest readable one stands in "
+                    "(counted in summary.json)"
+                )
+            replaced[name] = replaced.get(name, 0) + 1
+
+
+def stop_if_not_finite(state: pretraining.PretrainState, path: pathlib.Path) -> None:
+    """Ends the run, before it saves anything more, if a loss or gradient was not finite.
+
+    Raises:
+      UserError: it was not.
+    """
+    bad = int(state.first_bad_step)
+    if bad >= 0:
+        raise UserError(
+            "step {bad}: the loss or its gradient is not finite; the last good checkpoint is kept "
+            "in {checkpoints}. Try a lower [learning_rate] or [precision=float32], in another [run]",
+            bad=bad,
+            checkpoints=path / "checkpoints",
+        )

@@ -1,0 +1,439 @@
+"""What a run is: one frozen object, of which a script's flags are a view and config.json is a copy.
+
+`config.json` has two parts. *asked* is the object itself: what a person wants. *resolved* is what
+data and device made of it: steps, classes, precision, and fingerprints of what was read. A run is
+gone on with if *resolved* is the same; it is the run of a plan if *asked* is the same.
+
+A field's default and its help stand here once. `compare=False` marks what changes no number: where
+a run lies, how often it is saved.
+"""
+
+import dataclasses
+import math
+import pathlib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+
+from ma2mi_jax import files
+from ma2mi_jax.clips.pairs import DEFAULT_DELTA
+from ma2mi_jax.datasets import registry
+from ma2mi_jax.datasets.registry import DatasetSpec
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.losses import Scale
+from ma2mi_jax.models.architecture import PRESETS, Architecture, Space
+from ma2mi_jax.models.dit import Predict
+from ma2mi_jax.models.miacnet import Fusion
+from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
+from ma2mi_jax.runs import folder
+from ma2mi_jax.training import folds
+from ma2mi_jax.training.finetuning import Tune
+from ma2mi_jax.training.protocol import Select
+
+Preset = Literal["paper", "small", "tiny"]
+Precision = Literal["auto", "float32", "bfloat16"]
+ProtocolName = Literal["loso", "kfold", "cross"]
+RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
+FORMAT = 2  # of config.json; 1 had no part `asked`
+
+
+def _field(default: Any, help: str, group: str, *, neutral: bool = False, **more: Any) -> Any:
+    """A field with its help. `neutral` fields change no number and do not tell runs apart."""
+    metadata = {"help": help, "group": group, **more}
+    return dataclasses.field(default=default, compare=not neutral, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainRun:
+    """A pre-training; the defaults are the paper's (§4.3) where it says something.
+
+    Raises:
+      UserError: a value that makes no sense, alone or beside another one.
+    """
+
+    dataset: DatasetSpec
+    delta: tuple[int, int] = _field(
+        DEFAULT_DELTA, "frames between I_t and I_t+δ, drawn from A..B", "data", metavar="A:B"
+    )
+    workers: int = _field(
+        0, "processes that read frames; 0 reads in threads", "data", neutral=True, least=0
+    )
+    preset: Preset = _field(
+        "paper", "paper: 256 px, DiT-B/2; small: 128 px; tiny: 96 px", "network"
+    )
+    space: Space = _field("latent", "what DiT predicts in", "network")
+    vae: str = _field(
+        SD_VAE_HUB,
+        "the frozen autoencoder: a diffusers folder, a hub id, or 'random' for a size check",
+        "network",
+    )
+    cached_latents: bool = _field(True, "use the latents of prepared data, if any", "network")
+    latent: Literal["mean", "sample"] = _field(
+        "mean", "Z is the mean of the autoencoder's posterior, or a sample", "network"
+    )
+    init: str | None = _field(
+        None, "weights of a ResNet18, .safetensors, from which both encoders start", "network"
+    )
+    fusion: Fusion = _field("mul", "how F^a and F^p become C_Δ", "network")
+    predict: Predict = _field("change", "DiT's output: added to Z_t, or used alone", "network")
+    objective: Literal["ma2mi", "maer"] = _field(
+        "ma2mi", "maer: the labelled baseline of Table 1", "training"
+    )
+    wrong_labels: float = _field(
+        0.0, "maer: share of clips that get another class's label", "training", least=0, most=1
+    )
+    position_loss: bool = _field(True, "train E_p by L_pos alone", "training")
+    position_scale: Scale = _field("unit", "L3 on unit or raw features", "training")
+    epochs: int | None = _field(
+        None, "length of the run (80, unless steps are given)", "training", instead_of="steps"
+    )
+    steps: int | None = _field(
+        None, "length of the run, in updates", "training", instead_of="epochs"
+    )
+    batch_size: int = _field(32, "pairs a step, an even number", "training")
+    learning_rate: float = _field(4e-4, "at the start; falls to 1% over the run", "training")
+    weight_decay: float = _field(0.01, "of AdamW", "training")
+    precision: Precision = _field("auto", "of the computation", "training")
+    seed: int = _field(0, "of weights, order, pairs and τ", "training", least=0)
+    run: str | None = _field(None, "folder (runs/<source>-<preset>-<seed>)", "output", neutral=True)
+    overwrite: bool = _field(False, "delete the run that is there", "output", neutral=True)
+    checkpoint_every: int = _field(500, "steps between two checkpoints", "output", neutral=True)
+    log_every: int = _field(10, "steps between two lines of the log", "output", neutral=True)
+
+    script = "pretrain"
+
+    def __post_init__(self):
+        object.__setattr__(self, "delta", tuple(self.delta))
+        if not 1 <= self.delta[0] <= self.delta[1]:
+            raise UserError("[delta={delta}]: expected 1 <= first <= last", delta=self.delta)
+        if self.batch_size % 2:
+            raise UserError(
+                "[batch_size={size}]: expected an even number, since L2 compares neighbours of a batch",
+                size=self.batch_size,
+            )
+        _check_rate(self.learning_rate)
+        if self.epochs and self.steps:
+            raise UserError("[epochs] and [steps] both give the length of the run; give one")
+        if self.objective == "maer" and not registry.reader("source", self.dataset.name).labelled:
+            raise UserError(
+                "[objective=maer]: needs labelled clips, and [source={name}] has no labels; "
+                "choose another source, or leave [objective] out",
+                name=self.dataset.name,
+            )
+        if self.wrong_labels and self.objective != "maer":
+            raise UserError(
+                "[wrong_labels={share}]: [objective={objective}] sees no labels; "
+                "give [objective=maer] or leave it out",
+                share=self.wrong_labels,
+                objective=self.objective,
+            )
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where the run lies."""
+        return pathlib.Path(self.run or f"runs/{self.dataset.name}-{self.preset}-{self.seed}")
+
+    @property
+    def architecture(self) -> Architecture:
+        """The networks that are asked for."""
+        return dataclasses.replace(
+            PRESETS[self.preset], space=self.space, fusion=self.fusion, predict=self.predict
+        )
+
+    @property
+    def datasets(self) -> tuple[DatasetSpec, ...]:
+        """What is read."""
+        return (self.dataset,)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneRun:
+    """A fine-tuning of every fold under every seed; the defaults are the paper's (§4.3).
+
+    Raises:
+      UserError: a value that makes no sense, alone or beside another one.
+    """
+
+    dataset: DatasetSpec
+    protocol: ProtocolName | None = _field(
+        None,
+        "leave one subject out; k folds of subjects; another dataset (by dataset)",
+        "protocol",
+    )
+    folds: int | None = _field(None, "k of kfold (5)", "protocol")
+    folds_seed: int = _field(
+        0, "of kfold and of what inner selection holds out", "protocol", least=0
+    )
+    folds_file: str | None = _field(
+        None,
+        "CSV file subject,fold that gives the folds, such as another run's folds.csv",
+        "protocol",
+    )
+    test_target: str | None = _field(
+        None,
+        "cross: the other dataset; the classes they share count",
+        "protocol",
+        choices="targets",
+    )
+    test_root: str | None = _field(
+        None, "cross: where the other dataset lies (found as the first is)", "protocol"
+    )
+    test_annotations: str | None = _field(
+        None, "cross: its annotation sheet (found under its root)", "protocol"
+    )
+    select: Select = _field(
+        "last", "epoch that counts: last, or best on held-out training subjects", "protocol"
+    )
+    seeds: int = _field(1, "how many: 0, 1, ...", "protocol")
+    init: str = _field(
+        "none", "a pre-training run's folder, a ResNet18's .safetensors, or none", "network"
+    )
+    preset: Preset | None = _field(
+        None, "paper, small or tiny (paper); a pre-training run has its own", "network"
+    )
+    fusion: Fusion | None = _field(None, "(mul); a pre-training run has its own", "network")
+    tune: Tune = _field("both", "which encoder learns; Table 2", "network")
+    keep_reconstruction: bool = _field(
+        False, "add L_rec of onset → apex, with the run's DiT; Table 2", "network"
+    )
+    vae: str = _field(SD_VAE_HUB, "autoencoder of a kept reconstruction in latent space", "network")
+    epochs: int = _field(80, "passes over a fold's training clips", "training")
+    batch_size: int = _field(16, "clips a step", "training", least=1)
+    learning_rate: float = _field(4e-4, "at the start; falls to 1% over the run", "training")
+    weight_decay: float = _field(0.1, "of AdamW", "training")
+    precision: Precision = _field("auto", "of the computation", "training")
+    fold_chunk: int | None = _field(
+        None, "fine-tunes that are trained at once", "training", neutral=True, none="auto"
+    )
+    run: str | None = _field(
+        None, "folder (runs/<target>-from-<name of the init>)", "output", neutral=True
+    )
+    compare: str | None = _field(
+        None,
+        "a finished run over the same clips: prints the paired difference to it",
+        "output",
+        neutral=True,
+    )
+    checkpoint_every: int = _field(
+        10, "epochs after which a killed run can go on", "output", neutral=True
+    )
+    overwrite: bool = _field(False, "delete the run that is there", "output", neutral=True)
+
+    script = "finetune"
+
+    def __post_init__(self):
+        if (self.chosen_protocol == "cross") != bool(self.test_target):
+            raise UserError("[protocol=cross] and [test_target] go together: give both, or neither")
+        if self.test_root and not self.test_target:
+            raise UserError(
+                "[test_root={root}]: is only for [test_target]; give that too, or remove it",
+                root=self.test_root,
+            )
+        if self.test_annotations and not self.test_target:
+            raise UserError(
+                "[test_annotations={sheet}]: is only for [test_target]; give that too, or remove it",
+                sheet=self.test_annotations,
+            )
+        if self.folds and (self.chosen_protocol != "kfold" or self.folds_file):
+            raise UserError(
+                "[folds={folds}]: is only for [protocol=kfold] without [folds_file]; "
+                "give that protocol, or remove it",
+                folds=self.folds,
+            )
+        if self.test_target == self.dataset.name:
+            raise UserError(
+                "[test_target={name}]: expected another dataset than [target]",
+                name=self.test_target,
+            )
+        if self.test_target and self.folds_file:
+            raise UserError(
+                "[folds_file]: [protocol=cross] has a single fold, all of [test_target]; remove it"
+            )
+        _check_rate(self.learning_rate)
+        if self.batch_size < 2:
+            raise UserError(
+                "[batch_size={size}]: expected at least 2, for BatchNorm takes its statistics over a batch",
+                size=self.batch_size,
+            )
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where the run lies."""
+        start = pathlib.Path(self.init).name.removesuffix(".safetensors")
+        tested = f"-to-{self.test_target}" if self.test_target else ""
+        return pathlib.Path(self.run or f"runs/{self.dataset.name}{tested}-from-{start}")
+
+    @property
+    def chosen_protocol(self) -> ProtocolName:
+        """The protocol asked for, else the paper's for the dataset."""
+        if self.protocol:
+            return self.protocol
+        if self.test_target:
+            return "cross"
+        return registry.reader("target", self.dataset.name).protocol
+
+    @property
+    def test_dataset(self) -> DatasetSpec | None:
+        """What a run across datasets is tested on; drawn faces of the sizes of the first."""
+        if not self.test_target:
+            return None
+        place = {"root": self.test_root, "annotations": self.test_annotations}
+        return _own_fields(dataclasses.replace(self.dataset, name=self.test_target, **place))
+
+    @property
+    def datasets(self) -> tuple[DatasetSpec, ...]:
+        """What is read."""
+        if self.test_dataset is None:
+            return (self.dataset,)
+        return _own_fields(self.dataset), self.test_dataset
+
+    @property
+    def shown_protocol(self) -> str:
+        """The protocol in words."""
+        if self.test_target:
+            return f"cross, tested on {self.test_target}"
+        if self.folds_file:
+            return f"the folds of {pathlib.Path(self.folds_file).name}"
+        return self.chosen_protocol
+
+
+def _own_fields(spec: DatasetSpec) -> DatasetSpec:
+    """Without the sizes of drawn faces, where those are given for the other dataset of a run."""
+    if registry.reader(spec.kind, spec.name).drawn:
+        return spec
+    drawn = {f.name: f.default for f in registry.CHOSEN if f.metadata["drawn"]}
+    return dataclasses.replace(spec, **drawn)
+
+
+Run = PretrainRun | FinetuneRun
+KINDS: dict[str, type[Run]] = {"pretrain": PretrainRun, "finetune": FinetuneRun}
+
+
+def _check_rate(rate: float) -> None:
+    if not (math.isfinite(rate) and rate > 0):
+        raise UserError("[learning_rate={rate}]: expected a number > 0", rate=rate)
+
+
+# ---------------------------------------------------------------------------------- config.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """A run's config.json.
+
+    Attributes:
+      script: `pretrain` or `finetune`.
+      asked: the run; None of a run that was made before there was such an object.
+      resolved: what data and device made of it, as JSON.
+      command: the words that made it, as a person types them.
+    """
+
+    script: str
+    asked: Run | None
+    resolved: dict[str, Any]
+    command: str
+
+
+def to_json(run: Run, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of config.json, but for the command and the versions."""
+    return {
+        "format": FORMAT,
+        "script": run.script,
+        "asked": dataclasses.asdict(run),
+        "resolved": dict(resolved),
+    }
+
+
+def read(path: pathlib.Path) -> Stored:
+    """The config.json of the run in folder `path`, also of runs made before it had two parts.
+
+    Raises:
+      UserError: there is none, or it is not one of this package.
+    """
+    file = path / "config.json"
+    record = files.read_json(file)
+    try:
+        if "asked" not in record:
+            return _read_first_format(record)
+        if record["format"] > FORMAT:
+            raise UserError(
+                "{file}: written by a newer version (format {found}, this one knows {known}); update",
+                file=file,
+                found=record["format"],
+                known=FORMAT,
+            )
+        asked = from_json(KINDS[record["script"]], record["asked"])
+        return Stored(record["script"], asked, record["resolved"], record["command"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            "{file}: not the configuration of a run ({error!r}); expected a folder that "
+            "pretrain.py or finetune.py made",
+            file=file,
+            error=error,
+        ) from None
+
+
+def from_json(kind: type, content: Mapping[str, Any]) -> Any:
+    """The inverse of `dataclasses.asdict` after a way through JSON, where tuples are lists."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(hints[name], value) for name, value in content.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_json(hint, value)
+    if isinstance(hint, types.UnionType):  # `X | None`
+        inner = [part for part in typing.get_args(hint) if part is not type(None)]
+        return None if value is None else _value(inner[0], value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _read_first_format(record: Mapping[str, Any]) -> Stored:
+    """Format 1 kept no object: `config` held what is `resolved` now, under other names."""
+    config = record["config"]
+    if "pretrain" in config:
+        resolved = {**config["data"], "config": config["pretrain"]}
+        return Stored("pretrain", None, resolved, record["command"])
+    resolved = {name: value for name, value in config.items() if name not in ("finetune", "target")}
+    target = config["target"]
+    test = target.get("test")
+    resolved["datasets"] = [_first_format_dataset(each) for each in (target, test) if each]
+    init = config["init"]
+    if isinstance(init, Mapping):
+        resolved["init"] = {**init["data"], "config": init["pretrain"]}
+    return Stored("finetune", None, resolved | {"config": config["finetune"]}, record["command"])
+
+
+def _first_format_dataset(entry: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(DatasetSpec)}
+    kept = {name: value for name, value in entry.items() if name in known}
+    spec = DatasetSpec(**kept, kind="target", root=entry["data_root"])
+    return dataclasses.asdict(
+        dataclasses.replace(spec, root=None) if registry.is_drawn(spec) else spec
+    )
+
+
+def check(run: Run) -> None:
+    """What can be said of a run before any long work; reads no clips and asks for no device.
+
+    Raises:
+      UserError: its folder is taken; a field makes no sense for a dataset; a file that it names
+        cannot be read.
+    """
+    folder.check_run(run.folder, RESULTS[run.script], run.overwrite)
+    for spec in run.datasets:
+        registry.check(spec)
+    if run.script == "finetune" and run.compare:
+        files.read_json(pathlib.Path(run.compare) / RESULTS["finetune"])
+    if run.script == "finetune" and run.folds_file:
+        folds.read_file(pathlib.Path(run.folds_file))
+
+
+def dtype(precision: Precision) -> str:
+    """`auto` is bfloat16 where the device computes faster in it, and float32 on a CPU."""
+    if precision != "auto":
+        return precision
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
