@@ -6,16 +6,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ma2mi_jax.clips.clip import Clip, Dataset
     from ma2mi_jax.datasets.registry import DatasetSpec, read_dataset
+    from ma2mi_jax.evaluation.inference import open_run, predict
     from ma2mi_jax.models.miacnet import MIACNet
 
 __version__ = "0.1.0"
-__all__ = ["Clip", "Dataset", "DatasetSpec", "MIACNet", "read_dataset"]
+__all__ = [
+    "Clip",
+    "Dataset",
+    "DatasetSpec",
+    "MIACNet",
+    "open_run",
+    "predict",
+    "read_dataset",
+]
 
 _HOMES = {  # where the public names live; jax is imported with the first that needs it
     "Clip": "ma2mi_jax.clips.clip",
     "Dataset": "ma2mi_jax.clips.clip",
     "DatasetSpec": "ma2mi_jax.datasets.registry",
     "MIACNet": "ma2mi_jax.models.miacnet",
+    "open_run": "ma2mi_jax.evaluation.inference",
+    "predict": "ma2mi_jax.evaluation.inference",
     "read_dataset": "ma2mi_jax.datasets.registry",
 }
 
