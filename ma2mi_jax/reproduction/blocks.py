@@ -49,16 +49,23 @@ class Picture:
 Block = Heading | Text | Table | Code | Picture
 
 
-# ------------------------------------------------------------------------------------------------------------------- writing
+# ----- writing ------------------------------------------------------------------------------------
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; } h3 { margin-top: 2rem; }
-.wide { overflow-x: auto; margin-top: 1.2rem; } table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e4e4e4; }
-th { border-bottom: 2px solid #888; } th:first-child, td:first-child { text-align: left; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
+body { max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
+h2 { margin-top: 3rem; border-bottom: 1px solid #ccc; }
+h3 { margin-top: 2rem; }
+.wide { overflow-x: auto; margin-top: 1.2rem; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
+th, td { border-bottom: 1px solid #e4e4e4; }
+th { border-bottom: 2px solid #888; }
+th:first-child, td:first-child { text-align: left; }
 .caption, figcaption { color: #555; margin: .4rem 0; max-width: 60rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; } pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 12px; }
+figure { margin: 1rem 0; }
+img { max-width: 100%; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: 12px; }
 """
 
 
@@ -86,8 +93,13 @@ def _markdown(block: Block, folder: pathlib.Path) -> str:
 
 def html(title: str, blocks: Sequence[Block]) -> str:
     """The page as HTML that needs no other file: pictures are inside."""
-    head = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{markup.escape(title)}</title><style>{STYLE}</style>\n'
-    return head + "\n".join(map(_html, blocks)) + "\n</html>\n"
+    head = [
+        "<!doctype html>",
+        '<html lang="en"><meta charset="utf-8">',
+        f"<title>{markup.escape(title)}</title>",
+        f"<style>{STYLE}</style>",
+    ]
+    return "\n".join([*head, *map(_html, blocks), "</html>"]) + "\n"
 
 
 def _html(block: Block) -> str:
@@ -101,11 +113,15 @@ def _html(block: Block) -> str:
             return f"<pre>{escape(chr(10).join(lines))}</pre>"
         case Picture(path, caption):
             data = base64.b64encode(path.read_bytes()).decode()
-            return f'<figure><img src="data:image/png;base64,{data}" alt=""><figcaption>{escape(caption)}</figcaption></figure>'
+            image = f'<img src="data:image/png;base64,{data}" alt="">'
+            return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
         case Table(columns, rows, caption):
-            head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>\n" for row in rows
-            )
+            head = f"<thead>{_html_row(columns, 'th')}</thead>"
+            body = "".join(_html_row(row, "td") + "\n" for row in rows)
             below = f'<p class="caption">{escape(caption)}</p>' if caption else ""
-            return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>{below}'
+            table = f"<table>{head}<tbody>\n{body}</tbody></table>"
+            return f'<div class="wide">{table}</div>{below}'
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{markup.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

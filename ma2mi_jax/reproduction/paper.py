@@ -1,8 +1,12 @@
-"""The numbers the paper reports: accuracy (%) and UF1 of every row of its tables. None: not reported, or unreadable in our copy."""
+"""The numbers that the paper reports: accuracy (%) and UF1 of every row of its tables.
+
+None: the paper has no such number, or it cannot be read in our copy.
+"""
 
 DATASETS = {"casme2": "CASME II", "samm": "SAMM", "mmew": "MMEW"}
 
-# How many clips are behind a percentage: the denominators that fit the paper's accuracies (SPEC §4).
+# How many clips are behind a percentage. The paper does not say it: these are the denominators
+# with which its accuracies are whole numbers of clips.
 N = {"casme2": 249, "samm": 136, "mmew": 234}
 
 Score = tuple[float | None, float | None]

@@ -79,7 +79,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A table or a figure. `baseline`: key of the row that others are compared with, "" for none."""
+    """A table or a figure.
+
+    Attributes:
+      baseline: key of the row that the others are compared with, "" for none.
+      notes: paragraphs above the rows.
+    """
 
     kind: Literal["table", "figure"]
     number: int
@@ -89,7 +94,7 @@ class Part:
     notes: tuple[str, ...] = ()
 
 
-# ----------------------------------------------------------------------------------------- runs
+# ----- runs ---------------------------------------------------------------------------------------
 
 
 def _at(size: Size, spec: DatasetSpec) -> DatasetSpec:
@@ -124,9 +129,11 @@ def pretraining(
         spec = dataclasses.replace(spec, clips=clips)
     run = dataclasses.replace(size.pretrain, dataset=_at(size, spec), seed=seed, **different)
     name = [spec.name, run.space]
-    if run.objective == "maer":  # it reconstructs nothing and needs no autoencoder
+    if run.objective == "maer":  # it reconstructs nothing
         run = dataclasses.replace(run, space="pixel")
         name[1] = "maer"
+    if run.space == "pixel":  # it needs no autoencoder: plans with another one share this run
+        run = dataclasses.replace(run, vae=PretrainRun.vae)
     if spec.name == "synthetic":
         name.insert(1, str(spec.clips))
     if "fusion" in different:
@@ -159,7 +166,7 @@ def finetuning(
     return Planned(f"{target}/{'-'.join(name)}", run, init)
 
 
-# --------------------------------------------------------------------------- tables and figures
+# ----- tables and figures -------------------------------------------------------------------------
 
 
 def plan(
@@ -222,37 +229,31 @@ def table1(targets: Sequence[str], size: Size) -> Part:
 def table2(targets: Sequence[str], size: Size) -> Part:
     """Which encoder is tuned, and whether L_rec is kept beside the cross-entropy."""
     encoders = {"position": "FPE", "action": "FAE", "both": "FPE and FAE"}
-    rows = tuple(
-        _row(
-            size,
-            targets,
-            f"{'kept' if keep else 'dropped'}-{tune}",
-            f"{label}, L_rec {'kept' if keep else 'dropped'}",
-            **how,
-        )
-        for keep in (True, False)
-        for tune, label in encoders.items()
-        for how in [{"tune": tune, "keep": keep}]
-    )
-    return Part("table", 2, "Fine-tuning", rows, "dropped-both")
+    rows = []
+    for keep, word in ((True, "kept"), (False, "dropped")):
+        for tune, label in encoders.items():
+            key, title = f"{word}-{tune}", f"{label}, L_rec {word}"
+            rows.append(_row(size, targets, key, title, tune=tune, keep=keep))
+    return Part("table", 2, "Fine-tuning", tuple(rows), "dropped-both")
 
 
 def table3(targets: Sequence[str], size: Size) -> Part:
-    """Source datasets; of the synthetic source, growing numbers of clips."""
-    if size.source != "synthetic":
+    """Source datasets; where faces are drawn, growing numbers of clips."""
+    if size.source == "synthetic":
+        drawn = size.pretrain.dataset.clips
+        counts = sorted({max(2, drawn // 4), max(2, drawn // 2), drawn})
+        rows = [_row(size, targets, f"synthetic-{n}", f"{n} drawn clips", clips=n) for n in counts]
+        notes = (
+            "The paper's sources are real datasets, and none of ours is: the rows are drawn clips, "
+            "few and more, and no number of the paper stands beside them.",
+        )
+    else:
         names = [name for name in paper.ABLATIONS[3] if name != "none"]
         titles = {name: registry.reader("source", name).title for name in names}
         rows = [_row(size, targets, name, titles[name], source=name) for name in names]
-        return Part(
-            "table", 3, "Source of the pre-training", (_scratch(size, targets), *rows), "none"
-        )
-    drawn = size.pretrain.dataset.clips
-    counts = sorted({max(2, drawn // 4), max(2, drawn // 2), drawn})
-    rows = [_row(size, targets, f"synthetic-{n}", f"{n} drawn clips", clips=n) for n in counts]
-    note = "The paper's sources are not part of this page: its rows stand beside none of ours. Ours are drawn clips, few and more."
-    return Part(
-        "table", 3, "Source of the pre-training", (_scratch(size, targets), *rows), "none", (note,)
-    )
+        notes = ()
+    rows = (_scratch(size, targets), *rows)
+    return Part("table", 3, "Source of the pre-training", rows, "none", notes)
 
 
 def table4(targets: Sequence[str], size: Size) -> Part:
@@ -280,15 +281,8 @@ def _others(number: int, targets: Sequence[str], size: Size) -> Part:
     title = f"Other methods on {where}"
     targets = [t for t in targets if t in (*paper.COMPARED[number], "synthetic")]
     if not targets:
-        return Part(
-            "table",
-            number,
-            title,
-            (),
-            notes=(
-                f"It compares methods on {where}, which this page is not about: no row of ours.",
-            ),
-        )
+        note = f"The paper compares methods on {where} here. This page is about other datasets."
+        return Part("table", number, title, (), notes=(note,))
     return Part("table", number, title, (_row(size, targets, "ours", "MA2MI, this code"),))
 
 
@@ -297,7 +291,10 @@ def figure4(targets: Sequence[str], size: Size) -> Part:
     rows = tuple(
         _row(size, targets, "{}:{}".format(*d), "δ in [{}, {}]".format(*d), delta=d) for d in DELTAS
     )
-    note = "The paper finds [3, 8] best on all three datasets. Its other ranges and their values cannot be read in our copy: these are ours."
+    note = (
+        "The paper finds [3, 8] best on all three datasets. Its other ranges and their values "
+        "cannot be read in our copy, so the other ranges here are our choice."
+    )
     return Part("figure", 4, "Ranges of δ", rows, "3:8", (note,))
 
 
@@ -315,17 +312,15 @@ def figure6(targets: Sequence[str], size: Size) -> Part:
     return Part("figure", 6, "Grad-CAM", (Row("ours", "MA2MI", runs),))
 
 
-# ------------------------------------------------------------------------------------ the paper
+# ----- the paper ----------------------------------------------------------------------------------
 
 
 def paper_score(part: Part, row: Row, target: str) -> paper.Score:
-    """What the paper has for a row on a dataset: accuracy in percent and UF1, None where it has nothing."""
+    """The paper's accuracy (%) and UF1 for a row on a dataset; None where it has no number."""
     if part.kind == "table" and part.number in paper.ABLATIONS:
         return paper.ABLATIONS[part.number].get(row.key, {}).get(target, (None, None))
-    if (part.kind == "table" and target in paper.COMPARED[part.number]) or (
-        part.kind,
-        part.number,
-        row.key,
-    ) == ("figure", 4, "3:8"):
-        return paper.OTHERS[target]["MA2MI"]
-    return (None, None)
+    if part.kind == "table":
+        ours = target in paper.COMPARED[part.number]
+    else:
+        ours = (part.number, row.key) == (4, "3:8")
+    return paper.OTHERS[target]["MA2MI"] if ours else (None, None)

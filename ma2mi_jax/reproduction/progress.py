@@ -1,6 +1,7 @@
 """How far a plan is: what lies in each run's folder, how long the rest takes, making the rest."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -10,17 +11,21 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction.plans import Planned
 from ma2mi_jax.runs import lock
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import finetuning, initial, pretraining, run_config
 from ma2mi_jax.training.run_config import RESULTS, Run, Stored
+
+CONFIGS = {"pretrain": pretraining.Config, "finetune": finetuning.Config}
+# Fields of these that data, device or the pre-training decide.
+DECIDED_LATER = {"architecture", "steps", "dtype", "vae", "classes", "reconstruction"}
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Of a run's folder.
+    """What is there of a run.
 
     Attributes:
-      kind: `finished`, `unfinished`, `absent`, or `other`: something is there that is not this run.
-      why: the reason of `other`.
+      kind: `finished`, `unfinished`, `absent`, or `other`: its folder holds something else.
+      why: what makes it `other`, else "".
     """
 
     kind: Literal["finished", "unfinished", "absent", "other"]
@@ -39,7 +44,7 @@ def look(
 
     Args:
       from_command: makes a run object of a stored command, for runs that were made before
-        config.json held one; None: such a run is another one.
+        config.json held one. Without it such a run counts as another one.
     """
     folder = out / planned.folder
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -69,8 +74,13 @@ def mismatch(
 ) -> str:
     """How a stored run differs from the one that is wanted; "" if it does not.
 
+    What was asked is compared, and what no field of a run decides: the sizes of the networks, the
+    range of τ, and the like. If these are others than today's, the numbers are not those of a run
+    made now.
+
     Args:
       start: the pre-training that `wanted` starts from, None without one.
+      from_command: as for `look`.
     """
     if stored.script != wanted.script:
         return f"it is no run of {wanted.script}.py"
@@ -84,7 +94,26 @@ def mismatch(
         asked = from_command(stored.command)
     if stored.script == "finetune":  # the pre-training is the same, wherever it lies
         asked = dataclasses.replace(asked, init=wanted.init)
-    return "" if asked == wanted else _first_difference(asked, wanted)
+    if asked != wanted:
+        return _first_difference(asked, wanted)
+    there = stored.resolved["config"]
+    there = {**there, **there["architecture"]}
+    for name, now in json.loads(json.dumps(_settings(wanted))).items():  # tuples become lists
+        if there.get(name) != now:
+            return f"{name} is {there.get(name)!r} there, {now!r} here"
+    return ""
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What the code of today puts into the configuration of a run, but for what data decide."""
+    kind = CONFIGS[run.script]
+    names = {field.name: field.default for field in dataclasses.fields(kind)}
+    found = {n: getattr(run, n, default) for n, default in names.items() if n not in DECIDED_LATER}
+    if run.script == "pretrain":
+        found |= dataclasses.asdict(run.architecture)
+    elif run.init == "none":  # else the pre-training has the networks
+        found |= dataclasses.asdict(initial.from_scratch(run))
+    return found
 
 
 def _first_difference(there: Any, here: Any) -> str:
@@ -97,7 +126,7 @@ def _first_difference(there: Any, here: Any) -> str:
     return ""
 
 
-# ----------------------------------------------------------------------------------------- time
+# ----- time ---------------------------------------------------------------------------------------
 
 
 def finished_results(
@@ -112,10 +141,13 @@ def finished_results(
 
 
 def seconds(planned: Planned, finished: Mapping[Planned, Mapping[str, Any]]) -> float | None:
-    """How long a run will take at the rate of finished runs of its kind; None if there is none.
+    """How long a run will take at the rate of finished runs of its kind.
 
     Args:
-      finished: runs of the same size with the content of their result files.
+      finished: runs of the same plan, with the content of their result files.
+
+    Returns:
+      Seconds; None if no run of its kind is finished.
     """
     alike = [result for other, result in finished.items() if _kind(other) == _kind(planned)]
     if not alike:
@@ -142,7 +174,7 @@ def _kind(planned: Planned) -> tuple:
 
 
 def time_left(waiting: Sequence[Planned], estimates: Mapping[Planned, float | None]) -> str:
-    """How long these runs will take, and of how many that is not known."""
+    """How long these runs will take, and for how many of them that is not known."""
     known = [estimates[run] for run in waiting if estimates.get(run) is not None]
     unknown = len(waiting) - len(known)
     parts = []
@@ -162,7 +194,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-# ----------------------------------------------------------------------------------- the rest
+# ----- the rest -----------------------------------------------------------------------------------
 
 
 def execute(

@@ -1,4 +1,4 @@
-"""The paper's numbers and ours side by side, as tables made from `predictions.csv` of finished runs.
+"""The paper's numbers and ours side by side, made from `predictions.csv` of finished runs.
 
 Several runs of a row (pre-trained under different seeds) are pooled as more seeds.
 """
@@ -21,11 +21,32 @@ from ma2mi_jax.evaluation.predictions import (
 )
 from ma2mi_jax.reproduction import paper, plans
 from ma2mi_jax.reproduction.blocks import Block, Table, Text
+from ma2mi_jax.reproduction.plans import Part, Row
+
+PAIRED = (  # a score of the paper, ours, their difference, and the interval of ours; then the other
+    "",
+    *("paper Acc %", "ours Acc %", "ours − paper", "95 %"),
+    *("paper UF1", "ours UF1", "ours − paper", "95 %"),
+    "N",
+)
+DRAWN = (
+    "",
+    *(f"paper, {name}" for name in paper.DATASETS.values()),
+    *("ours Acc %", "95 %", "ours UF1", "95 %", "UAR", "N"),
+)
+AGAINST = ("Acc, points", "95 %", "p", "UF1", "95 %", "p")
+NOTHING: paper.Score = (None, None)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What a row's finished runs found together: `predictions` over all their seeds, `summary` of these, `records` their results.json."""
+    """What the finished runs of a row found together.
+
+    Attributes:
+      predictions: of all their seeds.
+      summary: of these predictions, as `predictions.summary` makes it.
+      records: the results.json of each run.
+    """
 
     predictions: Predictions
     summary: Mapping[str, Any]
@@ -43,175 +64,154 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     first = read_predictions(folders[0] / "predictions.csv", names)
     parts = [first, *(read_other(folder, first.clips, names) for folder in folders[1:])]
     seeds = [seed for part in parts for seed in part.seeds]
-    together = dataclasses.replace(
-        first, seeds=seeds, probabilities=np.concatenate([part.probabilities for part in parts])
-    )
+    probabilities = np.concatenate([part.probabilities for part in parts])
+    together = dataclasses.replace(first, seeds=seeds, probabilities=probabilities)
     return Scores(together, summary(together, names), records)
 
 
 def difference(ours: Scores, baseline: Scores) -> dict[str, Mapping[str, float]]:
-    """The scores of a row minus those of its baseline, over the same subjects: see `predictions.compare`."""
+    """The scores of a row minus those of its baseline, over the same subjects.
+
+    Raises:
+      UserError: the two rows were made over different clips.
+    """
     if ours.predictions.clips != baseline.predictions.clips:
         raise UserError("two rows were made over different clips and cannot be compared in pairs")
     return compare(ours.predictions, baseline.predictions, len(ours.summary["classes"]))
 
 
-# ------------------------------------------------------------------------------------------------------------------- tables
+# ----- tables -------------------------------------------------------------------------------------
 
 
-def score_blocks(part: plans.Part, target: str, found: Mapping[str, Scores | str]) -> list[Block]:
-    """A table or Fig. 4 for one target: the rows beside the paper's, then each row against the baseline.
+def score_blocks(part: Part, target: str, found: Mapping[str, Scores | str]) -> list[Block]:
+    """A table, or the numbers of Fig. 4, for one target: the rows beside the paper's, what is
+    missing, and each row against the baseline.
 
     Args:
       found: row key -> its scores, or why there are none.
     """
-    methods = paper.methods(part.number) if part.kind == "table" else {}
-    if target in paper.DATASETS:
-        columns = [
-            "",
-            "paper Acc %",
-            "ours Acc %",
-            "ours − paper",
-            "95 %",
-            "paper UF1",
-            "ours UF1",
-            "ours − paper",
-            "95 %",
-            "N",
-        ]
-        published = {name: scores[target] for name, scores in methods.items() if target in scores}
-        rows = [
-            [name, _percent(a), *[""] * 3, _plain(f), *[""] * 4]
-            for name, (a, f) in published.items()
-        ]
-        rows += [
-            _row(row.label, target, plans.paper_score(part, row, target), found[row.key])
-            for row in part.rows
-        ]
-    else:
-        columns = [
-            "",
-            *(f"paper, {name}" for name in paper.DATASETS.values()),
-            "ours Acc %",
-            "95 %",
-            "ours UF1",
-            "95 %",
-            "UAR",
-            "N",
-        ]
-        rows = [
-            [name, *(_both(of.get(d, (None, None))) for d in paper.DATASETS), *[""] * 6]
-            for name, of in methods.items()
-        ]
-        rows += [_drawn_row(part, row, found[row.key]) for row in part.rows]
-    blocks: list[Block] = [Table(columns, rows, _caption(target, found))]
-    blocks += [
-        Text(f"{row.label}: {found[row.key]}.")
+    real = target in paper.DATASETS
+    published = _published_rows(part, target) if real else _published_beside_drawn(part)
+    ours = [
+        _row(part, row, target, found[row.key]) if real else _drawn_row(part, row, found[row.key])
         for row in part.rows
-        if isinstance(found[row.key], str)
     ]
-    base = found.get(part.baseline)
-    others = [
-        (row.label, found[row.key])
-        for row in part.rows
-        if row.key != part.baseline and isinstance(found[row.key], Scores)
-    ]
-    if isinstance(base, Scores):
-        label = next(row.label for row in part.rows if row.key == part.baseline)
-        unlike = [
-            name for name, scores in others if scores.predictions.clips != base.predictions.clips
-        ]
-        if unlike:
-            blocks.append(
-                Text(
-                    f"Not compared with “{label}”, being made over other clips: {', '.join(unlike)}. Delete the older runs."
-                )
-            )
-        others = [(name, scores) for name, scores in others if name not in unlike]
-    if isinstance(base, Scores) and others:
-        compared = [[name, *_difference_cells(difference(scores, base))] for name, scores in others]
-        caption = f"Each row minus “{label}”, over the same subjects. Interval: subjects drawn again; p: the two runs exchanged by subject."
-        blocks.append(
-            Table(
-                [f"against “{label}”", "Acc, points", "95 %", "p", "UF1", "95 %", "p"],
-                compared,
-                caption,
-            )
+    table = Table(PAIRED if real else DRAWN, [*published, *ours], _caption(target, found))
+    reasons = ((row.label, found[row.key]) for row in part.rows)
+    missing = [Text(f"{label}: {why}.") for label, why in reasons if isinstance(why, str)]
+    return [table, *missing, *_against_baseline(part, found)]
+
+
+def _against_baseline(part: Part, found: Mapping[str, Scores | str]) -> list[Block]:
+    """Each row minus the baseline, and which rows cannot be compared with it."""
+    there = {row.key: found[row.key] for row in part.rows if isinstance(found[row.key], Scores)}
+    if part.baseline not in there:
+        return []
+    label_of = {row.key: row.label for row in part.rows}
+    base, label = there.pop(part.baseline), label_of[part.baseline]
+    alike = {key: s for key, s in there.items() if s.predictions.clips == base.predictions.clips}
+
+    blocks: list[Block] = []
+    if unlike := [label_of[key] for key in there if key not in alike]:
+        text = (
+            f"Not compared with “{label}”, because they were made over other clips: "
+            f"{', '.join(unlike)}. Delete the older runs to make them again."
         )
+        blocks.append(Text(text))
+    if alike:
+        rows = [[label_of[k], *_difference_cells(difference(s, base))] for k, s in alike.items()]
+        caption = (
+            f"Each row minus “{label}”, over the same subjects. "
+            "Interval: subjects drawn again; p: the two runs exchanged by subject."
+        )
+        blocks.append(Table((f"against “{label}”", *AGAINST), rows, caption))
     return blocks
 
 
-def _row(label: str, target: str, published: paper.Score, scores: Scores | str) -> list[str]:
-    accuracy, uf1 = published
-    if isinstance(scores, str):
-        return [label, _percent(accuracy), "missing", "", "", _plain(uf1), "", "", "", ""]
-    a, f = (scores.summary["seeds"][name] for name in ("accuracy", "uf1"))
-    minus_a = "" if accuracy is None else f"{100 * a['mean'] - accuracy:+.2f}"
-    minus_f = "" if uf1 is None else f"{f['mean'] - uf1:+.4f}"
-    n = scores.summary["n"]
-    counted = f"{n}" if n == paper.N[target] else f"{n} (paper {paper.N[target]})"
-    ours_a, ours_f = _with_spread(a, 100, 2), _with_spread(f, 1, 4)
+# ----- rows ---------------------------------------------------------------------------------------
+
+
+def _methods(part: Part) -> paper.Rows:
+    """Other people's methods, with which a table begins."""
+    return paper.methods(part.number) if part.kind == "table" else {}
+
+
+def _published_rows(part: Part, target: str) -> list[list[str]]:
+    """Other people's methods on this dataset."""
+    scores = {name: of[target] for name, of in _methods(part).items() if target in of}
     return [
-        label,
-        _percent(accuracy),
-        ours_a,
-        minus_a,
-        _interval(a, 100, 1),
-        _plain(uf1),
-        ours_f,
-        minus_f,
-        _interval(f, 1, 3),
-        counted,
+        [name, _percent(accuracy), "", "", "", _plain(uf1), "", "", "", ""]
+        for name, (accuracy, uf1) in scores.items()
     ]
 
 
-def _drawn_row(part: plans.Part, row: plans.Row, scores: Scores | str) -> list[str]:
-    """On drawn faces the paper's numbers are for the order of rows alone, so there is no difference to them."""
+def _published_beside_drawn(part: Part) -> list[list[str]]:
+    """Other people's methods on each dataset of the paper; none of them saw drawn faces."""
+    return [
+        [name, *(_both(of.get(dataset, NOTHING)) for dataset in paper.DATASETS), *[""] * 6]
+        for name, of in _methods(part).items()
+    ]
+
+
+def _row(part: Part, row: Row, target: str, scores: Scores | str) -> list[str]:
+    accuracy, uf1 = plans.paper_score(part, row, target)
+    if isinstance(scores, str):
+        return [row.label, _percent(accuracy), "missing", "", "", _plain(uf1), "", "", "", ""]
+    a, f = (scores.summary["seeds"][name] for name in ("accuracy", "uf1"))
+    minus_a = "" if accuracy is None else f"{100 * a['mean'] - accuracy:+.2f}"
+    minus_f = "" if uf1 is None else f"{f['mean'] - uf1:+.4f}"
+    n, papers_n = scores.summary["n"], paper.N[target]
+    return [
+        row.label,
+        *(_percent(accuracy), _with_spread(a, 100, 2), minus_a, _interval(a, 100, 1)),
+        *(_plain(uf1), _with_spread(f, 1, 4), minus_f, _interval(f, 1, 3)),
+        f"{n}" if n == papers_n else f"{n} (paper {papers_n})",
+    ]
+
+
+def _drawn_row(part: Part, row: Row, scores: Scores | str) -> list[str]:
+    """On drawn faces the paper only shows the order of rows, so there is no difference to it."""
     cells = [row.label, *(_both(plans.paper_score(part, row, name)) for name in paper.DATASETS)]
     if isinstance(scores, str):
         return [*cells, "missing", "", "", "", "", ""]
     a, f, u = (scores.summary["seeds"][name] for name in ("accuracy", "uf1", "uar"))
-    spread = [
-        _with_spread(a, 100, 2),
-        _interval(a, 100, 1),
-        _with_spread(f, 1, 4),
-        _interval(f, 1, 3),
+    return [
+        *cells,
+        *(_with_spread(a, 100, 2), _interval(a, 100, 1)),
+        *(_with_spread(f, 1, 4), _interval(f, 1, 3)),
         _with_spread(u, 1, 4),
+        str(scores.summary["n"]),
     ]
-    return [*cells, *spread, str(scores.summary["n"])]
 
 
 def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
+    """How the numbers were made."""
     there = [scores for scores in found.values() if isinstance(scores, Scores)]
     if not there:
         return ""
     one, record = there[0].summary, there[0].records[0]
-    epoch = (
-        "last epoch"
-        if record["epoch_reported"] == "last"
-        else f"epoch chosen by {record['epoch_reported']}"
-    )
+    chosen = record["epoch_reported"]
+    epoch = "last epoch" if chosen == "last" else f"epoch chosen by {chosen}"
     sheet = f"; {record['annotations']}" if record["annotations"] else ""
+    counts = sorted({len(scores.predictions.seeds) for scores in there})
     sentences = [
-        f"Protocol {record['protocol']}, {one['subjects']} subjects; predictions pooled over folds, {epoch}{sheet}"
+        f"Protocol {record['protocol']}, {one['subjects']} subjects; "
+        f"predictions pooled over folds, {epoch}{sheet}",
+        f"Mean ± standard deviation over {' or '.join(map(str, counts))} seed(s); "
+        "95 % by subjects drawn again",
     ]
-    counts = sorted({len(s.predictions.seeds) for s in there})
-    sentences.append(
-        f"mean ± standard deviation over {' or '.join(map(str, counts))} seed(s); 95 % by subjects drawn again"
-    )
-    if absent := dict.fromkeys(
-        name for scores in there for name in scores.summary["absent_classes"]
-    ):
-        sentences.append(
-            f"neither labelled nor predicted in some row, 0 in UF1: {', '.join(absent)}"
-        )
+    absent = dict.fromkeys(name for scores in there for name in scores.summary["absent_classes"])
+    if absent:
+        names = ", ".join(absent)
+        sentences.append(f"Neither labelled nor predicted in some row, 0 in UF1: {names}")
     if record["set_aside"]:
         sentences.append(f"{len(record['set_aside'])} clips set aside (results.json)")
     if target not in paper.DATASETS:
         sentences.append(
-            "drawn faces: they stand in for no real dataset; the paper's numbers are there for the order of the rows alone"
+            "The faces are drawn and stand in for no real dataset; "
+            "the paper's numbers only show the order of the rows"
         )
-    return ". ".join(s[0].upper() + s[1:] for s in sentences) + "."
+    return ". ".join(sentences) + "."
 
 
 def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -228,7 +228,7 @@ def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _both(score: paper.Score) -> str:
-    return "–" if score == (None, None) else f"{_percent(score[0])} / {_plain(score[1])}"
+    return "–" if score == NOTHING else f"{_percent(score[0])} / {_plain(score[1])}"
 
 
 def _percent(value: float | None) -> str:

@@ -37,7 +37,7 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
       UserError: there is no such thing, or the run asks for what it is not.
     """
     path = pathlib.Path(run.init)
-    chosen = dataclasses.replace(PRESETS[run.preset or "paper"], fusion=run.fusion or "mul")
+    chosen = from_scratch(run)
     if run.keep_reconstruction and (run.init == "none" or path.is_file()):
         raise UserError(
             "[keep_reconstruction]: needs the DiT of a pre-training run; give its folder as [init]"
@@ -83,6 +83,11 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
         )
     weights = found.state.params, found.state.batch_stats
     return Initial(config.architecture, found.stored.resolved, config, weights)
+
+
+def from_scratch(run: FinetuneRun) -> Architecture:
+    """The networks of a run that starts from no pre-training."""
+    return dataclasses.replace(PRESETS[run.preset or "paper"], fusion=run.fusion or "mul")
 
 
 def preset_of(architecture: Architecture) -> str:
