@@ -21,7 +21,8 @@ from ma2mi_jax.errors import UserError
 Choose = Callable[[int, np.random.Generator], tuple[int, int]]
 """From the number of frames (at least 2) to the positions of the earlier and the later frame of a pair."""
 
-DEFAULT_DELTA = (3, 8)  # the range of δ in the paper, in frames
+DEFAULT_DELTA = (3, 8)  # the paper's range of δ, both ends included
+
 STAND_INS = (
     10  # so many clips in a row without two readable frames are no accident: the disk is gone
 )
@@ -45,7 +46,7 @@ def middle_pair(frames: int, rng: np.random.Generator) -> tuple[int, int]:
 def pairs(
     clips: Sequence[Clip],
     *,
-    delta: tuple[int, int] = (3, 8),
+    delta: tuple[int, int] = DEFAULT_DELTA,
     image_size: int,
     batch_size: int,
     seed: int,

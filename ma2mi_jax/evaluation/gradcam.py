@@ -1,10 +1,12 @@
-"""Grad-CAM (Selvaraju et al. 2017) of MIACNet's two encoders: which places of a face speak for a class (paper Fig. 6).
+"""Grad-CAM (Selvaraju et al. 2017) of MIACNet: which places of a face speak for a class (Fig. 6).
 
-With fusion `mul` Grad-CAM of one encoder takes the other's map by its mean over the plane, and the gating is lost. But C_Δ is a mean over
-places and the classifier is linear, so a logit is exactly the bias plus a mean of what each place gives it: that is `places`. On drawn
-action units it finds the region that moved better than either Grad-CAM (tests/test_gradcam.py).
+With fusion `mul`, Grad-CAM of one encoder sees of the other's map only the mean over the plane, and
+the gating is lost. But C_Δ is a mean over places and the classifier is linear. So a logit is
+exactly the bias plus a mean of what each place gives it: that is `places`. On drawn action units it
+finds the region that moved better than either Grad-CAM (tests/evaluation/test_gradcam.py).
 
-A map has one value for each 32 x 32 pixels of a frame, and each looks at more of the face than that: it tells a region, never a muscle.
+A map has one value for each 32 x 32 pixels of a frame, and each value depends on more of the face
+than that. It tells a region, never a muscle.
 """
 
 from functools import partial
@@ -12,83 +14,84 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
 
-from ma2mi_jax.images import to_float
+from ma2mi_jax.images import check_pairs, to_float
 from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.models.miacnet import classify, condition, encode, fuse
+from ma2mi_jax.models.miacnet import classify, condition, features, fuse
 
 STRIDE = 32  # of ResNet18's last map
-BLUR = 0.5  # standard deviation of the upsampling kernel, in places of the map: the least that leaves no steps
+
+# Standard deviation of the upsampling kernel, in places of the map: the least that leaves no steps.
+BLUR = 0.5
 
 
 class Explanation(NamedTuple):
-    """For pairs and classes, float32: `probabilities` (B, K) and heat maps (B, K, h, w) >= 0.
+    """What a model says about B pairs and K classes, and heat maps, which are >= 0.
 
-    `action` and `position` are Grad-CAM of the encoders, `position` being None with fusion `action`, which has no such encoder;
-    `places` is the positive part of what each place of the fused map gives the logit: without the ReLU its mean is logit − bias.
+    `action` and `position` are Grad-CAM of the encoders; `position` is None with fusion `action`,
+    which has no such encoder. `places` is the positive part of what each place of the fused map
+    gives the logit; without the ReLU its mean is logit − bias.
     """
 
-    probabilities: jax.Array
-    action: jax.Array
-    position: jax.Array | None
-    places: jax.Array
+    probabilities: Float[Array, "B K"]
+    action: Float[Array, "B K h w"]
+    position: Float[Array, "B K h w"] | None
+    places: Float[Array, "B K h w"]
 
 
 @partial(jax.jit, static_argnums=0)
-def explain(config: Architecture, params: Any, batch_stats: Any, pairs: jax.Array) -> Explanation:
-    """What a fine-tuned model says about pairs, and which places speak for each class's logit.
+def explain(
+    config: Architecture, params: Any, batch_stats: Any, pairs: UInt8[Array, "B 2 H W 3"]
+) -> Explanation:
+    """What a fine-tuned model says about onset/apex pairs, and why.
 
     Args:
       params: {miacnet, classifier} of one model; `batch_stats` is MIACNet's.
-      pairs: (B, 2, H, W, 3) uint8, onset and apex.
+      pairs: onset and apex.
     """
-    network = config.miacnet(jnp.float32)
+    check_pairs(pairs)
     frames = to_float(pairs)
-    onset, apex = frames[:, 0], frames[:, 1]
-    maps = {
-        "action": encode(
-            network, params["miacnet"], batch_stats, "action", onset, apex, train=False
-        )[0]
-    }
-    if config.fusion != "action":
-        maps["position"] = encode(
-            network, params["miacnet"], batch_stats, "position", onset, train=False
-        )[0]
+    network = config.miacnet(jnp.float32)
+    found, _ = features(network, params["miacnet"], batch_stats, frames[:, 0], frames[:, 1])
+    maps = {"action": found.action}
+    if found.position is not None:
+        maps["position"] = found.position
 
     def logits(maps):
-        return classify(
-            params["classifier"], condition(maps["action"], maps.get("position"), config.fusion)
-        )
+        c_delta = condition(maps["action"], maps.get("position"), config.fusion)
+        return classify(params["classifier"], c_delta)
 
+    # Pairs do not mix, so one pull-back for each class serves all pairs: (K, B, K).
     found, back = jax.vjp(logits, maps)
-    each = jnp.eye(found.shape[-1])[:, None] * jnp.ones_like(
-        found
-    )  # (K, B, K): pairs do not mix, so one pull-back serves all
+    each = jnp.eye(found.shape[-1])[:, None] * jnp.ones_like(found)
     (gradients,) = jax.vmap(back)(each)
-    heat = {
-        name: jax.vmap(class_activation, (None, 0), 1)(maps[name], gradients[name]) for name in maps
-    }
-    given = (
-        fuse(maps["action"], maps.get("position"), config.fusion) @ params["classifier"]["kernel"]
-    )  # (B, h, w, K)
+    of_classes = jax.vmap(class_activation, (None, 0), 1)
+    heat = {name: of_classes(maps[name], gradients[name]) for name in maps}
+
+    fused = fuse(maps["action"], maps.get("position"), config.fusion)
+    given = fused @ params["classifier"]["kernel"]  # (B, h, w, K)
     places = jax.nn.relu(jnp.moveaxis(given, -1, 1))
     return Explanation(jax.nn.softmax(found), heat["action"], heat.get("position"), places)
 
 
-def class_activation(features: jax.Array, gradient: jax.Array) -> jax.Array:
-    """ReLU(Σ_k α_k F_k), α_k being the mean over the plane of ∂y/∂F_k: two (B, h, w, D) -> (B, h, w)."""
+def class_activation(
+    features: Float[Array, "B h w D"], gradient: Float[Array, "B h w D"]
+) -> Float[Array, "B h w"]:
+    """ReLU(Σ_k α_k F_k), α_k being the mean over the plane of ∂y/∂F_k."""
     return jax.nn.relu(jnp.einsum("bhwd,bd->bhw", features, gradient.mean(axis=(1, 2))))
 
 
-def upsample(heat: jax.Array, size: int) -> jax.Array:
-    """Maps (..., h, w) spread smoothly over the frame: (..., size, size), each pixel a convex mix of the places near it.
+def upsample(heat: Float[Array, "*maps h w"], size: int) -> Float[Array, "*maps size size"]:
+    """Maps spread smoothly over the frame; each pixel is a convex mix of the places near it.
 
-    Place i looks at pixel 32 i, not at the middle of the i-th 32 pixels: in torchvision's geometry each stride begins at the first pixel.
-    Stretching the map over the frame would shift it by half a place, which at 96 pixels is a sixth of the face.
+    Place i looks at pixel 32 i, not at the middle of the i-th 32 pixels: in torchvision's geometry
+    each stride begins at the first pixel. To stretch the map over the frame would shift it by half
+    a place, which at 96 pixels is a sixth of the face.
     """
 
-    def kernel(places: int) -> jax.Array:
+    def kernel(places: int) -> Float[Array, "size places"]:
         distance = jnp.arange(size)[:, None] / STRIDE - jnp.arange(places)
-        return jax.nn.softmax(-jnp.square(distance / BLUR) / 2, axis=-1)  # (size, places)
+        return jax.nn.softmax(-jnp.square(distance / BLUR) / 2, axis=-1)
 
     return jnp.einsum("yh,...hw,xw->...yx", kernel(heat.shape[-2]), heat, kernel(heat.shape[-1]))

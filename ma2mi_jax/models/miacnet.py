@@ -1,15 +1,36 @@
-"""MIACNet (paper §3.1, Fig. 2): two independent encoders, one for where the face is, one for how it moves; together the condition C_Δ."""
+"""MIACNet (paper §3.1, Fig. 2): two independent encoders, which together give the condition C_Δ.
 
-from typing import Any, Literal, get_args
+One encoder sees where the face is, the other how it moves. `features` is the forward pass of all
+that trains, predicts or explains; `condition` makes C_Δ of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from ma2mi_jax.images import Affine, warp
 from ma2mi_jax.models.resnet import ResNet18
 
 Fusion = Literal["mul", "add", "concat", "regions", "action"]
 FUSIONS = get_args(Fusion)
+
+Encoder = Literal["action", "position"]
+ENCODERS = get_args(Encoder)
+
+
+class Features(NamedTuple):
+    """Feature maps of B pairs, with h = H/32, w = W/32 and D = 8 * width channels; all >= 0.
+
+    `position` is None with fusion `action`, which has no such encoder; `position_of_warped` is
+    E_p(τ(I_t)), None where no τ was given.
+    """
+
+    action: Float[Array, "B h w D"]
+    position: Float[Array, "B h w D"] | None
+    position_of_warped: Float[Array, "B h w D"] | None = None
 
 
 class MIACNet(nn.Module):
@@ -17,7 +38,8 @@ class MIACNet(nn.Module):
 
     Attributes:
       width: first-stage channels of both ResNet18s; a feature map has D = 8 * width channels.
-      fusion: how F^a and F^p become C_Δ, see `fuse`; `action` has no position encoder (Table 4, row 1).
+      fusion: how F^a and F^p become C_Δ, see `fuse`; `action` has no position encoder (Table 4,
+        row 1).
       dtype, axis_name: as in `ResNet18`.
     """
 
@@ -31,31 +53,98 @@ class MIACNet(nn.Module):
         if self.fusion != "action":
             self.position_encoder = ResNet18(self.width, self.dtype, self.axis_name)
 
-    def action(self, frame: jax.Array, future: jax.Array, train: bool) -> jax.Array:
-        """F^a = E_a(I_{t+δ} − I_t) (Eq. 1): frames (B, H, W, 3) in [−1, 1] -> (B, H/32, W/32, D) float32."""
+    def action(
+        self, frame: Float[Array, "B H W 3"], future: Float[Array, "B H W 3"], train: bool
+    ) -> Float[Array, "B h w D"]:
+        """F^a = E_a(I_{t+δ} − I_t) (Eq. 1), float32; frames in [−1, 1]."""
         return self.action_encoder(future - frame, train).astype(jnp.float32)
 
-    def position(self, frame: jax.Array, train: bool) -> jax.Array:
-        """F^p = E_p(I_t): (B, H, W, 3) in [−1, 1] -> (B, H/32, W/32, D) float32."""
+    def position(self, frame: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B h w D"]:
+        """F^p = E_p(I_t), float32; frames in [−1, 1]."""
         return self.position_encoder(frame, train).astype(jnp.float32)
 
-    def __call__(self, frame: jax.Array, future: jax.Array, train: bool) -> jax.Array:
-        """C_Δ of the pair (I_t, I_{t+δ}) or (onset, apex): -> (B, D), or (B, 2 D) with `concat`; float32."""
-        position = None if self.fusion == "action" else self.position(frame, train)
-        return condition(self.action(frame, future, train), position, self.fusion)
+    def features(
+        self,
+        frame: Float[Array, "B H W 3"],
+        future: Float[Array, "B H W 3"],
+        tau: Affine | None = None,
+        train: Sequence[Encoder] = (),
+    ) -> Features:
+        """The forward pass of both encoders; see the function `features`."""
+        action = self.action(frame, future, "action" in train)
+        if self.fusion == "action":
+            return Features(action, None)
+
+        learns = "position" in train
+        if tau is None:
+            return Features(action, self.position(frame, learns))
+
+        # One launch, and one BatchNorm update, for E_p(I) and E_p(τ(I)).
+        both = self.position(jnp.concatenate([frame, warp(frame, tau)]), learns)
+        return Features(action, *jnp.split(both, 2))
+
+    def __call__(
+        self, frame: Float[Array, "B H W 3"], future: Float[Array, "B H W 3"], train: bool = False
+    ) -> Float[Array, "B K"]:
+        """C_Δ of the pair (I_t, I_{t+δ}) or (onset, apex), float32; frames in [−1, 1].
+
+        K is D, or 2 D with fusion `concat`.
+        """
+        found = self.features(frame, future, train=ENCODERS if train else ())
+        return condition(found.action, found.position, self.fusion)
 
 
-def condition(action: jax.Array, position: jax.Array | None, fusion: Fusion) -> jax.Array:
-    """C_Δ: the mean over the plane of F^a and F^p, fused -> (B, D) (`concat`: (B, 2 D))."""
+def features(
+    network: MIACNet,
+    params: Any,
+    batch_stats: Any,
+    frame: Float[Array, "B H W 3"],
+    future: Float[Array, "B H W 3"],
+    tau: Affine | None = None,
+    *,
+    train: Sequence[Encoder] = (),
+) -> tuple[Features, Any]:
+    """F^a and F^p of pairs (I_t, I_{t+δ}) or (onset, apex), and the new BatchNorm statistics.
+
+    Args:
+      frame, future: in [−1, 1].
+      tau: τ of Eq. 5, one for each frame, where E_p(τ(I_t)) is wanted too.
+      train: the encoders that take BatchNorm statistics over the batch, and add them to their
+        running ones; the others use the running ones and keep them.
+    """
+    found, updated = network.apply(
+        {"params": params, "batch_stats": batch_stats},
+        frame,
+        future,
+        tau,
+        train,
+        method="features",
+        mutable=["batch_stats"],
+    )
+    return found, updated["batch_stats"]
+
+
+def condition(
+    action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None, fusion: Fusion
+) -> Float[Array, "B K"]:
+    """C_Δ: F^a and F^p fused, then the mean over the plane; K is D, or 2 D with `concat`."""
     return fuse(action, position, fusion).mean(axis=(1, 2))
 
 
-def fuse(action: jax.Array, position: jax.Array | None, fusion: Fusion) -> jax.Array:
-    """F^a and F^p, each (B, h, w, D) and >= 0, place by place -> (B, h, w, D) (`concat`: (B, h, w, 2 D)).
+def fuse(
+    action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None, fusion: Fusion
+) -> Float[Array, "B h w K"]:
+    """F^a and F^p, place by place; both are >= 0. K is D, or 2 D with `concat`.
 
-    With `mul` position gates action at each place. `add` cannot: the mean of a sum is the sum of the means (SPEC §3).
-    `regions` is `mul` without the length of F^p, which L_pos does not see: each channel of F^p is a soft region of the face, whose weights
-    average 1 over the plane (uniform where the channel is silent), so that C_Δ is channel by channel the mean of F^a in that region.
+    With `mul` position gates the action at each place. With `add` it cannot: the mean of a sum is
+    the sum of the means (docs/choices.md).
+
+    `regions` is `mul` without the length of F^p, to which L_pos is blind. Each channel of F^p is a
+    soft region of the face. Its weights average 1 over the plane (they are uniform where the
+    channel is silent). So each channel of C_Δ is the mean of F^a in that region.
+
+    Raises:
+      ValueError: there is no such fusion.
     """
     match fusion:
         case "mul":
@@ -73,29 +162,13 @@ def fuse(action: jax.Array, position: jax.Array | None, fusion: Fusion) -> jax.A
             raise ValueError(f"fusion {fusion!r}: expected one of {', '.join(FUSIONS)}")
 
 
-def encode(
-    network: MIACNet,
-    params: Any,
-    batch_stats: Any,
-    encoder: Literal["action", "position"],
-    *frames: jax.Array,
-    train: bool,
-):
-    """One encoder's feature map and the new BatchNorm statistics, which are `batch_stats` itself where `train` is False."""
-    variables = {"params": params, "batch_stats": batch_stats}
-    if not train:
-        return network.apply(variables, *frames, False, method=encoder), batch_stats
-    features, updated = network.apply(
-        variables, *frames, True, method=encoder, mutable=["batch_stats"]
-    )
-    return features, updated["batch_stats"]
-
-
-def init_classifier(features: int, classes: int) -> dict[str, jax.Array]:
+def init_classifier(features: int, classes: int) -> dict[str, Float[Array, "..."]]:
     """The single fully connected layer of fine-tuning (paper §3.2), zero-initialised (§4.3)."""
     return {"kernel": jnp.zeros((features, classes)), "bias": jnp.zeros((classes,))}
 
 
-def classify(params: dict[str, jax.Array], c_delta: jax.Array) -> jax.Array:
-    """C_Δ (B, D) -> logits (B, classes)."""
+def classify(
+    params: dict[str, Float[Array, "..."]], c_delta: Float[Array, "B K"]
+) -> Float[Array, "B classes"]:
+    """The logits of C_Δ."""
     return c_delta @ params["kernel"] + params["bias"]

@@ -1,20 +1,23 @@
-"""ResNet18 trunk (He et al. 2016) in torchvision's geometry to the letter: explicit padding, no classifier head."""
+"""ResNet18's trunk (He et al. 2016), without a classifier head.
+
+The geometry is torchvision's to the letter, explicit padding included.
+"""
 
 import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-BLOCKS = (2, 2, 2, 2)
-KERNEL_INIT = nn.initializers.variance_scaling(
-    2.0, "fan_out", "normal"
-)  # torchvision's kaiming_normal_(mode="fan_out")
+BLOCKS = (2, 2, 2, 2)  # of each stage
+
+# torchvision's kaiming_normal_(mode="fan_out")
+KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class BasicBlock(nn.Module):
-    """conv-bn-relu-conv-bn plus shortcut; `x` (B, H, W, C) -> (B, H/stride, W/stride, features)."""
+    """conv-bn-relu-conv-bn plus shortcut; the output's sides are h = H/stride, w = W/stride."""
 
     features: int
     stride: int
@@ -22,7 +25,7 @@ class BasicBlock(nn.Module):
     norm: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w features"]:
         shortcut = x
         x = self.conv(self.features, (3, 3), (self.stride, self.stride), padding=1, name="conv1")(x)
         x = nn.relu(self.norm(name="bn1")(x))
@@ -37,14 +40,15 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Images to feature maps: (B, H, W, 3) float -> (B, H/32, W/32, 8 * width), dtype `dtype`.
+    """Images to feature maps of h = H/32, w = W/32 places and D = 8 * width channels.
 
     With `width=64`: 11,176,512 trainable parameters, the trunk both encoders of MIACNet use (paper §3.1).
 
     Attributes:
       width: channels of the first stage; doubled at each of the three later ones.
-      dtype: of the computation; parameters and BatchNorm statistics are float32.
-      axis_name: mapped axis over which BatchNorm statistics are synchronised (under pmap or shard_map), or None.
+      dtype: of the computation and the result; parameters and BatchNorm statistics are float32.
+      axis_name: the mapped axis (of pmap or shard_map) over which BatchNorm takes its statistics,
+        or None.
     """
 
     width: int = 64
@@ -52,7 +56,7 @@ class ResNet18(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B h w D"]:
         conv = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=KERNEL_INIT)
         norm = functools.partial(
             nn.BatchNorm,
@@ -62,13 +66,15 @@ class ResNet18(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis_name,
         )
+
         x = conv(self.width, (7, 7), (2, 2), padding=3, name="conv1")(x.astype(self.dtype))
         x = nn.relu(norm(name="bn1")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
         for stage, blocks in enumerate(BLOCKS):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(
                     self.width * 2**stage, stride, conv, norm, name=f"layer{stage + 1}_{block}"
                 )(x)
-        return x  # (B, H/32, W/32, 8 * width)
+        return x

@@ -1,37 +1,44 @@
-"""Fine-tuning on onset/apex pairs (paper §3.2): one fold's step, and leave-one-subject-out as `jax.vmap` of it.
+"""Fine-tuning on onset/apex pairs (paper §3.2): one member's start, step and prediction.
 
-A *member* is one fine-tune, of one fold under one seed. Members share the clips on the device and differ in index arrays, keys and weights;
-what a member computes does not depend on the members beside it.
+A *member* is one fine-tune, of one fold under one seed; `members` trains many at once. All here is
+of a single member, and pure.
 """
 
 import dataclasses
 from typing import Any, Literal
 
+import chex
 import flax
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from ma2mi_jax.images import random_affine, to_float, warp
+from ma2mi_jax.images import check_pairs, random_affine, to_float, warp
 from ma2mi_jax.losses import reconstruction_loss
 from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.models.miacnet import classify, condition, encode, init_classifier
+from ma2mi_jax.models.miacnet import ENCODERS, classify, condition, features, init_classifier
 from ma2mi_jax.training import pretraining
 
 Tune = Literal["both", "action", "position"]
+Data = dict[str, Any]
+Metrics = dict[str, Float[Array, ""]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One fine-tuning run; defaults are the paper's (§4.3) or, where it is silent, those of SPEC §2.
+    """One fine-tuning run. Defaults are the paper's (§4.3); where it is silent: docs/choices.md.
 
     Attributes:
       tune: which encoder learns (Table 2); the other keeps its parameters and BatchNorm statistics.
-      reconstruction: of the pre-training whose L_rec is kept beside the cross-entropy (Table 2), or None.
-      learning_rate, decay, weight_decay: AdamW; the rate falls exponentially to `decay` times its start over a member's own steps.
-      rotation (degrees), translation (of the image's side; 16/256 is a crop from a reflection-padded 288), flip: of the augmentation,
-        the same for onset and apex.
-      dtype: of the computation, `float32` or `bfloat16`; parameters, statistics and losses are float32.
+      reconstruction: the pre-training whose L_rec is kept beside the cross-entropy (Table 2), or
+        None.
+      learning_rate, decay, weight_decay: of AdamW. Over a member's own steps the rate falls
+        exponentially to `decay` times its start.
+      rotation (degrees), translation (of the image's side), flip: of the augmentation, which is the
+        same for onset and apex. A translation of 16/256 is a crop from a reflection-padded 288.
+      dtype: of the computation, `float32` or `bfloat16`. Parameters, statistics and losses are
+        float32.
     """
 
     architecture: Architecture
@@ -50,7 +57,7 @@ class Config:
 
 
 def config_from_json(content: dict[str, Any]) -> Config:
-    """The inverse of `dataclasses.asdict` after a way through JSON."""
+    """The inverse of `dataclasses.asdict`, from JSON."""
     kept = content.get("reconstruction")
     nested = {
         "architecture": Architecture(**content["architecture"]),
@@ -61,27 +68,37 @@ def config_from_json(content: dict[str, Any]) -> Config:
 
 @flax.struct.dataclass
 class MemberState:
-    """One member: `step` () int32, `params` {miacnet, classifier, and dit where L_rec is kept}, `batch_stats` of MIACNet, `opt_state`.
+    """What a step of one member changes. Stacked, each array has a leading axis of members.
 
-    Stacked: a leading axis.
+    Attributes:
+      params: {miacnet, classifier}, and dit where L_rec is kept.
+      batch_stats: of MIACNet.
     """
 
-    step: jax.Array
+    step: Int[Array, "*members"]
     params: Any
     batch_stats: Any
     opt_state: Any
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW but for the learning rate, which depends on a member's number of steps and is applied in `fold_step`."""
+    """AdamW without the learning rate.
+
+    The rate depends on a member's number of steps; `fold_step` applies it.
+    """
     return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(config.weight_decay))
 
 
-def init(config: Config, key: jax.Array, pretrained: tuple[Any, Any] | None = None) -> MemberState:
-    """A member's start: random encoders by `key`, or what was learned before; the classifier is zero.
+def init(
+    config: Config, key: Key[Array, ""], pretrained: tuple[Any, Any] | None = None
+) -> MemberState:
+    """A member's start: random encoders by `key`, or what was learned before.
+
+    The classifier is zero.
 
     Args:
-      pretrained: `params` {miacnet, and dit where L_rec is kept} and `batch_stats` of MIACNet, or None.
+      pretrained: `params` {miacnet, and dit where L_rec is kept} and `batch_stats` of MIACNet, or
+        None.
     """
     if pretrained is None:
         size = config.architecture.image_size
@@ -89,6 +106,7 @@ def init(config: Config, key: jax.Array, pretrained: tuple[Any, Any] | None = No
         variables = config.architecture.miacnet(jnp.float32).init(key, frame, frame, False)
         pretrained = {"miacnet": variables["params"]}, variables["batch_stats"]
     learned, batch_stats = pretrained
+
     params = {"miacnet": learned["miacnet"]}
     params["classifier"] = init_classifier(config.architecture.condition_features, config.classes)
     if config.reconstruction:
@@ -98,75 +116,42 @@ def init(config: Config, key: jax.Array, pretrained: tuple[Any, Any] | None = No
     )
 
 
-def _forward(config: Config, params, batch_stats, frames, train: bool):
-    """(B, 2, H, W, 3) float pairs -> logits (B, classes), C_Δ and BatchNorm statistics; a frozen encoder runs on its running statistics."""
-    network = config.architecture.miacnet(jnp.dtype(config.dtype))
-    onset, apex = frames[:, 0], frames[:, 1]
-    trained = {name: train and config.tune in ("both", name) for name in ("action", "position")}
-    action, batch_stats = encode(
-        network, params["miacnet"], batch_stats, "action", onset, apex, train=trained["action"]
-    )
-    position = None
-    if config.architecture.fusion != "action":
-        position, batch_stats = encode(
-            network, params["miacnet"], batch_stats, "position", onset, train=trained["position"]
-        )
-    c_delta = condition(action, position, config.architecture.fusion)
-    return classify(params["classifier"], c_delta), c_delta, batch_stats
-
-
-def _reconstruction_loss(config: Config, params, vae_params, frames, c_delta) -> jax.Array:
-    """L_rec (Eq. 9) of onset → apex.
-
-    It reaches every encoder that is tuned, the position encoder too: were it stopped there as in pre-training, keeping it could change
-    nothing where the position encoder alone is tuned, and in Table 2 it does.
-    """
-    kept = dataclasses.replace(config.reconstruction, dtype=config.dtype)
-    z, z_apex = (pretraining.latents(kept, vae_params, frames[:, k]) for k in range(2))
-    return reconstruction_loss(pretraining.predict_future(kept, params["dit"], z, c_delta), z_apex)
-
-
-def _tuned(config: Config, params):
-    """A tree of bools like `params`: does it learn?"""
-    frozen = {"both": None, "action": "position_encoder", "position": "action_encoder"}[config.tune]
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: all(getattr(k, "key", None) != frozen for k in path), params
-    )
-
-
-def augment(config: Config, keys: jax.Array, frames: jax.Array) -> jax.Array:
-    """Random rotation, crop and flip of float pairs (B, 2, H, W, 3), one transform a pair, by `keys` (B,)."""
+def augment(
+    config: Config, keys: Key[Array, " B"], frames: Float[Array, "B 2 H W 3"]
+) -> Float[Array, "B 2 H W 3"]:
+    """Random rotation, crop and flip: one transform a pair, the same for onset and apex."""
     tau = random_affine(
         keys, rotation=config.rotation, translation=config.translation, flip=config.flip
     )
     onset, apex = frames[:, 0], frames[:, 1]
-    return jnp.stack(
-        jnp.split(warp(jnp.concatenate([onset, apex], axis=-1), tau), 2, axis=-1), axis=1
-    )
+    moved = warp(jnp.concatenate([onset, apex], axis=-1), tau)
+    return jnp.stack(jnp.split(moved, 2, axis=-1), axis=1)
 
 
 def fold_step(
     config: Config,
     state: MemberState,
-    data,
-    indices: jax.Array,
-    key: jax.Array,
-    total_steps: jax.Array,
-    active: jax.Array,
-):
-    """One update of one member. Pure; `jax.vmap` over all but `config` and `data` trains members at once.
+    data: Data,
+    indices: Int[Array, " B"],
+    key: Key[Array, ""],
+    total_steps: Int[Array, ""],
+    active: Bool[Array, ""],
+) -> tuple[MemberState, Metrics]:
+    """One update. `jax.vmap` over all but `config` and `data` trains members at once.
 
     Args:
-      data: `frames` (N, 2, H, W, 3) uint8, onset and apex of every clip; `label` (N,) int32; and `vae`, the autoencoder's parameters,
-        where L_rec is kept in latent space.
-      indices: (B,) int32, the batch, from the member's training clips.
-      key: the member's own; the augmentation of a step depends on it and on `state.step` alone.
-      total_steps: () the member's number of steps, over which the learning rate falls.
-      active: () bool; where False the state stays as it is (the member waits for others with more clips).
+      data: `frames` (N, 2, H, W, 3) uint8, onset and apex of every clip; `label` (N,) int32; and
+        `vae`, the autoencoder's parameters, where L_rec is kept in latent space.
+      indices: the batch, of the member's training clips.
+      key: the member's own. The augmentation depends on it and on `state.step` alone.
+      total_steps: the member's number of steps, over which the learning rate falls.
+      active: where False the state stays as it is: the member waits for others with more clips.
 
     Returns:
-      The next state and, of the batch, `loss` (with L_rec, where kept) and `accuracy`, scalars.
+      The next state; and of the batch `loss` (with L_rec, where it is kept) and `accuracy`.
     """
+    check_pairs(data["frames"])
+    chex.assert_rank(indices, 1, custom_message="expected a batch of clips, (B,)")
     step_key = jax.random.fold_in(key, state.step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(indices.shape[0]))
     frames, label = augment(config, keys, to_float(data["frames"][indices])), data["label"][indices]
@@ -191,14 +176,73 @@ def fold_step(
     params = jax.tree.map(
         lambda p, d, learns: p - rate * d if learns else p, state.params, directions, tuned
     )
+
     after = MemberState(state.step + 1, params, batch_stats, opt_state)
     state = jax.tree.map(lambda new, old: jnp.where(active, new, old), after, state)
     return state, {"loss": value, "accuracy": jnp.mean(jnp.argmax(logits, -1) == label)}
 
 
-def predict(config: Config, state: MemberState, data, indices: jax.Array) -> jax.Array:
-    """Class probabilities (B, classes) float32 of the clips `indices` (B,), unaugmented, with running BatchNorm statistics."""
-    logits, _, _ = _forward(
-        config, state.params, state.batch_stats, to_float(data["frames"][indices]), train=False
-    )
+def predict(
+    config: Config, state: MemberState, data: Data, indices: Int[Array, " B"]
+) -> Float[Array, "B classes"]:
+    """Class probabilities of clips, unaugmented, with running BatchNorm statistics.
+
+    Args:
+      data: as for `fold_step`.
+      indices: the clips.
+    """
+    check_pairs(data["frames"])
+    frames = to_float(data["frames"][indices])
+    logits, _, _ = _forward(config, state.params, state.batch_stats, frames, train=False)
     return jax.nn.softmax(logits)
+
+
+# ----- parts of the step --------------------------------------------------------------------------
+
+
+def _forward(
+    config: Config, params: Any, batch_stats: Any, frames: Float[Array, "B 2 H W 3"], train: bool
+) -> tuple[Float[Array, "B classes"], Float[Array, "B K"], Any]:
+    """Logits, C_Δ and BatchNorm statistics of pairs in [−1, 1].
+
+    An encoder that is not tuned runs on its running statistics.
+    """
+    network = config.architecture.miacnet(jnp.dtype(config.dtype))
+    tuned = [name for name in ENCODERS if config.tune in ("both", name)]
+    maps, batch_stats = features(
+        network,
+        params["miacnet"],
+        batch_stats,
+        frames[:, 0],
+        frames[:, 1],
+        train=tuned if train else (),
+    )
+    c_delta = condition(maps.action, maps.position, config.architecture.fusion)
+    return classify(params["classifier"], c_delta), c_delta, batch_stats
+
+
+def _reconstruction_loss(
+    config: Config,
+    params: Any,
+    vae_params: Any,
+    frames: Float[Array, "B 2 H W 3"],
+    c_delta: Float[Array, "B K"],
+) -> Float[Array, ""]:
+    """L_rec (Eq. 9) of onset → apex.
+
+    It reaches every encoder that is tuned, the position encoder too. If its gradient stopped there
+    as in pre-training, keeping L_rec could change nothing where the position encoder alone is
+    tuned; in Table 2 it does.
+    """
+    kept = dataclasses.replace(config.reconstruction, dtype=config.dtype)
+    z, z_apex = (pretraining.latents(kept, vae_params, frames[:, k]) for k in range(2))
+    predicted = pretraining.predict_future(kept, params["dit"], z, c_delta)
+    return reconstruction_loss(predicted, z_apex)
+
+
+def _tuned(config: Config, params: Any) -> Any:
+    """A tree of bools like `params`: does it learn?"""
+    frozen = {"both": None, "action": "position_encoder", "position": "action_encoder"}[config.tune]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: all(getattr(k, "key", None) != frozen for k in path), params
+    )

@@ -18,7 +18,7 @@ from ma2mi_jax.datasets.drawn.portrait import (
 from ma2mi_jax.evaluation import gradcam
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.models.miacnet import FUSIONS, encode
+from ma2mi_jax.models.miacnet import FUSIONS, features
 from ma2mi_jax.training import finetuning
 
 
@@ -42,13 +42,9 @@ def model(fusion, size=96, width=4):
 
 def feature_maps(config, params, batch_stats, pairs):
     network = config.architecture.miacnet(jnp.float32)
-    onset, apex = (to_float(pairs[:, k]) for k in (0, 1))
-    action, _ = encode(network, params["miacnet"], batch_stats, "action", onset, apex, train=False)
-    if config.architecture.fusion == "action":
-        return np.asarray(action), None
-    return np.asarray(action), np.asarray(
-        encode(network, params["miacnet"], batch_stats, "position", onset, train=False)[0]
-    )
+    onset, apex = (to_float(jnp.asarray(pairs[:, k])) for k in (0, 1))
+    found, _ = features(network, params["miacnet"], batch_stats, onset, apex)
+    return jax.tree.map(np.asarray, (found.action, found.position))
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

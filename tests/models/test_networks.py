@@ -9,7 +9,7 @@ from weights import WHY_TORCH, count, shaken
 
 from ma2mi_jax.models import dit
 from ma2mi_jax.models.architecture import PRESETS
-from ma2mi_jax.models.miacnet import FUSIONS, MIACNet, condition, encode
+from ma2mi_jax.models.miacnet import FUSIONS, MIACNet, condition, features
 from ma2mi_jax.models.resnet import ResNet18
 
 
@@ -180,13 +180,10 @@ def test_action_fusion_has_no_position_encoder_and_both_branches_see_what_they_s
     network = MIACNet(8, "mul")
     variables = network.init(jax.random.key(0), frame, frame, False)
     shifted = jnp.full_like(frame, 0.25)
-    run = lambda which, *frames: encode(  # noqa: E731
-        network, variables["params"], variables["batch_stats"], which, *frames, train=False
-    )[0]
-    np.testing.assert_array_equal(
-        run("action", frame, frame), run("action", shifted, shifted)
-    )  # Eq. 1 sees the difference alone
-    assert np.abs(run("position", frame) - run("position", shifted)).max() > 0
+    run = lambda *frames: features(network, **variables, frame=frames[0], future=frames[1])[0]  # noqa: E731
+    # Eq. 1 sees the difference alone.
+    np.testing.assert_array_equal(run(frame, frame).action, run(shifted, shifted).action)
+    assert np.abs(run(frame, frame).position - run(shifted, frame).position).max() > 0
 
 
 def test_presets_fit_their_patches():
