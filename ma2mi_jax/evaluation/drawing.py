@@ -1,4 +1,5 @@
-"""Pictures and numbers for people: ranges of δ (Fig. 4), reconstructions (Fig. 5), curves, confusion matrices, subjects."""
+"""Pictures of numbers: ranges of δ (Fig. 4), reconstructions (Fig. 5), curves, confusion matrices
+and subjects."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,20 @@ import numpy as np
 
 
 def amplified(change: np.ndarray, gain: float) -> np.ndarray:
-    """A change of frames (..., 3) in [−2, 2] drawn around grey: (..., 3) in [0, 1]."""
+    """A picture of a change of frames: grey where nothing changes.
+
+    Args:
+      change: (..., 3) in [−2, 2].
+      gain: the amplification.
+
+    Returns:
+      (..., 3) in [0, 1].
+    """
     return np.clip(0.5 + gain * change / 2, 0, 1)
 
 
 def visible_gain(change: np.ndarray) -> float:
-    """The amplification that brings a change's 99.5th percentile to full contrast, at most 50."""
+    """The amplification that gives the 99.5th percentile of a change full contrast, at most 50."""
     return float(np.clip(1 / max(np.quantile(np.abs(change), 0.995) / 2, 1e-6) / 2, 1, 50))
 
 
@@ -34,14 +43,19 @@ def reconstructions(
         "predicted  $\\hat I_{t+\\delta}$",
     ),
 ) -> None:
-    """Fig. 5: a row a pair with I_t, I_{t+δ}, Î_{t+δ}, and the true and the predicted change, amplified alike within a row.
+    """Fig. 5: for each pair I_t, I_{t+δ}, Î_{t+δ}, the true change and the predicted change.
+
+    Both changes of a row are amplified alike.
 
     Args:
+      path: of the picture.
       frames, futures, predicted: (B, H, W, 3) in [−1, 1].
-      copied: of the same shape, what a network that predicts no change would give: the predicted change is the difference to it. In latent
-        space that is I_t as the autoencoder decodes it, whose error is no change.
+      copied: (B, H, W, 3), the prediction of a network that predicts no change. The predicted
+        change is the difference to it. In latent space it is I_t as the autoencoder decodes it, so
+        that the error of the autoencoder is not taken for a change.
       names: (B,) row labels.
-      moments: what the three columns of frames are called.
+      title: of the picture.
+      moments: the titles of the three columns of frames.
     """
     columns = (*moments, "true change", "predicted change")
     figure, axes = plt.subplots(
@@ -52,9 +66,8 @@ def reconstructions(
     ):
         gain = visible_gain(future - frame)
         changes = [amplified(change, gain) for change in (future - frame, guess - copy)]
-        for column, picture in enumerate(
-            [np.clip((p + 1) / 2, 0, 1) for p in (frame, future, guess)] + changes
-        ):
+        shown = [np.clip((p + 1) / 2, 0, 1) for p in (frame, future, guess)]
+        for column, picture in enumerate(shown + changes):
             axes[row, column].imshow(picture, interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
         axes[row, 0].set_ylabel(name, fontsize=7)
@@ -69,10 +82,14 @@ def reconstructions(
 def delta_ranges(
     path: pathlib.Path, found: Mapping[str, Mapping[str, Sequence[float]]], title: str
 ) -> None:
-    """Fig. 4 of one target: accuracy and UF1 over the ranges of δ; mean, standard deviation as a bar, and every seed as a cross.
+    """Fig. 4 of one target: accuracy and UF1 over the ranges of δ.
+
+    The line is the mean, bars are standard deviations, and each cross is a seed.
 
     Args:
+      path: of the picture.
       found: label of the range -> `accuracy` and `uf1` of every seed.
+      title: of the picture.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     for axis, (name, label) in zip(
@@ -97,7 +114,14 @@ def delta_ranges(
 
 
 def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]]) -> None:
-    """The losses of `metrics.jsonl` over steps, reconstruction beside the copy baseline, each with a running mean."""
+    """The losses of a pre-training run over its steps, each with a running mean.
+
+    L_rec is drawn together with the copy baseline.
+
+    Args:
+      path: of the picture.
+      lines: those of `metrics.jsonl`.
+    """
     panels = [
         ("loss_rec", "copy_baseline"),
         ("loss_l1", "loss_l2", "loss_l3"),
@@ -108,12 +132,10 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
         panels = [("loss",), ("accuracy",), ("grad_norm",)]
     panels = [[n for n in names if lines and n in lines[0]] for names in panels]
     panels = [names for names in panels if names]
+
+    columns = max(len(panels), 1)
     figure, axes = plt.subplots(
-        1,
-        max(len(panels), 1),
-        figsize=(4 * max(len(panels), 1), 3),
-        squeeze=False,
-        layout="constrained",
+        1, columns, figsize=(4 * columns, 3), squeeze=False, layout="constrained"
     )
     for axis, names in zip(axes[0], panels, strict=False):
         for name in names:
@@ -132,7 +154,12 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
 def finetuning_curves(
     path: pathlib.Path, loss: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray
 ) -> None:
-    """Each member's training loss, training accuracy and test accuracy, (epochs, members), thin; their mean, bold."""
+    """The curves of a fine-tuning run: a thin line for each member, a bold one for their mean.
+
+    Args:
+      path: of the picture.
+      loss, train_accuracy, test_accuracy: (epochs, members).
+    """
     panels = {
         "training loss": loss,
         "training accuracy": train_accuracy,
@@ -151,7 +178,14 @@ def finetuning_curves(
 
 
 def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str) -> None:
-    """Confusion matrix with counts and row percentages; rows are labels."""
+    """A confusion matrix with counts, and percentages of each row.
+
+    Args:
+      path: of the picture.
+      counts: (classes, classes), labels as rows.
+      classes: their names.
+      title: of the picture.
+    """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = 1.6 + 0.9 * len(classes)
     figure, axis = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
@@ -169,27 +203,28 @@ def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], ti
 
 
 def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """Accuracy of each test subject, worst first, with its number of clips; the line is the accuracy over all clips.
+    """Accuracy of each test subject, the lowest first, with its number of clips.
+
+    The line is the accuracy over all clips.
 
     Args:
-      rows: subject -> `n` and `accuracy`, as in `results.summary`.
+      path: of the picture.
+      rows: subject -> `n` and `accuracy`, as `predictions.summary` has it in `per_subject`.
+      title: of the picture.
     """
     names = sorted(rows, key=lambda s: (rows[s]["accuracy"], s))
-    values, counts = (
-        np.array([rows[s]["accuracy"] for s in names]),
-        np.array([rows[s]["n"] for s in names]),
-    )
-    figure, axis = plt.subplots(
-        figsize=(max(4.0, 0.32 * len(names) + 1.5), 3.4), layout="constrained"
-    )
+    values = np.array([rows[s]["accuracy"] for s in names])
+    counts = np.array([rows[s]["n"] for s in names])
+
+    width = max(4.0, 0.32 * len(names) + 1.5)
+    figure, axis = plt.subplots(figsize=(width, 3.4), layout="constrained")
     axis.bar(range(len(names)), values, color="tab:blue", alpha=0.75)
     for place, (value, count) in enumerate(zip(values, counts, strict=True)):
         axis.text(
             place, value + 0.01, f"{count}", ha="center", va="bottom", fontsize=7, color="dimgrey"
         )
-    axis.axhline(
-        (values * counts).sum() / counts.sum(), color="tab:orange", linewidth=1, label="all clips"
-    )
+    overall = (values * counts).sum() / counts.sum()
+    axis.axhline(overall, color="tab:orange", linewidth=1, label="all clips")
     axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
     axis.set(ylim=(0, 1.08), ylabel="accuracy", title=f"{title}\nabove each bar: number of clips")
     axis.title.set_fontsize(9)
@@ -198,6 +233,6 @@ def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], tit
 
 
 def save(figure, path: pathlib.Path) -> None:
-    """Writes the figure and lets go of it."""
+    """Writes the figure and closes it."""
     figure.savefig(path, dpi=110)
     plt.close(figure)

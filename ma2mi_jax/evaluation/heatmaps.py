@@ -1,4 +1,5 @@
-"""Pictures of what a fine-tuned model looks at: Fig. 6 over a run's predictions, and one clip with its spotting curve."""
+"""Pictures of what a fine-tuned model looks at: Fig. 6 over a run's predictions, and a single clip
+with its spotting curve."""
 
 import dataclasses
 import pathlib
@@ -23,12 +24,13 @@ SCALE = "red: the greatest value of each heat map"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One pair and what a model makes of it.
+    """One pair of frames, and where a model looks in them.
 
     Attributes:
       onset, apex: (H, W, 3) uint8.
-      action, position, places: heat maps over the frame, (H, W) >= 0, as `gradcam.upsample` gives of an `Explanation`'s; None: in no row.
-      caption: for the left margin, such as that of `caption`.
+      action, position, places: heat maps over the frame, (H, W) >= 0, as `gradcam.upsample` makes
+        them from those of an `Explanation`. If a map is None in every row, its column is left out.
+      caption: text for the left margin, such as `caption` returns.
     """
 
     onset: np.ndarray
@@ -40,10 +42,17 @@ class Row:
 
 
 def choose(predictions: Predictions, per_class: int = 1) -> list[int]:
-    """Which clips Fig. 6 shows, by rule and not by hand: positions in `predictions.clips`.
+    """Which clips Fig. 6 shows, by a rule and not by hand.
 
-    For each class that is labelled, in order: the `per_class` clips of it that the first seed predicted right with the greatest
-    probability, then the `per_class` that it predicted wrong with the greatest; fewer where there are fewer. Ties go to the earlier clip.
+    For each class that has labels, in order: the clips that the first seed predicted right with the
+    greatest probability, then those that it predicted wrong with the greatest probability. Ties go
+    to the earlier clip.
+
+    Args:
+      per_class: how many right and how many wrong clips of a class, at most.
+
+    Returns:
+      Positions in `predictions.clips`.
     """
     labels, probabilities = predictions.labels, predictions.probabilities[0]
     order = np.argsort(-probabilities.max(-1), kind="stable")
@@ -59,16 +68,21 @@ def choose(predictions: Predictions, per_class: int = 1) -> list[int]:
 def caption(
     clip_id: str, label: str, prediction: str, probability: float, action_units: str
 ) -> str:
-    """The left margin of a row: what is annotated, what was predicted, whether that is right, which action units moved."""
+    """The left margin of a row: label, action units, prediction, and whether that is right."""
     verdict = "right" if label == prediction else "WRONG"
     units = f"\nAU {action_units}" if action_units else ""
     return f"{clip_id}\n{label}{units}\n{verdict}: {prediction} {probability:.0%}"
 
 
 def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A heat map over a frame, (H, W, 3) uint8 and (H, W) >= 0 -> (H, W, 3) in [0, 1]; the map is scaled to its own maximum.
+    """A heat map over a frame. The map is scaled to its own maximum.
 
-    Where there is no heat the frame shows, in grey; a map without any heat leaves it so everywhere.
+    Args:
+      frame: (H, W, 3) uint8.
+      heat: (H, W) >= 0. Where it is 0, the frame is seen in grey.
+
+    Returns:
+      (H, W, 3) in [0, 1].
     """
     scaled = heat / heat.max() if heat.max() > 0 else np.zeros_like(heat)
     grey = np.repeat(frame.mean(-1, keepdims=True), 3, axis=-1) / 255
@@ -77,7 +91,10 @@ def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
-    """Fig. 6: a row a pair with onset, apex, the amplified difference, and the heat maps of its Row over the onset frame."""
+    """Fig. 6: for each pair the onset, the apex, the amplified difference, and the heat maps.
+
+    The heat maps lie over the onset frame.
+    """
     maps = _maps(rows)
     columns = 3 + len(maps)
     figure, axes = plt.subplots(
@@ -104,12 +121,16 @@ def clip_picture(
     scores: Mapping[str, tuple[float, float]],
     title: str,
 ) -> None:
-    """One clip: its pair as in Fig. 6, the spotting curve with onset and apex, and the classes' probabilities.
+    """One clip: its pair as in Fig. 6, the spotting curve, and the probabilities of the classes.
 
     Args:
-      first: where the frames of `spotted` begin in the clip.
-      how: onset and apex came about, for the curve's title.
-      scores: class -> mean probability and its standard deviation over the models.
+      path: of the picture.
+      row: the pair.
+      spotted: onset, apex and the curve.
+      first: the position in the clip at which the frames of `spotted` begin.
+      how: how onset and apex were found; the title of the curve.
+      scores: class -> mean probability over the models, and its standard deviation.
+      title: of the picture.
     """
     figure = plt.figure(figsize=(12.5, 5.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.3, 2.6))
@@ -117,6 +138,7 @@ def clip_picture(
     axes = top.subplots(1, 3 + len(maps))
     _draw_pair(axes, row, maps)
     _headings(axes, maps)
+
     curve, bars = bottom.subplots(1, 2, width_ratios=(3, 2))
     places = first + np.arange(len(spotted.curve))
     curve.plot(
@@ -142,6 +164,7 @@ def clip_picture(
     curve.set(xlabel="frame of the clip, from 0", ylabel="share of the change\nfrom onset to apex")
     curve.set_title(how, fontsize=9)
     curve.legend(fontsize=8)
+
     names = list(scores)
     mean, spread = np.array([scores[name] for name in names]).T
     bars.barh(
@@ -153,17 +176,18 @@ def clip_picture(
     )
     bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
     bars.invert_yaxis()
+
     figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
     save(figure, path)
 
 
 def _maps(rows: Sequence[Row]) -> list[str]:
-    """The heat maps that the rows have."""
+    """The names of the heat maps that at least one row has."""
     return [name for name in MAPS if any(getattr(row, name) is not None for row in rows)]
 
 
 def _draw_pair(axes, row: Row, maps: Sequence[str]) -> None:
-    """Onset, apex, their difference and the heat maps, an axis for each."""
+    """Onset, apex, their difference and the heat maps, each on an axis of its own."""
     change = (row.apex.astype(np.float32) - row.onset) / 127.5
     gain = visible_gain(change)
     heat = [getattr(row, name) for name in maps]

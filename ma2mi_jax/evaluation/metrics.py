@@ -1,22 +1,30 @@
 """Accuracy, UF1 and UAR (paper §4.2, Eq. 11-12), always over predictions pooled across folds.
 
-Every score is a function of the confusion matrix, (..., classes, classes) counts with labels as rows, so that resampled subjects are just a
-leading axis.
+Every score is a function of confusion matrices, (..., classes, classes) counts with labels as rows.
+So the samples of a bootstrap are only one more leading axis.
 """
 
 import numpy as np
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (classes, classes) of two integer vectors (n,) with values in [0, classes).
+    """The confusion matrix.
+
+    Args:
+      labels, predictions: (n,) integers in [0, classes).
+      classes: the number of classes.
+
+    Returns:
+      (classes, classes) counts, labels as rows.
 
     Raises:
-      ValueError: no predictions, differing lengths or a value outside the classes.
+      ValueError: there is no prediction, or the lengths differ, or a value is outside the classes.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape or labels.ndim != 1 or not labels.size:
         raise ValueError(
-            f"labels {labels.shape} and predictions {predictions.shape}: expected two vectors of the same length > 0"
+            f"labels {labels.shape} and predictions {predictions.shape}: expected two vectors of "
+            "the same length > 0"
         )
     if min(labels.min(), predictions.min()) < 0 or max(labels.max(), predictions.max()) >= classes:
         raise ValueError(f"labels and predictions must lie in [0, {classes})")
@@ -31,13 +39,16 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
-    """F1_i = 2 TP / (2 TP + FP + FN) (Eq. 12), (..., classes); 0 for a class absent from labels and predictions alike."""
+    """F1_i = 2 TP / (2 TP + FP + FN) (Eq. 12), (..., classes).
+
+    It is 0 for a class that neither a label nor a prediction has.
+    """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return 2 * hits / np.maximum(confusion.sum(-1) + confusion.sum(-2), 1)
 
 
 def uf1(confusion: np.ndarray) -> np.ndarray:
-    """Mean F1 over all classes (Eq. 11), (...); the paper's N_c counts an absent class too."""
+    """Mean F1 over all classes (Eq. 11), (...). The paper's N_c counts an absent class too."""
     return f1(confusion).mean(-1)
 
 
@@ -54,23 +65,35 @@ def uar(confusion: np.ndarray) -> np.ndarray:
 
 
 def absent(confusion: np.ndarray) -> np.ndarray:
-    """Indices of the classes with neither a label nor a prediction in one (classes, classes) matrix; each lowers UF1."""
+    """The classes with neither a label nor a prediction; each of them lowers UF1.
+
+    Args:
+      confusion: one matrix, (classes, classes).
+
+    Returns:
+      (absent classes,) their indices.
+    """
     return np.flatnonzero(confusion.sum(0) + confusion.sum(1) == 0)
 
 
 def subject_bootstrap(
     confusions: np.ndarray, score, seed: int = 0, samples: int = 2000
 ) -> tuple[float, float]:
-    """95 % interval of a pooled score when subjects are drawn again with replacement.
+    """95 % interval of a pooled score, by drawing subjects again with replacement.
 
     Args:
-      confusions: (seeds, subjects, classes, classes): what each subject got when it was the test subject.
+      confusions: (seeds, subjects, classes, classes), each subject's when it was the test subject.
       score: `accuracy`, `uf1` or `uar`; it is averaged over seeds.
+      seed: of the draws.
+      samples: how many times subjects are drawn.
+
+    Returns:
+      The lower and the upper end.
     """
     subjects = confusions.shape[1]
-    drawn = np.random.default_rng(seed).multinomial(
-        subjects, np.full(subjects, 1 / subjects), size=samples
-    )  # (samples, subjects)
+    rng = np.random.default_rng(seed)
+    # (samples, subjects) how often each subject is drawn in each sample
+    drawn = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=samples)
     pooled = np.einsum("bs,kscd->bkcd", drawn, confusions)
     low, high = np.quantile(score(pooled).mean(1), (0.025, 0.975))
     return float(low), float(high)
@@ -79,15 +102,17 @@ def subject_bootstrap(
 def paired_by_subject(
     ours: np.ndarray, theirs: np.ndarray, score, seed: int = 0, samples: int = 2000
 ) -> dict[str, float]:
-    """Is one run better than another over the same subjects? Difference of a pooled score, ours − theirs.
+    """Is one run better than another over the same subjects?
 
     Args:
-      ours, theirs: (seeds, subjects, classes, classes) of each run, subjects in the same order; numbers of seeds may differ.
-      score: as for `subject_bootstrap`.
+      ours, theirs: (seeds, subjects, classes, classes) of each run, with the subjects in the same
+        order. The numbers of seeds may differ.
+      score, seed, samples: as for `subject_bootstrap`.
 
     Returns:
-      `difference`; `interval95` (low, high), by drawing subjects again with replacement, the same for both; and `p`, two-sided, of the
-      permutation test that exchanges the two runs within random subjects.
+      `difference`: of the pooled score, ours − theirs.
+      `interval95`: (low, high), by drawing subjects again with replacement, the same for both runs.
+      `p`: two-sided, of the permutation test that exchanges the two runs within random subjects.
     """
     subjects = ours.shape[1]
     rng = np.random.default_rng(seed)
@@ -98,11 +123,14 @@ def paired_by_subject(
     def mean(counts):
         return score(counts).mean(1)
 
-    once = np.ones((1, subjects))
+    once = np.ones((1, subjects))  # each subject once
     observed = float((mean(pooled(ours, once)) - mean(pooled(theirs, once)))[0])
+
     drawn = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=samples)
     low, high = np.quantile(mean(pooled(ours, drawn)) - mean(pooled(theirs, drawn)), (0.025, 0.975))
-    # Exchanging needs the same number of seeds on both sides: each side is repeated until they meet, which leaves its mean as it is.
+
+    # Exchanging needs the same number of seeds on both sides. So each side is repeated until the
+    # numbers are the same, which does not change its mean.
     kept, count = rng.integers(0, 2, (samples, subjects)), np.lcm(len(ours), len(theirs))
     a, b = (np.tile(each, (count // len(each), 1, 1, 1)) for each in (ours, theirs))
     exchanged = mean(pooled(a, kept) + pooled(b, 1 - kept)) - mean(

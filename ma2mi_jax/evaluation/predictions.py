@@ -1,4 +1,8 @@
-"""What a fine-tuning run found: `predictions.csv`, `results.json` and the numbers in them. Predictions are pooled over folds."""
+"""What a fine-tuning run found: `predictions.csv`, `results.json` and the numbers in them.
+
+Predictions are pooled over folds. In the shapes below, N is the number of clips and S the number of
+seeds.
+"""
 
 import csv
 import dataclasses
@@ -11,18 +15,20 @@ import numpy as np
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import metrics
+from ma2mi_jax.files import whole
 
+COLUMNS = ("clip", "subject", "fold", "seed", "label", "prediction")  # of predictions.csv
 SCORES = {"accuracy": metrics.accuracy, "uf1": metrics.uf1, "uar": metrics.uar}
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Every clip's prediction by the fold that had not seen its subject.
+    """The prediction for every clip, by the fold that had not seen its subject.
 
     Attributes:
-      clips: N micro clips, with subject and label.
-      folds: (N,) name of the fold that tested each.
-      seeds: S of them.
+      clips: (N,) clips of micro-expressions, with subject and label.
+      folds: (N,) name of the fold that tested each clip.
+      seeds: (S,)
       probabilities: (S, N, classes) float32.
     """
 
@@ -33,75 +39,70 @@ class Predictions:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,)"""
+        """(N,) the label of each clip."""
         return np.array([clip.label for clip in self.clips])
 
     @property
     def classes(self) -> np.ndarray:
-        """(S, N) the predicted class."""
+        """(S, N) the predicted class of each clip."""
         return self.probabilities.argmax(-1)
 
 
 def write_predictions(path: pathlib.Path, predictions: Predictions, names: Sequence[str]) -> None:
-    """`predictions.csv`: a row a clip and seed, a probability column for each of the class `names`."""
-    with path.open("w", newline="") as file:
+    """Writes `predictions.csv`: a row for each clip and seed.
+
+    Args:
+      path: of the file.
+      predictions: what is written.
+      names: of the classes; each has a column of probabilities.
+    """
+    with whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            [
-                "clip",
-                "subject",
-                "fold",
-                "seed",
-                "label",
-                "prediction",
-                *(f"p_{name}" for name in names),
-            ]
-        )
+        writer.writerow([*COLUMNS, *(f"p_{name}" for name in names)])
         for seed, rows in zip(predictions.seeds, predictions.probabilities, strict=True):
             for clip, fold, p in zip(predictions.clips, predictions.folds, rows, strict=True):
-                writer.writerow(
-                    [
-                        clip.id,
-                        clip.subject,
-                        fold,
-                        seed,
-                        names[clip.label],
-                        names[p.argmax()],
-                        *(f"{v:.6f}" for v in p),
-                    ]
-                )
+                chosen = names[p.argmax()]
+                row = (clip.id, clip.subject, fold, seed, names[clip.label], chosen)
+                writer.writerow([*row, *(f"{value:.6f}" for value in p)])
 
 
 def read_predictions(path: pathlib.Path, names: Sequence[str]) -> Predictions:
-    """The inverse of `write_predictions`, but that the clips have no frames and probabilities have six digits.
+    """The inverse of `write_predictions`. But the clips have no frames, and probabilities six
+    digits.
 
     Raises:
-      UserError: the file is missing, lacks a column, a seed or a clip of a seed, or has other classes.
+      UserError: the file is missing; or it lacks a column, or a clip of a seed; or it has other
+        classes.
     """
     clips: dict[str, tuple[Clip, str]] = {}
     written: dict[tuple[str, int], np.ndarray] = {}
     try:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                clips[row["clip"]] = (
-                    Clip(row["clip"], (), subject=row["subject"], label=names.index(row["label"])),
-                    row["fold"],
-                )
+                label = names.index(row["label"])
+                clip = Clip(row["clip"], (), subject=row["subject"], label=label)
+                clips[clip.id] = (clip, row["fold"])
+
                 p = np.array([float(row[f"p_{name}"]) for name in names])
-                if p.argmax() != (chosen := names.index(row["prediction"])):
-                    p[chosen] = (
-                        p.max() + 1e-6
-                    )  # six digits made two classes equal: the written one decides
+                chosen = names.index(row["prediction"])
+                if p.argmax() != chosen:  # equal in six digits: the prediction that is written wins
+                    p[chosen] = p.max() + 1e-6
                 written[row["clip"], int(row["seed"])] = p
         seeds = sorted({seed for _, seed in written})
         probabilities = np.array([[written[clip, seed] for clip in clips] for seed in seeds])
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); is its folder a finished fine-tuning run?"
+            "{path}: cannot be read ({reason}); give the folder of a finished fine-tuning run",
+            path=path,
+            reason=error.strerror,
         ) from None
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: not the predictions.csv of a fine-tuning run with the classes {', '.join(names)} ({error!r})"
+            "{path}: expected the predictions of a fine-tuning run with the classes {classes}, "
+            "found something else ({error!r}); give a run over the same dataset",
+            path=path,
+            classes=", ".join(names),
+            error=error,
         ) from None
     return Predictions(
         [clip for clip, _ in clips.values()],
@@ -112,18 +113,27 @@ def read_predictions(path: pathlib.Path, names: Sequence[str]) -> Predictions:
 
 
 def read_other(run: pathlib.Path, clips: Sequence[Clip], names: Sequence[str]) -> Predictions:
-    """The predictions of the finished run in folder `run` over the same `clips`, in their order: something to compare with.
+    """The predictions of another finished run over the same clips, to compare with.
+
+    Args:
+      run: its folder.
+      clips: (N,) which decide the order of the result.
+      names: of the classes.
 
     Raises:
-      UserError: `run` is no finished run, or predicted other clips, subjects, labels or classes.
+      UserError: `run` is not a finished run; or its clips, subjects, labels or classes are others.
     """
     theirs = read_predictions(run / "predictions.csv", names)
     place = {(clip.id, clip.subject, clip.label): k for k, clip in enumerate(theirs.clips)}
     asked = [(clip.id, clip.subject, clip.label) for clip in clips]
     if different := sorted(place.keys() ^ set(asked)):
         raise UserError(
-            f"{run}: made over other clips, subjects or labels (first: {different[0][0]}; {len(theirs.clips)} clips there, "
-            f"{len(asked)} here); runs that are compared or pooled need the same data"
+            "{run}: has other clips, subjects or labels (first: {first}; {there} clips there, "
+            "{here} here); give a run over the same data, to compare or to pool",
+            run=run,
+            first=different[0][0],
+            there=len(theirs.clips),
+            here=len(asked),
         )
     order = [place[each] for each in asked]
     folds = [theirs.folds[k] for k in order]
@@ -131,7 +141,16 @@ def read_other(run: pathlib.Path, clips: Sequence[Clip], names: Sequence[str]) -
 
 
 def confusions_by_subject(predictions: Predictions, classes: np.ndarray, count: int) -> np.ndarray:
-    """(S, subjects, count, count) confusion counts of `classes` (S, N), subjects in the order of their names."""
+    """The confusion matrix of each subject.
+
+    Args:
+      predictions: of which clips and labels count.
+      classes: (S, N) predicted classes.
+      count: the number of classes.
+
+    Returns:
+      (S, subjects, count, count) counts, labels as rows, subjects in the order of their names.
+    """
     subjects = np.array([clip.subject for clip in predictions.clips])
     labels = predictions.labels
     return np.stack(
@@ -146,10 +165,11 @@ def confusions_by_subject(predictions: Predictions, classes: np.ndarray, count: 
 
 
 def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    """The content of `results.json` that follows from predictions: n, scores, per_class, per_fold, confusion, seeds.
+    """What `results.json` says about predictions: n, scores, per_class, per_fold, confusion, seeds.
 
-    `accuracy`, `uf1` and `uar` are means over seeds; `seeds` has each seed's, their standard deviation (None for one seed) and the 95 %
-    interval by resampling subjects. `confusion` is summed over seeds.
+    `accuracy`, `uf1` and `uar` are means over seeds. `seeds` has the scores of each seed, their
+    standard deviation (None for one seed), and the 95 % interval by drawing subjects again.
+    `confusion` is summed over seeds.
     """
     by_subject = confusions_by_subject(predictions, predictions.classes, len(names))
     by_seed = by_subject.sum(1)  # (S, classes, classes)
@@ -164,11 +184,13 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
         }
         for name, values in found.items()
     }
+    subjects = np.unique([clip.subject for clip in predictions.clips])
     folds, labels = np.array(predictions.folds), predictions.labels
     correct = predictions.classes == labels  # (S, N)
+
     return {
         "n": len(predictions.clips),
-        "subjects": len({clip.subject for clip in predictions.clips}),
+        "subjects": len(subjects),
         "classes": list(names),
         **{name: values.mean() for name, values in found.items()},
         "per_class": {
@@ -181,11 +203,7 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
         },
         "per_subject": {
             s: {"n": int(c[0].sum()), "accuracy": float(np.mean(metrics.accuracy(c)))}
-            for s, c in zip(
-                np.unique([clip.subject for clip in predictions.clips]),
-                np.moveaxis(by_subject, 1, 0),
-                strict=True,
-            )
+            for s, c in zip(subjects, np.moveaxis(by_subject, 1, 0), strict=True)
         },
         **_by_dataset(predictions, by_subject),
         "per_fold": {
@@ -199,14 +217,16 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _by_dataset(predictions: Predictions, by_subject: np.ndarray) -> dict[str, Any]:
-    """The scores of each part of a composite, whose subjects carry their dataset's name; else nothing."""
+    """The scores of each dataset in a composite, whose subjects are named `dataset/subject`.
+
+    Empty if the predictions are not those of a composite.
+    """
     subjects = np.unique([clip.subject for clip in predictions.clips])
     datasets = np.array([subject.rpartition("/")[0] for subject in subjects])
     if not all(datasets):
         return {}
-    parts = {
-        d: by_subject[:, datasets == d].sum(1) for d in np.unique(datasets)
-    }  # each (S, classes, classes)
+    # each (S, classes, classes)
+    parts = {d: by_subject[:, datasets == d].sum(1) for d in np.unique(datasets)}
     scored = {
         d: {"n": int(c[0].sum())} | {name: score(c).mean() for name, score in SCORES.items()}
         for d, c in parts.items()
@@ -215,7 +235,12 @@ def _by_dataset(predictions: Predictions, by_subject: np.ndarray) -> dict[str, A
 
 
 def compare(ours: Predictions, theirs: Predictions, count: int) -> dict[str, dict[str, Any]]:
-    """Paired comparison of two runs over the same clips, score by score: see `metrics.paired_by_subject`."""
+    """Compares two runs over the same clips, score by score: see `metrics.paired_by_subject`.
+
+    Args:
+      ours, theirs: predictions with the clips in the same order.
+      count: the number of classes.
+    """
     a, b = (confusions_by_subject(each, each.classes, count) for each in (ours, theirs))
     return {
         name: {"theirs": score(b.sum(1)).mean(), **metrics.paired_by_subject(a, b, score)}
@@ -224,10 +249,15 @@ def compare(ours: Predictions, theirs: Predictions, count: int) -> dict[str, dic
 
 
 def oracle(predictions: Predictions, every_epoch: np.ndarray, count: int) -> dict[str, Any]:
-    """What choosing each fold's epoch on its own test subject would report: not a result, but what much published code prints.
+    """The scores if the epoch of each fold were chosen on its own test subject.
+
+    This is not a result. Much published code prints it, so it is reported apart, under its own
+    name.
 
     Args:
+      predictions: of which clips, folds and labels count.
       every_epoch: (epochs, S, N) predicted classes.
+      count: the number of classes.
     """
     folds = np.array(predictions.folds)
     correct = every_epoch == predictions.labels
@@ -238,7 +268,8 @@ def oracle(predictions: Predictions, every_epoch: np.ndarray, count: int) -> dic
             chosen[s, folds == fold] = every_epoch[epoch, s, folds == fold]
     by_seed = confusions_by_subject(predictions, chosen, count).sum(1)
     return {
-        "what": "best epoch of each fold, chosen on its own test subject: optimistic, not comparable with the scores above",
+        "what": "best epoch of each fold, chosen on its own test subject: optimistic, "
+        "not comparable with the scores above",
         **{name: score(by_seed).mean() for name, score in SCORES.items()},
     }
 

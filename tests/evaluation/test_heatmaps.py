@@ -1,4 +1,5 @@
-"""Fig. 6 shows the clips that its rule names, with heat where there is heat; pictures are drawn for every kind of row."""
+"""Fig. 6 shows the clips that its rule names, with heat where there is heat; and every kind of row
+has its picture."""
 
 import cv2
 import numpy as np

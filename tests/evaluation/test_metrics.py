@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, absent classes included, and intervals on cases whose answer is known."""
+"""Scores against scikit-learn, also with absent classes; intervals where the answer is known."""
 
 import numpy as np
 import pytest
@@ -73,9 +73,8 @@ def test_paired_comparison():
     base = rng.integers(2, 7, size=25)
     better = metrics.paired_by_subject(subjects(base + 2), subjects(base), metrics.accuracy)
     assert better["difference"] == pytest.approx(0.2)
-    assert better["interval95"] == pytest.approx(
-        (0.2, 0.2)
-    )  # every subject gains the same, however they differ among themselves
+    # every subject gains the same, however they differ among themselves
+    assert better["interval95"] == pytest.approx((0.2, 0.2))
     assert better["p"] < 0.01
     equal = metrics.paired_by_subject(
         subjects(base), subjects(rng.permutation(base)), metrics.accuracy

@@ -284,7 +284,7 @@ def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned, tm
         f"--run={other}",
         check=2,
     )
-    assert "made over other clips" in again.stderr
+    assert "has other clips, subjects or labels" in again.stderr
     assert not other.exists()  # it is said before anything is trained
 
 
