@@ -87,6 +87,11 @@ class Answer:
         return self.part.first + self.part.spotted.apex
 
     @property
+    def pair(self) -> np.ndarray:
+        """(2, size, size, 3) uint8: the crops of onset and apex."""
+        return self.part.frames[[self.part.spotted.onset, self.part.spotted.apex]]
+
+    @property
     def scores(self) -> dict[str, tuple[float, float]]:
         """Class -> mean probability over the models, and its standard deviation."""
         mean = self.probabilities.mean(0)
@@ -382,8 +387,7 @@ def draw(path: pathlib.Path, answer: Answer) -> None:
         name: None if heat is None else np.asarray(gradcam.upsample(heat[:, shown].mean(0), side))
         for name, heat in answer.heat.items()
     }
-    onset, apex = part.frames[part.spotted.onset], part.frames[part.spotted.apex]
-    row = heatmaps.Row(onset, apex, **maps)
+    row = heatmaps.Row(*answer.pair, **maps)
     predicted = answer.prediction
     title = (
         f"{part.clip.id}: {predicted} {answer.scores[predicted][0]:.0%}; "

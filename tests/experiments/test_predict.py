@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.training import finetuning
+from ma2mi_jax.evaluation import gradcam
+from ma2mi_jax.training import finetuning, finished
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = [
@@ -251,3 +253,25 @@ def test_bad_flags_are_refused_before_any_work(script, run, clips, flags, words)
     with pytest.raises(UserError) as refused:
         script["main"]([flag.format(clips, clips, run=run) for flag in flags])
     assert all(word in str(refused.value) for word in words), refused.value
+
+
+def test_the_python_example_of_the_readme(run, clips, monkeypatch, capsys):
+    monkeypatch.setenv("MA2MI_CACHE", str(clips / "cache"))
+    text = (ROOT / "README.md").read_text()
+    code = re.search(r"```python\n(import ma2mi_jax\n.*?)```", text, re.DOTALL)[1]
+    assert len(code.splitlines()) <= 10
+    code = code.replace("runs/casme2-from-ferv39k-paper-0", str(run))
+    names = {}
+    exec(code.replace("video.mp4", str(clips / "talk.mp4")), names)
+    assert len(names["answers"]) == 1
+    assert not names["failed"]
+    assert names["answers"][0].prediction in capsys.readouterr().out
+    assert names["c_delta"].shape == (3, 128)  # three folds; preset tiny has D = 8 x 16
+
+    one = names["run"]
+    members = list(finished.saved_members(one.run))
+    frames = jnp.asarray(names["answers"][0].pair)[None]
+    for (_, params, stats), own in zip(members, names["c_delta"], strict=True):
+        logits = own @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+        found = gradcam.explain(one.architecture, params, stats, frames).probabilities[0]
+        np.testing.assert_allclose(jax.nn.softmax(logits), found, rtol=1e-4)
