@@ -65,7 +65,8 @@ def spell(parameter: str) -> str:
 
 
 def run(main) -> None:
-    """Calls `main(argv)`; the exit code is 0 or what it returns, 2 after a `UserError`, 130 after Ctrl-C."""
+    """Calls `main(argv)`. The exit code is 0 or what it returns; 2 after a `UserError`, whose one
+    line goes to stderr; 130 after Ctrl-C."""
     try:
         sys.exit(main(sys.argv[1:]) or 0)
     except UserError as error:
@@ -135,7 +136,8 @@ def listed(allowed, kind=str):
             chosen = [None]
         if not set(chosen) <= set(allowed):
             raise argparse.ArgumentTypeError(
-                f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, separated by commas"
+                f"{text!r}: expected one or more of {', '.join(map(str, allowed))}, "
+                "separated by commas"
             )
         return sorted(set(chosen), key=allowed.index)
 
@@ -164,7 +166,9 @@ def keep_compiled_programs() -> None:
 
 @contextlib.contextmanager
 def progress(what: str, total: int, start: int = 0):
-    """A bar on stderr with rate and time left; yields `advance(n=1, note=None)`. Off a terminal it stays silent: there log lines tell."""
+    """A bar on stderr with rate and time left; yields `advance(n=1, note=None)`.
+
+    Off a terminal it stays silent: there, lines of the log tell."""
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -202,7 +206,9 @@ def print_absent(summary) -> None:
 
 
 def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None:
-    """A table on stdout; numbers come ready as text. Title and caption are lines of their own, not folded to the width of the table."""
+    """A table on stdout; numbers come ready as text.
+
+    Title and caption are lines of their own, not folded to the width of the table."""
     t = rich.table.Table(box=rich.table.box.SIMPLE)
     for i, column in enumerate(columns):
         t.add_column(column, justify="left" if i == 0 else "right")

@@ -225,7 +225,7 @@ def _from_config(kind: type, file: pathlib.Path) -> Any:
 
 
 def from_command(command: str) -> Any:
-    """The run object of a command as config.json keeps it, such as that of a run without `asked`."""
+    """The run object of a command as config.json keeps it, also of a run without `asked`."""
     script, *argv = shlex.split(command)
     kind = run_config.KINDS[pathlib.Path(script).stem]
     return parse(kind, argv)

@@ -1,4 +1,4 @@
-"""Ask a fine-tuned run about clips of your own: class probabilities, and a picture of their reasons.
+"""Ask a fine-tuned run about clips of your own: class probabilities, and pictures of the reasons.
 
   python experiments/predict.py --run=runs/casme2-from-dfew-paper-0 video.mp4 folder_of_frames \
 onset.jpg,apex.jpg

@@ -1,4 +1,4 @@
-"""What comes out of a fine-tuning: results.json, predictions.csv, pictures; and predicting again."""
+"""What comes out of a fine-tuning: results.json, predictions.csv, pictures; predicting again."""
 
 import dataclasses
 import pathlib

@@ -1,4 +1,4 @@
-"""One fine-tuning from its run object to its checkpoints: start, clips, folds, chunks of members."""
+"""One fine-tuning from its run object to its checkpoints: start, clips, folds, members."""
 
 import dataclasses
 import pathlib
@@ -201,13 +201,13 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
 
 
 def located(spec: DatasetSpec) -> dict[str, Any]:
-    """A dataset's entry in config.json: where it was read, whatever folder a later call is made from."""
+    """A dataset's entry in config.json, which says where it lies from whatever folder one looks."""
     root = None if registry.is_drawn(spec) else str(registry.located(spec).resolve())
     return dataclasses.asdict(dataclasses.replace(spec, root=root))
 
 
 def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]:
-    """The folds of what is resolved as `protocol`, with clips held out if an epoch is chosen on them.
+    """The folds of a run's resolved `protocol`; clips are held out if an epoch is chosen on them.
 
     Raises:
       UserError: too few subjects, or a folds file that lacks some or cannot be read.

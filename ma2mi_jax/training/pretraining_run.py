@@ -296,7 +296,8 @@ def stop_if_not_finite(state: pretraining.PretrainState, path: pathlib.Path) -> 
     if bad >= 0:
         raise UserError(
             "step {bad}: the loss or its gradient is not finite; the last good checkpoint is kept "
-            "in {checkpoints}. Try a lower [learning_rate] or [precision=float32], in another [run]",
+            "in {checkpoints}. Try a lower [learning_rate] or [precision=float32], "
+            "in another [run]",
             bad=bad,
             checkpoints=path / "checkpoints",
         )

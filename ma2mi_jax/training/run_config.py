@@ -111,7 +111,8 @@ class PretrainRun:
             raise UserError("[delta={delta}]: expected 1 <= first <= last", delta=self.delta)
         if self.batch_size % 2:
             raise UserError(
-                "[batch_size={size}]: expected an even number, since L2 compares neighbours of a batch",
+                "[batch_size={size}]: expected an even number, since L2 compares neighbours of a "
+                "batch",
                 size=self.batch_size,
             )
         _check_rate(self.learning_rate)
@@ -234,7 +235,8 @@ class FinetuneRun:
             )
         if self.test_annotations and not self.test_target:
             raise UserError(
-                "[test_annotations={sheet}]: is only for [test_target]; give that too, or remove it",
+                "[test_annotations={sheet}]: is only for [test_target]; give that too, or remove "
+                "it",
                 sheet=self.test_annotations,
             )
         if self.folds and (self.chosen_protocol != "kfold" or self.folds_file):
@@ -255,7 +257,8 @@ class FinetuneRun:
         _check_rate(self.learning_rate)
         if self.batch_size < 2:
             raise UserError(
-                "[batch_size={size}]: expected at least 2, for BatchNorm takes its statistics over a batch",
+                "[batch_size={size}]: expected at least 2, for BatchNorm takes its statistics over "
+                "a batch",
                 size=self.batch_size,
             )
 
@@ -360,7 +363,8 @@ def read(path: pathlib.Path) -> Stored:
             return _read_first_format(record)
         if record["format"] > FORMAT:
             raise UserError(
-                "{file}: written by a newer version (format {found}, this one knows {known}); update",
+                "{file}: written by a newer version (format {found}, this one knows {known}); "
+                "update",
                 file=file,
                 found=record["format"],
                 known=FORMAT,
