@@ -30,7 +30,8 @@ class MetricsLog:
     def __init__(self, path: pathlib.Path, start: int = 0):
         file = path / METRICS
         self.lines = [line for line in read_metrics(path) if line["step"] < start]
-        file.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        with files.whole(file) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         self._file = file.open("a")
         self._events = tensorboardX.SummaryWriter(str(path), purge_step=start if start else None)
 
