@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_REFERENCE = re.compile(r"\[([a-z][a-z0-9_]*)(=[^\]]*)?\]")
+_REFERENCE = re.compile(r"\[([a-z][a-z0-9_]*|\{[a-z][a-z0-9_]*\})(=[^\]]*)?\]")
 
 
 class UserError(Exception):
@@ -21,6 +21,9 @@ class UserError(Exception):
       root=a.txt: is a file; give a folder as root                        in a notebook
       --data-root=a.txt: is a file; give a folder as --data-root          in a script
 
+    Where the parameter itself is a value, `[{kind}]` names it: with kind="target" the template
+    "[{kind}={name}]: not found" says what "[target={name}]: not found" does.
+
     Args:
       message: the template.
       **values: what stands for `{name}`; any object, shown by `str`.
@@ -32,7 +35,11 @@ class UserError(Exception):
 
     def spelled(self, spell: Callable[[str], str]) -> str:
         """The message, with `spell(name)` for each parameter it names."""
-        template = _REFERENCE.sub(lambda found: spell(found[1]) + (found[2] or ""), self.message)
+
+        def spelled(found: re.Match) -> str:
+            return spell(_parameter(found[1], self.values)) + (found[2] or "")
+
+        template = _REFERENCE.sub(spelled, self.message)
         return template.format(**self.values) if self.values else template
 
     def __str__(self) -> str:
@@ -40,6 +47,11 @@ class UserError(Exception):
 
     def __reduce__(self):  # an error of a process that reads frames reaches this one whole
         return _made_again, (self.message, self.values)
+
+
+def _parameter(reference: str, values: dict[str, Any]) -> str:
+    """The parameter that `name` or `{name}` refers to."""
+    return str(values[reference[1:-1]]) if reference.startswith("{") else reference
 
 
 def _made_again(message: str, values: dict[str, Any]) -> UserError:
@@ -52,7 +64,10 @@ def parameters_called(**names: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        message = _REFERENCE.sub(
-            lambda found: f"[{names.get(found[1], found[1])}{found[2] or ''}]", error.message
-        )
+
+        def renamed(found: re.Match) -> str:
+            parameter = _parameter(found[1], error.values)
+            return f"[{names.get(parameter, parameter)}{found[2] or ''}]"
+
+        message = _REFERENCE.sub(renamed, error.message)
         raise UserError(message, **error.values) from error

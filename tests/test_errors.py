@@ -30,3 +30,11 @@ def test_a_parameter_may_have_another_name_where_the_caller_stands():
 
 def test_it_comes_whole_from_another_process():
     assert str(pickle.loads(pickle.dumps(ERROR))) == str(ERROR)
+
+
+def test_the_parameter_itself_may_be_a_value():
+    error = UserError("[{kind}={name}]: gone; give another [{kind}]", kind="target", name="samm")
+    assert error.spelled(lambda name: f"--{name}") == "--target=samm: gone; give another --target"
+    with pytest.raises(UserError, match=r"^test_target=samm: gone; give another test_target$"):  # noqa: SIM117
+        with parameters_called(target="test_target"):
+            raise error

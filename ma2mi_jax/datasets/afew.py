@@ -1,4 +1,10 @@
-"""AFEW: clips of films, as `Train_AFEW/Angry/*.avi` and as aligned faces, `Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<clip>/*.jpg`."""
+"""AFEW (Dhall et al., "Collecting Large, Richly Annotated Facial-Expression Databases from Movies",
+IEEE MultiMedia 2012): 1,156 clips of films, of which two forms are shipped.
+
+  Train_AFEW/Angry/*.avi                                             videos, in folders of emotions
+  Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<clip>/*.jpg           aligned faces
+  Val_AFEW/…                                                         the same
+"""
 
 import dataclasses
 import os
@@ -8,16 +14,14 @@ from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.clips.video import VIDEO_SUFFIXES
-from ma2mi_jax.datasets.common import disk, macro
+from ma2mi_jax.datasets.common import disk, listing, macro
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 SHOWN = "Train_AFEW/<emotion>/*.avi or Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<id>/*.jpg"
-SPLITS = {
-    "train": ("Train_AFEW", 773),
-    "val": ("Val_AFEW", 383),
-}  # with the number of clips published
+SPLITS = {"train": ("Train_AFEW", 773), "val": ("Val_AFEW", 383)}
+"""The folder of each split, and the number of clips published."""
 
 
 def read(
@@ -29,33 +33,38 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """All clips on disk, or those of `split`, `train` or `val`. The folder of a clip's video is its label.
+    """All clips on the disk, or those of one split: `train` or `val`.
 
-    The aligned faces of a clip are used where there are two or more, else its video: cut into shots, cropped by one face box each and
-    kept as frames, as those of `--source=folder` are.
+    Where a clip has two or more aligned faces, these are its frames. Otherwise its video is read as
+    `folder.read` reads one: it is cut into shots, cropped by one face box for each shot, and kept
+    as frames. The label is the folder in which the video lies.
 
     Args:
       root: the folder that holds Train_AFEW and Val_AFEW, or one of them.
-      cache: folder for listings and the frames of videos.
-      size: height and width of the frames kept of a video.
+      cache: folder for listings and for the frames of videos.
+      split: the part to use; None is all that is there.
+      size: height and width of the frames kept of a video, in pixels.
       detector: finds the faces in videos; None is `faces.haar()`.
-      progress: called as progress(done, total) with the videos decoded.
+      progress: called as progress(done, total) with the videos that are decoded.
 
     Raises:
-      UserError: the clips or the split are not there, no clip can be used, or the cache cannot be written.
+      UserError: the clips or the split are not there, no clip can be used, or the cache cannot be
+        written.
     """
-    places = {
-        name: place for name, (folder, _) in SPLITS.items() if (place := disk.find(root, folder))
+    there = {
+        name: found for name, (folder, _) in SPLITS.items() if (found := disk.find(root, folder))
     }
-    if not places:
-        raise disk.not_found("--source=afew", root, SHOWN)
-    macro.check_split("afew", split, list(places))
+    if not there:
+        raise disk.not_found("source", "afew", root, SHOWN)
+    macro.check_split("afew", split, list(there))
+
+    # ----- what lies on the disk -----
     aligned: dict[str, ImageFolder] = {}
     videos: dict[str, str] = {}
     labels: dict[str, int] = {}
     notes = []
-    for name in places if split is None else [split]:
-        in_faces, in_videos = _aligned(places[name], name, cache), _videos(places[name], name)
+    for name in there if split is None else [split]:
+        in_faces, in_videos = _aligned(there[name], name, cache), _videos(there[name], name)
         aligned |= in_faces
         videos |= {id: path for id, (path, _) in in_videos.items()}
         labels |= {id: label for id, (_, label) in in_videos.items()}
@@ -63,8 +72,9 @@ def read(
         if count != published:
             notes.append(f"{count} clips in {folder}, published {published}")
     if not videos and not any(map(len, aligned.values())):
-        raise disk.not_found("--source=afew", root, SHOWN)
+        raise disk.not_found("source", "afew", root, SHOWN)
 
+    # ----- clips -----
     usable = {id: frames for id, frames in aligned.items() if len(frames) >= 2}
     items = [Item(id, path) for id, path in sorted(videos.items()) if id not in usable]
     extracted = extract(
@@ -80,16 +90,23 @@ def read(
     set_aside += [
         SetAside(
             id,
-            f"a pair needs two frames, its folder of faces holds {len(frames)}, and its video is not there",
+            f"a pair needs two frames, its folder of faces holds {len(frames)}, "
+            "and its video is not there",
         )
         for id, frames in aligned.items()
         if id not in usable and id not in videos
     ]
     if not clips:
-        why = f"{set_aside[0].id}: {set_aside[0].reason}"
         raise UserError(
-            f"--source=afew: none of {len(aligned | videos)} clips can be used (as {why}); give --data-root=FOLDER"
+            "[source=afew]: none of {count} clips under {root} can be used (for example {id}: "
+            "{reason}); give another [root]",
+            count=len(aligned | videos),
+            root=root,
+            id=set_aside[0].id,
+            reason=set_aside[0].reason,
         )
+
+    # ----- what is told -----
     divided = sum(len(each.verdict.shots) > 1 for each in extracted)
     counts = {
         "clips taken as aligned faces": len(usable),
@@ -100,33 +117,34 @@ def read(
         ),
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
-    in_order = [
-        tuple(sorted(records, key=lambda record: record.id)) for records in (clips, set_aside)
-    ]
-    return Dataset("afew", in_order[0], macro.EMOTIONS, in_order[1], tuple(notes))
+    clips.sort(key=lambda clip: clip.id)
+    set_aside.sort(key=lambda refused: refused.id)
+    return Dataset("afew", tuple(clips), macro.EMOTIONS, tuple(set_aside), tuple(notes))
 
 
 def _aligned(place: str, split: str, cache: str) -> dict[str, ImageFolder]:
-    """The folders of aligned faces by clip id."""
+    """The folders of aligned faces in a split's folder, by clip id."""
     homes = [
         disk.find(os.path.join(place, name), "Faces")
         for name in disk.folders(place)
         if name.startswith("AlignedFaces")
     ]
-    found = [disk.clip_folders(home, 1, cache=cache) for home in homes if home]
+    found = [listing.clip_folders(home, 1, cache=cache) for home in homes if home]
     return {f"{split}/{name}": frames for each in found for name, frames in each.items()}
 
 
 def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
-    """Path and label of the videos by clip id."""
-    emotions = {name: label for name in disk.folders(place) if (label := macro.emotion(name)) >= 0}
-    return {
-        f"{split}/{os.path.splitext(name)[0]}": (os.path.join(folder, name), label)
-        for folder, label in (
-            (disk.innermost(os.path.join(place, name)), label) for name, label in emotions.items()
-        )
-        for name in disk.files(folder, VIDEO_SUFFIXES)
-    }
+    """Path and label of the videos in a split's folder, by clip id."""
+    found = {}
+    for emotion in disk.folders(place):
+        label = macro.emotion(emotion)
+        if label < 0:  # a folder of another kind
+            continue
+        folder = disk.innermost(os.path.join(place, emotion))
+        for name in disk.files(folder, VIDEO_SUFFIXES):
+            id = f"{split}/{os.path.splitext(name)[0]}"
+            found[id] = os.path.join(folder, name), label
+    return found
 
 
 READER = Reader(

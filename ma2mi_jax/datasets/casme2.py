@@ -1,4 +1,11 @@
-"""CASME II: 26 subjects, 200 frames a second; cropped (`reg_img46.jpg`) or raw (`img46.jpg`), with the sheet of 2014 or of 2019."""
+"""CASME II (Yan et al., "CASME II: An Improved Spontaneous Micro-Expression Database and the
+Baseline Evaluation", PLoS ONE 2014, doi:10.1371/journal.pone.0086041): 26 subjects, 200 frames a
+second, 640 x 480, or cropped to 280 x 340.
+
+  Cropped/sub01/EP02_01f/reg_img46.jpg              cropped
+  CASME2_RAW_selected/sub01/EP02_01f/img46.jpg      raw
+  CASME2-coding-20140508.xlsx, CASME2-coding-20190701.xlsx    two editions of the sheet
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -11,13 +18,13 @@ from ma2mi_jax.datasets.common.reader import Reader
 SHOWN = "Cropped/sub01/<clip>/reg_img1.jpg or CASME2_RAW_selected/sub01/<clip>/img1.jpg"
 CROPPED = ("Cropped", "Cropped-updated")
 RAW = ("CASME2_RAW_selected", "CASME2-RAW", "CASME2_RAW")
-CLASSES_2019 = {
+CLASSES_2019 = {  # the paper's 249
     "happiness": 32,
     "disgust": 63,
     "repression": 27,
     "surprise": 28,
     "others": 99,
-}  # the paper's 249
+}
 CLASSES_2014 = {**CLASSES_2019, "surprise": 25}  # 246
 
 
@@ -30,33 +37,35 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The clips of the paper's five classes; the cropped frames if they are there, else the raw ones; the sheet of 2019 if both are.
+    """The clips of the paper's five classes.
+
+    The cropped frames are read if they are there, otherwise the raw ones. If both sheets are there,
+    that of 2019 is read.
 
     Args:
-      root: the folder that holds the frames, and the sheet unless `annotations` names it.
+      root: the folder that holds the frames, and the sheet unless `annotations` names one.
       cache: folder for what is found out about the clips.
-      annotations: path of the sheet.
-      classes: others than the paper's, with the number of clips published of each.
+      annotations: path of the sheet; None finds it.
+      classes: other classes than the paper's, each with the number of clips published.
       detector: finds the faces in raw frames; None is `faces.haar()`.
-      progress: called as progress(done, total).
+      progress: called as progress(done, total) with the clips that are searched for faces.
 
     Raises:
       UserError: frames or sheet are not there or cannot be read, or no row can be used.
     """
-    cropped = _first(root, CROPPED)
-    frames = cropped or _first(root, RAW)
-    dataset = micro.Traits("casme2", CLASSES_2019, "sub{:02d}", fps=200)
-    folders = micro.clips_by_subject(dataset, frames, cache=cache)
+    cropped = _first_found(root, CROPPED)
+    frames = cropped or _first_found(root, RAW)
+    traits = micro.Traits("casme2", CLASSES_2019, "sub{:02d}", fps=200)
+    folders = micro.clips_by_subject(traits, frames, cache=cache)
     if not folders:
-        raise disk.not_found("--target=casme2", root, SHOWN)
+        raise disk.not_found("target", "casme2", root, SHOWN)
+
     sheet = micro.find_sheet("casme2", root, frames, "CASME2-coding", annotations)
     rows = sheets.read(sheet)
-    old = "objectiveclasses" not in rows[0]
-    dataset = dataclasses.replace(
-        dataset, published=classes or (CLASSES_2014 if old else CLASSES_2019)
-    )
+    of_2014 = "objectiveclasses" not in rows[0]
+    published = classes or (CLASSES_2014 if of_2014 else CLASSES_2019)
     found = micro.read(
-        dataset,
+        dataclasses.replace(traits, published=published),
         rows,
         folders,
         sheet=sheet,
@@ -65,15 +74,13 @@ def read(
         detector=detector,
         progress=progress,
     )
-    notes = (
-        ("the sheet of 2014, by which N is 246: the paper's 249 is by that of 2019",)
-        if old and not classes
-        else ()
-    )
-    return dataclasses.replace(found, notes=(*notes, *found.notes))
+    if not of_2014 or classes:
+        return found
+    note = "the sheet of 2014, by which N is 246: the paper's 249 is by that of 2019"
+    return dataclasses.replace(found, notes=(note, *found.notes))
 
 
-def _first(root: str, names: tuple[str, ...]) -> str | None:
+def _first_found(root: str, names: tuple[str, ...]) -> str | None:
     return next((found for name in names if (found := disk.find(root, name))), None)
 
 

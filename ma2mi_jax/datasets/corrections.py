@@ -1,7 +1,8 @@
-"""What is known to be wrong in the annotation sheets. Keyed by (subject, file name): copies of a sheet differ in the order
-of their rows.
+"""What is known to be wrong in the annotation sheets.
 
-A correction is applied only where the sheet says what it names as wrong, so that a copy which its authors have mended stays as it is.
+A correction is found by subject and file name, because copies of a sheet differ in the order of
+their rows. It is applied only where the sheet says what it names as wrong. So a copy that its
+authors have mended stays as it is.
 """
 
 import dataclasses
@@ -9,7 +10,14 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Correction:
-    """`column` of the sheet reads `wrong`; `right` is put there, or nothing if None: then the frame is estimated."""
+    """One wrong cell.
+
+    Attributes:
+      column: heading of the cell, as `sheets.read` spells it.
+      wrong: what the sheet says there.
+      right: what is read in its place; None means that the frame is estimated.
+      reason: for people.
+    """
 
     column: str
     wrong: str

@@ -1,4 +1,10 @@
-"""DFEW: 16,372 clips of films: `Clip/clip_224x224/00001/*.jpg`, `EmoLabel_DataSplit/train(single-labeled)/set_1.csv`."""
+"""DFEW (Jiang et al., "DFEW: A Large-Scale Database for Recognizing Dynamic Facial Expressions in
+the Wild", ACM Multimedia 2020): 16,372 clips of films, cropped to the face. The images are
+256 x 256 although their folder is called 224 x 224.
+
+  Clip/clip_224x224/00001/*.jpg                       one folder for each clip
+  EmoLabel_DataSplit/train(single-labeled)/set_1.csv  labels 1 … 7, in lists called splits
+"""
 
 import csv
 import os
@@ -6,7 +12,7 @@ import re
 from collections.abc import Callable
 
 from ma2mi_jax.clips.clip import Dataset
-from ma2mi_jax.datasets.common import disk, macro, sheets
+from ma2mi_jax.datasets.common import disk, listing, macro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
@@ -21,63 +27,78 @@ def read(
     split: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """All clips on disk, or those of `split`: `train_1` ... `test_5`.
+    """All clips on the disk, or those of one split: `train_1` … `test_5`.
 
-    `clip_224x224_16f` is never read: its frames are interpolated in time, so that the distance of two frames means nothing there.
+    `clip_224x224_16f` is never read. Its frames are interpolated in time, so that the distance
+    between two of them means nothing.
 
     Args:
-      root: the folder that holds clips and lists; labels are known where lists are.
+      root: the folder that holds the clips, and the lists if there are any. Without lists no clip
+        has a label.
       cache: folder for the listing.
-      progress: called as progress(done, total) with the folders listed.
+      split: the list to use; None is all clips.
+      progress: called as progress(done, total) with the folders that are listed.
 
     Raises:
       UserError: the clips or the split are not there, or no clip can be used.
     """
     frames = disk.find(root, "Clip", "clip_224x224")
-    folders = disk.clip_folders(frames, 1, cache=cache, progress=progress) if frames else {}
+    folders = listing.clip_folders(frames, 1, cache=cache, progress=progress) if frames else {}
     if not any(map(len, folders.values())):
         if frames is None and disk.find(root, "Clip", "clip_224x224_16f"):
             raise UserError(
-                f"--source=dfew: found only clip_224x224_16f under {root}, whose frames are interpolated in time; unpack {SHOWN} there"
+                "[source=dfew]: found only clip_224x224_16f under {root}, whose frames are "
+                "interpolated in time; unpack {shown} there",
+                root=root,
+                shown=SHOWN,
             )
-        raise disk.not_found("--source=dfew", root, SHOWN)
-    lists, unread = _splits(
-        disk.find(root, "EmoLabel_DataSplit"), {int(id): id for id in folders if id.isdecimal()}
-    )
+        raise disk.not_found("source", "dfew", root, SHOWN)
+
+    ids = {int(id): id for id in folders if id.isdecimal()}
+    lists, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
     notes = (
         [f"lines of the lists that name no clip or no label of 1 ... 7: {unread}"] if unread else []
     )
-    return macro.source(
+    return macro.dataset(
         "dfew", folders, labels={}, splits=lists, split=split, published=PUBLISHED, notes=notes
     )
 
 
 def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str, int]], int]:
-    """The lists by name, and how many of their lines could not be understood."""
+    """The lists by name, and how many of their lines could not be understood.
+
+    Args:
+      folder: where the lists lie; None is nowhere.
+      ids: the clips on the disk by number. The lists write the numbers without zeros in front.
+    """
     lists, unread = {}, 0
     for path in disk.files_below(folder, (".csv",)) if folder else ():
-        name = _name(os.path.relpath(path, folder))
+        name = _split_name(os.path.relpath(path, folder))
         if name is None:
             continue
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
         if rows and sheets.whole(rows[0][0]) is None:  # the header
             rows = rows[1:]
+
         found = lists.setdefault(name, {})
         for row in rows:
             clip, label = (sheets.whole(cell) for cell in (*row, "")[:2])
+            known = label in range(1, 8)
             if clip is not None:
-                found[ids.get(clip, f"{clip:05d}")] = label - 1 if label in range(1, 8) else -1
-            unread += clip is None or label not in range(1, 8)
+                found[ids.get(clip, f"{clip:05d}")] = label - 1 if known else -1
+            unread += clip is None or not known
     return lists, unread
 
 
-def _name(path: str) -> str | None:
-    """`train(single-labeled)/set_1.csv`, `train/set_1.csv` and `train_set_1.csv` → `train_1`; None for other lists."""
-    found = re.search(
-        r"(train|test)(?!.*(train|test)).*?([0-9]+)\.csv$", path.lower().replace(os.sep, "/")
-    )
-    return f"{found[1]}_{found[3]}" if found and "multi" not in path.lower() else None
+def _split_name(path: str) -> str | None:
+    """The name of the split in a list's path; None for other lists.
+
+    `train(single-labeled)/set_1.csv`, `train/set_1.csv` and `train_set_1.csv` are all `train_1`.
+    """
+    path = path.lower().replace(os.sep, "/")
+    found = re.search(r"(train|test)(?!.*(train|test)).*?([0-9]+)\.csv$", path)
+    return f"{found[1]}_{found[3]}" if found and "multi" not in path else None
 
 
 READER = Reader("dfew", "DFEW", kind="source", read=read, takes=("split",), published=PUBLISHED)

@@ -1,11 +1,16 @@
-"""FERV39k: 38,935 clips in 22 scenes: `2_ClipsforFaceCrop/Action/Happy/0267/*.jpg`, `4_setups/All_scenes/train_All.csv`."""
+"""FERV39k (Wang et al., "FERV39k: A Large-Scale Multi-Scene Dataset for Facial Expression
+Recognition in Videos", CVPR 2022): 38,935 clips in 22 scenes, cropped to the face.
+
+  2_ClipsforFaceCrop/Action/Happy/0267/*.jpg    scene, emotion, clip
+  4_setups/All_scenes/train_All.csv             lists that are called splits
+"""
 
 import os
 import re
 from collections.abc import Callable
 
 from ma2mi_jax.clips.clip import Dataset
-from ma2mi_jax.datasets.common import disk, macro
+from ma2mi_jax.datasets.common import disk, listing, macro
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "2_ClipsforFaceCrop/<scene>/<emotion>/<clip>/*.jpg"
@@ -19,18 +24,22 @@ def read(
     split: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """All clips on disk, or those of `split`: `train` or `test` of all scenes, else the name of a scene's list without `.csv`.
+    """All clips on the disk, or those of one split.
 
-    Labels are the lists', where a clip is in none its folder's. Arguments and errors as of `dfew.read`.
+    A split is `train` or `test` of all scenes, or the name of one scene's list without `.csv`. The
+    lists give the labels. A clip that is in no list has the label of its folder.
+
+    The other arguments and the errors are those of `dfew.read`.
     """
     frames = disk.find(root, "2_ClipsforFaceCrop")
-    folders = disk.clip_folders(frames, 3, cache=cache, progress=progress) if frames else {}
+    folders = listing.clip_folders(frames, 3, cache=cache, progress=progress) if frames else {}
     if not any(map(len, folders.values())):
-        raise disk.not_found("--source=ferv39k", root, SHOWN)
+        raise disk.not_found("source", "ferv39k", root, SHOWN)
+
     labels = {id: label for id in folders if (label := macro.emotion(id.split("/")[1])) >= 0}
     lists, unread = _splits(disk.find(root, "4_setups"))
     notes = [f"lines of the lists that name no clip or no emotion: {unread}"] if unread else []
-    return macro.source(
+    return macro.dataset(
         "ferv39k",
         folders,
         labels=labels,
@@ -42,17 +51,18 @@ def read(
 
 
 def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:
-    """The lists by name, and how many of their lines could not be understood. They have no header: `Action/Happy/0267 Happy`."""
+    """The lists by name, and how many of their lines could not be understood.
+
+    The lists have no header. A line is `Action/Happy/0267 Happy`, with or without folders before.
+    """
     lists, unread = {}, 0
+    line_of_a_clip = r"(?:.*2_ClipsforFaceCrop/)?([^/]+/[^/]+/[^/\s,]+)[\s,]+(\w+)"
     for path in disk.files_below(folder, (".csv",)) if folder else ():
         name = re.sub("_all$", "", os.path.splitext(os.path.basename(path))[0], flags=re.IGNORECASE)
         found = lists.setdefault(name, {})
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             for line in filter(None, map(str.strip, file)):
-                parts = re.fullmatch(
-                    r"(?:.*2_ClipsforFaceCrop/)?([^/]+/[^/]+/[^/\s,]+)[\s,]+(\w+)",
-                    line.replace("\\", "/"),
-                )
+                parts = re.fullmatch(line_of_a_clip, line.replace("\\", "/"))
                 if parts:
                     found[parts[1]] = macro.emotion(parts[2])
                 unread += not parts or found[parts[1]] < 0

@@ -1,9 +1,8 @@
-"""Any folder of videos, or of folders of frames: `--source=folder`.
+"""Any folder of videos, or of folders of frames.
 
-Everything under the root that is a video, and every folder that holds images, becomes a clip, or several where it has hard cuts or goes
-on for long (`name#1`, `name#2`, ...). A video is decoded twice, once to find its shots and faces, once to crop them, and kept as
-JPEG files under `cache`; folders of frames stay where they are and only their face boxes are kept. What was found out, `no face`
-included, is kept with them, so that the next run decodes nothing.
+Every video under the root becomes a clip, and so does every folder that holds images. Where it has
+hard cuts, or is long, it becomes several clips (`name#1`, `name#2`, …). `common/extract.py` finds
+the faces and keeps what was found out.
 """
 
 import collections
@@ -11,10 +10,9 @@ import operator
 import os
 from collections.abc import Callable
 
-from ma2mi_jax.clips import faces, frames
+from ma2mi_jax.clips import faces, frames, video
 from ma2mi_jax.clips.clip import Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
 from ma2mi_jax.datasets.common.reader import Reader
@@ -31,24 +29,28 @@ def read(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """All usable clips under `root`, at any depth; junk (hidden files, `Thumbs.db`, `__MACOSX`, whatever is no picture) is passed over.
+    """All usable clips under `root`, at any depth.
 
-    Clip ids are paths relative to `root` without suffix (with it where files differ in nothing else). The frames of a folder are
-    ordered by the last integer in their names. Videos become frames of size × size, cropped; frames of a folder stay as they are, and
-    `Clip.box` says what to crop.
+    What operating systems leave there (hidden files, `Thumbs.db`, `__MACOSX`) is skipped, and so is
+    whatever is no picture. The id of a clip is its path from `root` without the suffix; files that
+    differ in nothing else keep the suffix. The frames of a folder are in the order of the last
+    integer in their names. Frames of videos are cropped to size × size. Frames of a folder stay as
+    they are, and `Clip.box` says what to crop.
 
     Args:
       root: the folder.
-      cache: a folder for what is decoded and found out; entries are keyed by path, size and time of the file, `size` and detector.
-      size: height and width of the frames kept of a video.
+      cache: folder for what is decoded and found out. An entry is used again as long as path, size
+        and time of the file, `size` and detector are the same.
+      size: height and width of the frames kept of a video, in pixels.
       detector: finds faces; None is `faces.haar()`.
-      cropped: True takes frames as they are, without a search; False always crops; None takes a video or folder as cropped already if
-        its frames are about square and the face fills them.
+      cropped: True takes frames as they are, without a search. False always crops. None takes
+        frames as cropped already if they are about square and the face fills them.
       workers: threads; None is one for each core.
       progress: called as progress(done, total) after each video or folder.
 
     Raises:
-      UserError: the folder is missing, or holds no video and no images, or nothing in it can be used, or the cache cannot be written.
+      UserError: the folder is missing, it holds neither videos nor images, nothing in it can be
+        used, or the cache cannot be written.
     """
     cache = os.path.abspath(cache)
     items = _items(root, cache)
@@ -64,14 +66,15 @@ def read(
     clips = [clip for each in found for clip in each.clips]
     set_aside = [refused for each in found for refused in each.set_aside]
     if not clips:
-        raise UserError(_nothing_usable(root, set_aside))
+        raise _nothing_usable(root, set_aside)
+
+    divided = sum(len(each.verdict.shots) > 1 for each in found)
+    taken = sum(
+        any(not shot.reason and shot.box is None for shot in each.verdict.shots) for each in found
+    )
     counts = {
-        f"divided into clips, at hard cuts or after at most {LONGEST} frames": sum(
-            len(each.verdict.shots) > 1 for each in found
-        ),
-        "taken as cropped already": sum(
-            any(not s.reason and s.box is None for s in each.verdict.shots) for each in found
-        ),
+        f"divided into clips, at hard cuts or after at most {LONGEST} frames": divided,
+        "taken as cropped already": taken,
     }
     notes = tuple(
         f"{count} of {len(items)} videos or folders {what}"
@@ -84,17 +87,44 @@ def read(
     )
 
 
-# ---------------------------------------------------------------------------------------------------- what lies on the disk
+# ----- what lies on the disk ----------------------------------------------------------------------
 
 
 def _items(root: str, cache: str) -> list[Item]:
     if not os.path.isdir(root):
-        found = "is a file" if os.path.exists(root) else "does not exist"
         raise UserError(
-            f"--data-root={root}: {found}; give a folder of videos or of folders of frames"
+            "[root={root}]: {found}; give a folder of videos or of folders of frames",
+            root=root,
+            found="is a file" if os.path.exists(root) else "does not exist",
         )
     root = os.path.abspath(root)
-    videos, image_folders, seen = [], [], {os.path.realpath(cache)}
+    videos, image_folders = _found_below(root, without=cache)
+    if not videos and not image_folders:
+        raise UserError(
+            "[root={root}]: holds neither videos nor images at any depth; expected videos "
+            "({videos} ...) or folders of images ({images} ...)",
+            root=root,
+            videos=" ".join(video.VIDEO_SUFFIXES[:4]),
+            images=" ".join(frames.IMAGE_SUFFIXES[:3]),
+        )
+
+    short = {path: _id(root, os.path.splitext(path)[0]) for path in videos}
+    of_folders = [_id(root, images.folder) for images in image_folders]
+    uses = collections.Counter([*short.values(), *of_folders])
+    items = [
+        Item(name if uses[name] == 1 else _id(root, path), path) for path, name in short.items()
+    ]
+    items += [
+        Item(id, images.folder, images)
+        for id, images in zip(of_folders, image_folders, strict=True)
+    ]
+    return sorted(items, key=lambda item: item.id)
+
+
+def _found_below(root: str, without: str) -> tuple[list[str], list[ImageFolder]]:
+    """The videos and the folders of images under `root`; the folder `without` is not entered."""
+    videos, image_folders = [], []
+    seen = {os.path.realpath(without)}
     for folder, inner, names in os.walk(root, followlinks=True, onerror=disk.stop_at):
         if os.path.realpath(folder) in seen:  # the cache, or a link to where we have been
             inner[:] = []
@@ -108,22 +138,7 @@ def _items(root: str, cache: str) -> list[Item]:
         images = [name for name in names if name.lower().endswith(frames.IMAGE_SUFFIXES)]
         if images:
             image_folders.append(ImageFolder(folder, tuple(sorted(images, key=frames.frame_order))))
-    if not videos and not image_folders:
-        kinds = f"videos ({' '.join(VIDEO_SUFFIXES[:4])} ...) or folders of images ({' '.join(frames.IMAGE_SUFFIXES[:3])} ...)"
-        raise UserError(
-            f"--data-root={root}: holds neither videos nor images at any depth; expected {kinds}"
-        )
-
-    ids = collections.Counter(
-        [_id(root, os.path.splitext(path)[0]) for path in videos]
-        + [_id(root, f.folder) for f in image_folders]
-    )
-    short = {path: _id(root, os.path.splitext(path)[0]) for path in videos}
-    items = [
-        Item(name if ids[name] == 1 else _id(root, path), path) for path, name in short.items()
-    ]
-    items += [Item(_id(root, images.folder), images.folder, images) for images in image_folders]
-    return sorted(items, key=lambda item: item.id)
+    return videos, image_folders
 
 
 def _id(root: str, path: str) -> str:
@@ -131,14 +146,19 @@ def _id(root: str, path: str) -> str:
     return os.path.basename(root) if inside == "." else inside.replace(os.sep, "/")
 
 
-def _nothing_usable(root: str, set_aside: list[SetAside]) -> str:
-    kind, count = collections.Counter(
-        each.reason.partition(":")[0] for each in set_aside
-    ).most_common(1)[0]
+def _nothing_usable(root: str, set_aside: list[SetAside]) -> UserError:
+    """The error for a folder of which no clip can be used: the most frequent reason, and a clip."""
+    kinds = collections.Counter(each.reason.partition(":")[0] for each in set_aside)
+    kind, count = kinds.most_common(1)[0]
     example = next(each for each in set_aside if each.reason.startswith(kind))
-    return (
-        f"--data-root={root}: none of its {len(set_aside)} clips can be used; most often ({count}): {example.reason} (as in {example.id}); "
-        "give a folder of videos, or of folders of frames, that show one face each"
+    return UserError(
+        "[root={root}]: none of its {total} clips can be used; most often ({count}): {reason} (as "
+        "in {id}); give a folder of videos, or of folders of frames, that show one face each",
+        root=root,
+        total=len(set_aside),
+        count=count,
+        reason=example.reason,
+        id=example.id,
     )
 
 

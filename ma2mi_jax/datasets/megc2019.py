@@ -1,4 +1,6 @@
-"""The composite of MEGC2019: SMIC, CASME II and SAMM in three classes, 442 clips of 68 subjects, one of whom is left out at a time."""
+"""The composite of MEGC2019 (See et al., "MEGC 2019 – The Second Facial Micro-Expressions Grand
+Challenge", FG 2019): SMIC, CASME II and SAMM in three classes, 442 clips of 68 subjects, one of
+whom is left out at a time."""
 
 import collections
 import dataclasses
@@ -8,13 +10,12 @@ from collections.abc import Callable, Sequence
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
-from ma2mi_jax.datasets import casme2, samm, smic
-from ma2mi_jax.datasets import prepared as store
+from ma2mi_jax.datasets import casme2, prepared, samm, smic
 from ma2mi_jax.datasets.common import disk, merged
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
-CLASSES = {  # the emotions that are taken, with their numbers in the sheets
+CLASSES = {  # the emotions that are taken, with their numbers of clips in the sheets
     "casme2": {"happiness": 32, "disgust": 63, "repression": 27, "surprise": 25},
     "samm": {
         "happiness": 26,
@@ -26,10 +27,9 @@ CLASSES = {  # the emotions that are taken, with their numbers in the sheets
         "surprise": 15,
     },
 }
-WITHOUT = (
-    "sub04/EP12_01f",
-    "sub05/EP09_05f",
-)  # of CASME II: a row without an apex, and one whose onset is its apex
+WITHOUT = ("sub04/EP12_01f", "sub05/EP09_05f")
+"""Clips of CASME II that are left out: one has no apex, and the onset of the other is its apex."""
+
 PUBLISHED = {  # clips in the order of `merged.THREE`, and subjects
     "casme2": ((88, 32, 25), 24),
     "samm": ((92, 26, 15), 28),
@@ -44,96 +44,105 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The composite of the datasets in the folders `casme2`, `samm` and, if it is there, `smic` of `root`.
+    """The composite of the datasets in the folders `casme2`, `samm` and, if it is there, `smic`.
 
-    Of CASME II the sheet of 2014 is taken if it is there: MEGC2019 is by that.
+    MEGC2019 goes by CASME II's sheet of 2014. So that is read if it is there.
 
     Args:
-      root: each folder in it is as for the dataset's own reader.
-      cache: folder for what is found out about the clips; each dataset has its own in it, the same as when it is read alone.
+      root: the folder around these. Each of them is as for the dataset's own reader.
+      cache: folder for what is found out about the clips. Each dataset has a folder of its own in
+        it, the same as when it is read alone.
       detector: finds the faces in raw frames; None is `faces.haar()`.
       progress: called as progress(done, total), for one dataset after the other.
 
     Raises:
-      UserError: CASME II or SAMM is not there or holds prepared data, or one of the datasets cannot be read.
+      UserError: CASME II or SAMM is not there, a folder holds prepared data, or one of the datasets
+        cannot be read.
     """
-    places = {name: os.path.join(root, name) for name in PUBLISHED}
-    there = [name for name, place in places.items() if os.path.isdir(place)]
-    if lacking := [name for name in ("casme2", "samm") if name not in there]:
-        raise UserError(
-            f"--target=megc2019: looked for the datasets' folders casme2, samm and, if you have it, smic in {root}, found no "
-            f"{' and no '.join(lacking)}; put them there or give --data-root=FOLDER"
-        )
-    if prepared := [places[name] for name in there if store.is_prepared(places[name])]:
-        raise UserError(
-            f"--target=megc2019: {prepared[0]} holds prepared data, in which classes of the composite may be missing; give the datasets as "
-            "their authors ship them, or prepare the composite by experiments/prepare.py --target=megc2019"
-        )
+    there = _parts_there(root)
 
     def own(name: str) -> dict:
+        """What the reader of a part is given."""
         return {
-            "root": places[name],
+            "root": there[name],
             "cache": os.path.join(cache, name),
             "detector": detector,
             "progress": progress,
         }
 
-    sheet = _sheet_of_2014(places["casme2"])
+    sheet = _sheet_of_2014(there["casme2"])
+    of_casme2 = casme2.read(**own("casme2"), annotations=sheet, classes=CLASSES["casme2"])
     parts = [
-        _without(
-            casme2.read(**own("casme2"), annotations=sheet, classes=CLASSES["casme2"]), WITHOUT
-        ),
+        _without(of_casme2, WITHOUT),
         samm.read(**own("samm"), classes=CLASSES["samm"]),
         *([smic.read(**own("smic"))] if "smic" in there else []),
     ]
     parts = [merged.relabelled(part, merged.THREE_OF, merged.THREE) for part in parts]
+
     notes = [] if "smic" in there else [f"no folder smic in {root}: the composite is without it"]
     if not sheet:
         notes.append(
-            "no sheet CASME2-coding-2014… of CASME II: MEGC2019 is by that; that of 2019 has three more clips of surprise"
+            "no sheet CASME2-coding-2014… of CASME II: MEGC2019 is by that; that of 2019 has "
+            "three more clips of surprise"
         )
     composite = merged.joined("megc2019", parts)
     return dataclasses.replace(composite, notes=(*notes, *composite.notes, *_differences(parts)))
 
 
+def _parts_there(root: str) -> dict[str, str]:
+    """The folders of the parts, by name, once it is sure that they can be read."""
+    places = {name: os.path.join(root, name) for name in PUBLISHED}
+    there = {name: place for name, place in places.items() if os.path.isdir(place)}
+    if lacking := [name for name in ("casme2", "samm") if name not in there]:
+        raise UserError(
+            "[target=megc2019]: looked for the datasets' folders casme2, samm and, if you have it, "
+            "smic in {root}, found no {lacking}; put them there or give another [root]",
+            root=root,
+            lacking=" and no ".join(lacking),
+        )
+    for place in there.values():
+        if prepared.is_prepared(place):
+            raise UserError(
+                "[target=megc2019]: {place} holds prepared data, in which classes of the composite "
+                "may be missing; give the datasets as their authors ship them, or prepare the "
+                "composite itself by experiments/prepare.py",
+                place=place,
+            )
+    return there
+
+
 def _sheet_of_2014(folder: str) -> str | None:
-    found = [
-        path
-        for pattern in ("", "*/")
-        for path in pathlib.Path(folder).glob(f"{pattern}CASME2-coding-2014*.xlsx")
-    ]
-    return str(found[0]) if found else None
+    """CASME II's sheet of 2014, in `folder` or one level deeper; None if it is not there."""
+    for pattern in ("CASME2-coding-2014*.xlsx", "*/CASME2-coding-2014*.xlsx"):
+        for path in pathlib.Path(folder).glob(pattern):
+            return str(path)
+    return None
 
 
-def _without(source: Dataset, ids: Sequence[str]) -> Dataset:
-    """`source` without these clips, and a note on those that it had."""
-    kept = tuple(clip for clip in source.clips if clip.id not in ids)
-    gone = [clip.id for clip in source.clips if clip.id in ids]
+def _without(dataset: Dataset, ids: Sequence[str]) -> Dataset:
+    """`dataset` without these clips, and with a note on those that it had."""
+    kept = tuple(clip for clip in dataset.clips if clip.id not in ids)
+    gone = [clip.id for clip in dataset.clips if clip.id in ids]
     notes = (f"clips that MEGC2019 leaves out: {len(gone)} ({disk.some(gone)})",) if gone else ()
-    return dataclasses.replace(source, clips=kept, notes=(*source.notes, *notes))
+    return dataclasses.replace(dataset, clips=kept, notes=(*dataset.notes, *notes))
 
 
 def _differences(parts: Sequence[Dataset]) -> tuple[str, ...]:
-    """One line if the parts do not have as many clips and subjects as published, 442 and 68 in all."""
-    published = {
-        (part.name, name): n
-        for part in parts
-        for name, n in zip(merged.THREE, PUBLISHED[part.name][0], strict=True)
-    }
+    """One line if the parts have other numbers of clips and subjects than published."""
+    differing = []
+    subjects = {part.name: len({clip.subject for clip in part.clips}) for part in parts}
     counts = collections.Counter(
         (part.name, merged.THREE[clip.label]) for part in parts for clip in part.clips
     )
-    differing = [
-        f"{part} {name} {counts[part, name]} (published {n})"
-        for (part, name), n in published.items()
-        if counts[part, name] != n
-    ]
-    subjects = {part.name: len({clip.subject for clip in part.clips}) for part in parts}
-    differing += [
-        f"{part} subjects {n} (published {PUBLISHED[part][1]})"
-        for part, n in subjects.items()
-        if n != PUBLISHED[part][1]
-    ]
+    for part in parts:
+        for name, n in zip(merged.THREE, PUBLISHED[part.name][0], strict=True):
+            if counts[part.name, name] != n:
+                differing.append(f"{part.name} {name} {counts[part.name, name]} (published {n})")
+    for part in parts:
+        n = PUBLISHED[part.name][1]
+        if subjects[part.name] != n:
+            differing.append(f"{part.name} subjects {subjects[part.name]} (published {n})")
+
     if not differing and len(parts) == len(PUBLISHED):
         return ()
     total = f"N = {counts.total()} of {sum(subjects.values())} subjects, published 442 of 68"

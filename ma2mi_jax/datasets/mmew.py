@@ -1,25 +1,32 @@
-"""MMEW: 30 subjects, 90 frames a second: `Micro_Expression/<emotion>/S13-07-001/1.jpg`, or with a subject's folder around the emotion's."""
+"""MMEW (Ben et al., "Video-based Facial Micro-Expression Analysis: A Survey of Datasets, Features
+and Algorithms", IEEE Transactions on Pattern Analysis and Machine Intelligence): 30 subjects, 90
+frames a second, 1920 x 1080, or cropped.
+
+  Micro_Expression/anger/S13-07-001/1.jpg         emotion, clip
+  Micro_Expression/S13/anger/S13-07-001/1.jpg     or with a folder for each subject around it
+  MMEW_Micro_Exp.xlsx                             the sheet
+"""
 
 from collections.abc import Callable
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.datasets.common import disk, micro, sheets
+from ma2mi_jax.datasets.common import disk, listing, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = (
     "Micro_Expression/<emotion>/<clip>/1.jpg or Micro_Expression/<subject>/<emotion>/<clip>/1.jpg"
 )
-CLASSES = {
+CLASSES = {  # the paper's 234
     "happiness": 36,
     "surprise": 89,
     "disgust": 72,
     "sadness": 13,
     "anger": 8,
     "fear": 16,
-}  # the paper's 234
-DATASET = micro.Traits("mmew", CLASSES, "S{:02d}", fps=90, rebases=True)
+}
+TRAITS = micro.Traits("mmew", CLASSES, "S{:02d}", fps=90, rebases=True)
 
 
 def read(
@@ -30,17 +37,18 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The clips of the paper's six classes; arguments and errors as of `casme2.read`. Frames that are crops already stay as they are.
+    """The clips of the paper's six classes. Frames that are face crops already stay as they are.
 
-    A clip is known by its folder's name, which begins with the subject's: what the folders around it are called does not matter.
+    The arguments and the errors are those of `casme2.read`.
     """
     frames = disk.find(root, "Micro_Expression")
     folders = _clips(frames, cache) if frames else {}
     if not folders:
-        raise disk.not_found("--target=mmew", root, SHOWN)
+        raise disk.not_found("target", "mmew", root, SHOWN)
+
     sheet = micro.find_sheet("mmew", root, frames, "MMEW_Micro", annotations)
     return micro.read(
-        DATASET,
+        TRAITS,
         sheets.read(sheet),
         folders,
         sheet=sheet,
@@ -52,11 +60,17 @@ def read(
 
 
 def _clips(frames: str, cache: str) -> dict[str, ImageFolder]:
+    """The clips by id.
+
+    The name of a clip's folder begins with its subject. So it does not matter what the folders
+    around it are called.
+    """
     clips = {}
     for depth in (2, 3):
-        for path, images in disk.clip_folders(frames, depth, cache=cache).items():
+        for path, images in listing.clip_folders(frames, depth, cache=cache).items():
             name = path.rpartition("/")[2]
-            if len(images) and (subject := DATASET.subject_name(name.partition("-")[0])):
+            subject = TRAITS.subject_name(name.partition("-")[0])
+            if len(images) and subject:
                 clips.setdefault(f"{subject}/{name}", images)
     return clips
 

@@ -25,7 +25,7 @@ from ma2mi_jax.datasets import (
     smic,
     synthetic,
 )
-from ma2mi_jax.datasets.common.reader import NAMED, Kind, Reader
+from ma2mi_jax.datasets.common.reader import Kind, Reader
 from ma2mi_jax.errors import UserError
 
 READERS: tuple[Reader, ...] = (
@@ -71,7 +71,7 @@ def reader(kind: Kind, name: str) -> Reader:
             return each
     *first, last = names(kind)
     raise UserError(
-        NAMED[kind] + ": no such {kind}; give {names}",
+        "[{kind}={name}]: no such {kind}; give {names}",
         name=name,
         kind=kind,
         names=f"{', '.join(first)} or {last}",
@@ -155,6 +155,11 @@ class DatasetSpec:
 CHOSEN = tuple(field for field in dataclasses.fields(DatasetSpec) if field.metadata)
 """The fields that say how a dataset is read: all but its name and its kind."""
 
+PURPOSE = {
+    "source": "macro-expression videos, for pre-training",
+    "target": "micro-expression clips, for fine-tuning",
+}
+
 
 def help_of(name: str, kinds: Collection[Kind] = ("source", "target")) -> str:
     """The help of a field of `DatasetSpec`, or of "source" or "target", which name a dataset.
@@ -163,17 +168,13 @@ def help_of(name: str, kinds: Collection[Kind] = ("source", "target")) -> str:
       kinds: what a person can ask for: datasets of other kinds are not mentioned.
     """
     readers = [each for each in READERS if each.kind in kinds]
-    if name in NAMED:
-        purpose = {
-            "source": "macro-expression videos, for pre-training",
-            "target": "micro-expression clips, for fine-tuning",
-        }[name]
+    if name in PURPOSE:
         listed = (
             f"{each.name} ({', '.join((each.title, *(f'also {a}' for a in each.aliases)))})"
             for each in readers
             if each.kind == name
         )
-        return f"{purpose}: {', '.join(listed)}"
+        return f"{PURPOSE[name]}: {', '.join(listed)}"
 
     field = next(field for field in CHOSEN if field.name == name)
     text = field.metadata["help"]
@@ -231,47 +232,66 @@ def check(spec: DatasetSpec, given: Collection[str] = ()) -> None:
 
 
 def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> None:
+    """Passes if the value of one field that was set means something for this dataset.
+
+    Raises:
+      UserError: it does not.
+    """
     found, place, drawn = reader(spec.kind, spec.name), located(spec), is_drawn(spec)
-    only, least, most = (field.metadata[key] for key in ("only", "least", "most"))
-    this, dataset = f"[{field.name}={{value}}]", NAMED[spec.kind]
+    ready, only = prepared.is_prepared(place), field.metadata["only"]
+    shown = {"field": field.name, "value": value, "kind": spec.kind, "name": spec.name}
 
-    def refused(message: str) -> UserError:
-        return UserError(
-            f"{this}{message}", value=value, name=spec.name, place=place, least=least, most=most
-        )
-
-    # Of the other kind.
+    # ----- for the other kind, or for drawn faces only -----
     if field.name == "annotations" and spec.kind != only:
-        raise refused(": only a [target] has an annotation sheet; remove it")
-    if field.name == "split" and spec.kind != only:
-        raise refused(": only a [source] has splits; remove it")
-
-    # For drawn faces only, and not for these.
-    if field.name == "root" and drawn:
-        raise refused(
-            f": no prepared data lie there, and the faces of {dataset} are drawn; remove it"
+        raise UserError(
+            "[{field}={value}]: only a [target] has an annotation sheet; remove it", **shown
         )
-    if field.metadata["drawn"] and found.drawn and not drawn:
-        raise refused(": {place} holds prepared data, for which it was chosen already; remove it")
+    if field.name == "split" and spec.kind != only:
+        raise UserError("[{field}={value}]: only a [source] has splits; remove it", **shown)
+    if field.name == "root" and drawn:
+        raise UserError(
+            "[{field}={value}]: no prepared data lie there, and the faces of [{kind}={name}] are "
+            "drawn; remove it",
+            **shown,
+        )
     if field.metadata["drawn"] and (not drawn or only not in (None, spec.kind)):
-        drawing = f"[{only or spec.kind}=synthetic]"
-        raise refused(f" is only for {drawing}; remove it")
+        if found.drawn and ready:
+            raise UserError(
+                "[{field}={value}]: {place} holds prepared data, for which it was chosen already; "
+                "remove it",
+                place=place,
+                **shown,
+            )
+        raise UserError(
+            "[{field}={value}] is only for [{drawing}=synthetic]; remove it",
+            drawing=only or spec.kind,
+            **shown,
+        )
 
-    # Not for prepared data, or not for this dataset.
-    if field.name == "split" and prepared.is_prepared(place):
-        raise refused(": {place} holds prepared data, for which it was chosen already; remove it")
-    if field.name == "annotations" and prepared.is_prepared(place):
-        raise refused(": {place} holds prepared data with their annotations; remove it")
+    # ----- not for prepared data, or not for this dataset -----
+    if field.name in ("split", "annotations") and ready:
+        raise UserError(
+            "[{field}={value}]: {place} holds prepared data, for which it was chosen already; "
+            "remove it",
+            place=place,
+            **shown,
+        )
     if field.name == "split" and "split" not in found.takes:
-        raise refused(f": {dataset} has no splits; remove it")
+        raise UserError("[{field}={value}]: [{kind}={name}] has no splits; remove it", **shown)
     if field.name == "annotations" and "annotations" not in found.takes:
         why = "each of its parts has its own" if found.parts else "it has none"
-        raise refused(f": {dataset} takes no sheet, because {why}; remove it")
+        raise UserError(
+            "[{field}={value}]: [{kind}={name}] takes no sheet, because {why}; remove it",
+            why=why,
+            **shown,
+        )
 
-    # Out of range.
-    if least is not None and not least <= value <= (value if most is None else most):
-        expected = "at least {least}" if most is None else "a number from {least} to {most}"
-        raise refused(f": expected {expected}")
+    # ----- out of range -----
+    least, most = field.metadata["least"], field.metadata["most"]
+    if least is not None and not value >= least:
+        raise UserError("[{field}={value}]: expected at least {least}", least=least, **shown)
+    if most is not None and not value <= most:
+        raise UserError("[{field}={value}]: expected at most {most}", most=most, **shown)
 
 
 def cache_dir() -> pathlib.Path:

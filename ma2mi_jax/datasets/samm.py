@@ -1,4 +1,10 @@
-"""SAMM: 29 subjects, 200 frames a second, grey and far wider than the face: `006/006_1_2/006_05562.jpg`."""
+"""SAMM (Davison et al., "SAMM: A Spontaneous Micro-Facial Movement Dataset", IEEE Transactions on
+Affective Computing 2018): 29 subjects, 200 frames a second, 2040 x 1088, grey, far wider than the
+face.
+
+  006/006_1_2/006_05562.jpg       subject, clip, frame
+  SAMM_Micro_FACS_Codes_v2.xlsx   the sheet
+"""
 
 import dataclasses
 import os
@@ -11,14 +17,14 @@ from ma2mi_jax.datasets.common import disk, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "006/006_1_2/006_05562.jpg"
-CLASSES = {
+CLASSES = {  # the paper's 136
     "happiness": 26,
     "anger": 57,
     "contempt": 12,
     "surprise": 15,
     "others": 26,
-}  # the paper's 136
-DATASET = micro.Traits("samm", CLASSES, "{:03d}", fps=200)
+}
+TRAITS = micro.Traits("samm", CLASSES, "{:03d}", fps=200)
 
 
 def read(
@@ -30,15 +36,18 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The clips of the paper's five classes; arguments and errors as of `casme2.read`. Frames that are crops already stay as they are."""
+    """The clips of the paper's five classes. Frames that are face crops already stay as they are.
+
+    The arguments and the errors are those of `casme2.read`.
+    """
     frames = _subjects(os.path.abspath(root))
-    folders = micro.clips_by_subject(DATASET, frames, cache=cache)
+    folders = micro.clips_by_subject(TRAITS, frames, cache=cache)
     if not folders:
-        raise disk.not_found("--target=samm", root, SHOWN)
+        raise disk.not_found("target", "samm", root, SHOWN)
+
     sheet = micro.find_sheet("samm", root, frames, "SAMM_Micro", annotations)
-    dataset = dataclasses.replace(DATASET, published=classes or CLASSES)
     return micro.read(
-        dataset,
+        dataclasses.replace(TRAITS, published=classes or CLASSES),
         sheets.read(sheet),
         folders,
         sheet=sheet,
@@ -50,14 +59,14 @@ def read(
 
 
 def _subjects(root: str) -> str | None:
-    """The folder of the subjects' folders: `root` or one up to two levels below it."""
+    """The folder that holds the subjects' folders: `root`, or one at most two levels below it."""
     level = [root]
     for _ in range(3):
-        level = [disk.innermost(place) for place in level]
-        for place in level:
-            if any(re.fullmatch("[0-9]{3}", name) for name in disk.folders(place)):
-                return place
-        level = [os.path.join(place, name) for place in level for name in disk.folders(place)]
+        level = [disk.innermost(folder) for folder in level]
+        for folder in level:
+            if any(re.fullmatch("[0-9]{3}", name) for name in disk.folders(folder)):
+                return folder
+        level = [os.path.join(folder, name) for folder in level for name in disk.folders(folder)]
     return None
 
 

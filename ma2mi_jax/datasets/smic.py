@@ -1,4 +1,9 @@
-"""SMIC-HS: 16 subjects, 100 frames a second, no sheet and no apex: `HS/s01/micro/negative/s01_ne_01/reg_image017001.bmp`."""
+"""SMIC-HS (Li et al., "A Spontaneous Micro-expression Database: Inducement, Collection and
+Baseline", FG 2013): 16 subjects, 100 frames a second, 640 x 480, or cropped. It has no sheet, and
+no apex is known.
+
+  HS/s01/micro/negative/s01_ne_01/reg_image017001.bmp     subject, class, clip
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,12 +11,12 @@ from collections.abc import Callable
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder, frame_number
-from ma2mi_jax.datasets.common import disk, micro
+from ma2mi_jax.datasets.common import disk, listing, micro
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "HS/s01/micro/<negative, positive or surprise>/s01_ne_01/reg_image017001.bmp"
 CLASSES = {"negative": 70, "positive": 51, "surprise": 43}  # 164
-DATASET = micro.Traits("smic", CLASSES, "s{:02d}", fps=100)
+TRAITS = micro.Traits("smic", CLASSES, "s{:02d}", fps=100)
 
 
 def read(
@@ -21,32 +26,41 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The clips of the micro folders; the folder of a clip is its class. Arguments as of `casme2.read`.
+    """The clips in the folders called micro. The folder around a clip is its class.
 
-    A clip holds its micro-expression and no more: onset and offset are its first and last frame, the apex is estimated. Frames that are
-    crops already stay as they are.
+    A clip holds its micro-expression and nothing else. So its onset and offset are its first and
+    last frame; the apex is estimated. Frames that are face crops already stay as they are.
+
+    The arguments are those of `casme2.read`.
 
     Raises:
       UserError: the frames are not there, or no clip can be used.
     """
     frames = disk.find(root, "SMIC_all_cropped", "HS")
+    listed = listing.clip_folders(frames, 4, cache=cache) if frames else {}
     folders: dict[str, ImageFolder] = {}
-    rows = []
-    for path, images in (disk.clip_folders(frames, 4, cache=cache) if frames else {}).items():
+    rows = []  # as of a sheet
+    for path, images in listed.items():
         subject, kind, emotion, name = path.split("/")
-        if kind.lower() == "micro":
-            folders[f"{DATASET.subject_name(subject) or subject}/{name}"] = images
-            numbers = [
-                str(n) for file in images.names if (n := frame_number(file)) is not None
-            ] or [""]
-            place = {"onsetframe": numbers[0], "apexframe": "", "offsetframe": numbers[-1]}
-            rows.append(
-                {"subject": subject, "filename": name, "estimatedemotion": emotion, **place}
-            )
+        if kind.lower() != "micro":
+            continue
+        folders[f"{TRAITS.subject_name(subject) or subject}/{name}"] = images
+        numbers = [str(n) for file in images.names if (n := frame_number(file)) is not None]
+        rows.append(
+            {
+                "subject": subject,
+                "filename": name,
+                "estimatedemotion": emotion,
+                "onsetframe": numbers[0] if numbers else "",
+                "apexframe": "",
+                "offsetframe": numbers[-1] if numbers else "",
+            }
+        )
     if not any(map(len, folders.values())):
-        raise disk.not_found("--target=smic", root, SHOWN)
-    source = micro.read(
-        DATASET,
+        raise disk.not_found("target", "smic", root, SHOWN)
+
+    found = micro.read(
+        TRAITS,
         rows,
         folders,
         sheet=frames,
@@ -55,7 +69,7 @@ def read(
         detector=detector,
         progress=progress,
     )
-    return dataclasses.replace(source, annotations="")
+    return dataclasses.replace(found, annotations="")
 
 
 READER = Reader(

@@ -125,7 +125,7 @@ def test_dfew_by_its_splits(root, tmp_path, lists):
     assert source.set_aside == ()
     assert source.notes[0] == "split train_1: 2 of 6 clips"
     assert [clip.id for clip in read("dfew", root, tmp_path, split="test_1").clips] == ["00003"]
-    assert "no split 'train_9'; there are test_1, test_2, train_1, train_2;" in error_of(
+    assert "split=train_9: source=dfew has no such split; give test_1, test_2, train_1, train_2," in error_of(
         "dfew", root, tmp_path, split="train_9"
     )
 
@@ -134,7 +134,7 @@ def test_dfew_without_lists(root, tmp_path):
     miniatures.dfew(root)
     shutil.rmtree(root / "EmoLabel_DataSplit")
     assert {clip.label for clip in read("dfew", root, tmp_path).clips} == {-1}
-    assert "no split 'train_1'; no list of a split lies beside the clips" in error_of(
+    assert "split=train_1: no list of a split lies beside the clips of source=dfew" in error_of(
         "dfew", root, tmp_path, split="train_1"
     )
 
@@ -201,7 +201,7 @@ def test_afew(root, tmp_path):
     (face,) = faces.haar()(faces.cv2.resize(read_frame(decoded.frames, 4), (200, 200)))
     assert abs(face.x - 100) + abs(face.y - 100) < 30, "the video's frames are cropped to the face"
     assert [clip.id for clip in read("afew", root, tmp_path, split="val").clips] == ["val/001"]
-    assert "no split 'test'; there are train, val;" in error_of(
+    assert "split=test: source=afew has no such split; give train, val," in error_of(
         "afew", root, tmp_path, split="test"
     )
 
@@ -531,11 +531,11 @@ def test_a_dataset_that_is_not_there(tmp_path, name):
     }
     for root, found in {**there, "file": "it is a file"}.items():
         said = error_of(name, tmp_path / root, tmp_path)
-        flag = f"--source={name}" if name in MACRO else f"--target={name}"
+        flag = f"source={name}" if name in MACRO else f"target={name}"
         assert said.startswith(
             f"{flag}: looked for {SHOWN[name]} under {tmp_path / root}, found nothing there ({found}"
         )
-        assert said.endswith("unpack the dataset there or give --data-root=FOLDER")
+        assert said.endswith("unpack the dataset there or give another root")
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -552,14 +552,16 @@ def test_clips_of_single_frames_are_of_no_use(root, tmp_path, name):
         root / {"dfew": "Clip/clip_224x224/00001", "ferv39k": "2_ClipsforFaceCrop/A/Sad/1"}[name],
         [1],
     )
-    assert f"--source={name}: none of 1 clips has two frames" in error_of(name, root, tmp_path)
+    assert f"source={name}: a clip needs two frames, and none of 1 has them" in error_of(
+        name, root, tmp_path
+    )
 
 
 def test_afew_of_broken_videos_is_of_no_use(root, tmp_path):
     (root / "Train_AFEW" / "Happy").mkdir(parents=True)
     (root / "Train_AFEW" / "Happy" / "1.avi").write_bytes(b"")
     assert (
-        "--source=afew: none of 1 clips can be used (as train/1: no frame could be decoded)"
+        f"source=afew: none of 1 clips under {root} can be used (for example train/1: no frame could be decoded)"
         in error_of("afew", root, tmp_path)
     )
 
@@ -578,7 +580,7 @@ def test_a_sheet_that_is_not_there(root, tmp_path, name):
     shutil.copy(renamed, root / "another.xlsx")
     said = error_of(name, root, tmp_path)
     assert (
-        "found annotations of mine.xlsx, another.xlsx; give --annotations" in said
+        "found annotations of mine.xlsx, another.xlsx; give the sheet as annotations" in said
         or "found another.xlsx, annotations of" in said
     )
     for path in root.glob("*.xlsx"):
@@ -586,7 +588,7 @@ def test_a_sheet_that_is_not_there(root, tmp_path, name):
     (root / "~$CASME2-coding-20190701.xlsx").write_bytes(
         b"what Excel leaves beside a sheet that is open"
     )
-    assert "found no .xlsx file; give --annotations" in error_of(name, root, tmp_path)
+    assert "found no .xlsx file; give the sheet as annotations" in error_of(name, root, tmp_path)
 
 
 def test_a_sheet_that_cannot_be_read(root, tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from ma2mi_jax.clips.clip import Clip, Repair
 from ma2mi_jax.clips.frames import ArrayFrames, frame_number
-from ma2mi_jax.datasets.common import disk, frame_numbers, micro, sheets
+from ma2mi_jax.datasets.common import disk, frame_numbers, listing, micro, sheets
 
 FAST = settings(max_examples=60, deadline=None)
 NUMBERS = st.lists(st.integers(0, 20000), min_size=1, max_size=40, unique=True).map(sorted)
@@ -50,7 +50,9 @@ def listed(monkeypatch):
 def clips(tree, tmp_path, depth=1):
     return {
         id: frames.names
-        for id, frames in disk.clip_folders(str(tree), depth, cache=str(tmp_path / "cache")).items()
+        for id, frames in listing.clip_folders(
+            str(tree), depth, cache=str(tmp_path / "cache")
+        ).items()
     }
 
 
@@ -70,7 +72,7 @@ def test_a_listing_is_kept_until_a_folder_changes(tree, tmp_path, listed):
 
 def test_a_folder_that_changed_just_now_is_listed_again(tree, tmp_path, listed):
     """A second change within one tick of the file system's clock would leave the same time behind."""
-    now = disk.time.time_ns() // 10**9
+    now = listing.time.time_ns() // 10**9
     settle(tree, now)
     clips(tree, tmp_path)
     (tree / "a" / "img2.jpg").unlink()
@@ -110,7 +112,7 @@ def test_frames_are_found_by_the_integer_in_their_names(numbers, paddings, prefi
     with tempfile.TemporaryDirectory() as folder:
         for name in names.values():
             open(os.path.join(folder, name), "wb").close()
-        (found,) = disk.clip_folders(folder, 0, cache=folder).values()
+        (found,) = listing.clip_folders(folder, 0, cache=folder).values()
     assert [frame_number(name) for name in found.names] == numbers
     for n in numbers:
         assert found.names[frame_numbers.nearest(numbers, n)] == names[n]
@@ -118,7 +120,7 @@ def test_frames_are_found_by_the_integer_in_their_names(numbers, paddings, prefi
 
 def test_a_progress_of_listing(tree, tmp_path):
     done = []
-    disk.clip_folders(
+    listing.clip_folders(
         str(tree), 1, cache=str(tmp_path / "cache"), progress=lambda *of: done.append(of)
     )
     assert done == [(1, 1), (2, 2)]
@@ -324,7 +326,7 @@ def test_an_estimated_apex_differs_most_from_the_onset(greys, data):
 
 def test_an_apex_among_unreadable_frames(tmp_path):
     miniatures.clip(tmp_path / "a", range(1, 8), peak=6)
-    (found,) = disk.clip_folders(str(tmp_path / "a"), 0, cache=str(tmp_path)).values()
+    (found,) = listing.clip_folders(str(tmp_path / "a"), 0, cache=str(tmp_path)).values()
     clip = Clip("a", found, onset=0, offset=6)
     assert micro.estimate_apex(clip) == 5
     (tmp_path / "a" / "img6.jpg").write_bytes(b"")

@@ -130,7 +130,7 @@ def test_smic_that_is_not_there(tmp_path):
     (tmp_path / "HS" / "s01" / "micro" / "negative" / "s01_ne_01").mkdir(parents=True)
     said = error_of("smic", tmp_path, tmp_path)
     assert said.startswith(
-        f"--target=smic: looked for {smic.SHOWN} under {tmp_path}, found nothing there (the folder holds HS"
+        f"target=smic: looked for {smic.SHOWN} under {tmp_path}, found nothing there (the folder holds HS"
     )
     assert "annotations=a.xlsx: target=smic takes no sheet, because it has none" in error_of(
         "smic", tmp_path, tmp_path, annotations="a.xlsx"
@@ -204,7 +204,7 @@ def test_joined_refuses_other_classes_and_equal_names():
     one = source("one", "ab", ("01", "a"))
     for other in (source("two", "ba", ("01", "a")), source("one", "ab", ("03", "a"))):
         with pytest.raises(
-            ValueError, match="expected sources of one list of classes and different names"
+            ValueError, match="expected datasets of the same classes and of different names"
         ):
             merged.joined("both", [one, other])
 
@@ -264,12 +264,12 @@ def test_shared_refuses_the_same_people_and_too_few_classes():
     for train, test in ((one, one), (composite, one), (one, composite)):
         with pytest.raises(
             UserError,
-            match=rf"--test-target={test.name}: 2 of its subjects are in --target={train.name} too \(as one/01\)",
+            match=rf"test_target={test.name}: 2 of its subjects are in target={train.name} too \(for example one/01\)",
         ):
             merged.shared(train, test)
     with pytest.raises(
         UserError,
-        match=r"--test-target=two: two classes at least .*; found a, of c, a and a, b; give another",
+        match=r"test_target=two: expected two classes or more .*; found a, of c, a and a, b; give another",
     ):
         merged.shared(one, source("two", "ca", ("01", "a"), ("01", "c")))
     with pytest.raises(UserError, match="found none, of a, b and a, b; give another"):
@@ -419,14 +419,14 @@ def test_what_the_composite_cannot_be_made_of(tmp_path):
     make_smic(tmp_path / "smic")
     (tmp_path / "casme2").mkdir()
     assert (
-        f"--target=megc2019: looked for the datasets' folders casme2, samm and, if you have it, smic in {tmp_path}, found no samm;"
+        f"target=megc2019: looked for the datasets' folders casme2, samm and, if you have it, smic in {tmp_path}, found no samm;"
         in (error_of("megc2019", tmp_path, tmp_path))
     )
     assert "found no casme2 and no samm; put them there" in error_of(
         "megc2019", tmp_path / "absent", tmp_path
     )
     (tmp_path / "samm").mkdir()
-    assert "--target=casme2: looked for " in error_of("megc2019", tmp_path, tmp_path)
+    assert "target=casme2: looked for " in error_of("megc2019", tmp_path, tmp_path)
     said = error_of("megc2019", tmp_path, tmp_path, annotations="a.xlsx")
     assert "target=megc2019 takes no sheet, because each of its parts has its own" in said
     prepared.write(
@@ -434,7 +434,7 @@ def test_what_the_composite_cannot_be_made_of(tmp_path):
     )
     (tmp_path / "samm").rmdir()
     (tmp_path / "prepared").rename(tmp_path / "samm")
-    assert f"--target=megc2019: {tmp_path / 'samm'} holds prepared data" in error_of(
+    assert f"target=megc2019: {tmp_path / 'samm'} holds prepared data" in error_of(
         "megc2019", tmp_path, tmp_path
     )
 
@@ -479,7 +479,7 @@ def test_prepared_by_the_command_and_read_back(tmp_path, name):
     assert dataclasses.replace(after, clips=()) == dataclasses.replace(before, clips=())
     ours, theirs = (pipeline.load_pairs(each.clips, 32)[0].astype(int) for each in (before, after))
     assert np.abs(ours - theirs).mean() < 2
-    assert f"was prepared from --target={name}" in error_of("casme2", tmp_path / "out", tmp_path)
+    assert f"was prepared from target={name}" in error_of("casme2", tmp_path / "out", tmp_path)
 
 
 def test_the_composite_lies_where_its_parts_do_unless_it_is_prepared(tmp_path, monkeypatch):

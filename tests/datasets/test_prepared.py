@@ -1,6 +1,7 @@
 """Prepared data: what comes out is what went in, whatever was killed, lost or damaged meanwhile; and latents that stand for the VAE's."""
 
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -26,10 +27,10 @@ from ma2mi_jax.clips.frames import (
     crop,
     read_frame,
     read_latents,
+    read_record,
 )
 from ma2mi_jax.clips.pairs import load_pairs, pairs
-from ma2mi_jax.datasets import registry
-from ma2mi_jax.datasets.prepared import store
+from ma2mi_jax.datasets import prepared, registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
@@ -38,6 +39,8 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.training import pretraining
 
+# the module; as an attribute of the package the name is the function of the same name
+writing = importlib.import_module("ma2mi_jax.datasets.prepared.write")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZE = 32
 
@@ -60,7 +63,7 @@ def write_images(folder, clip, numbers, name="img{}.jpg", shape=(SIZE, SIZE)):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(store, "LEAST", 10)  # frames in a shard
+    monkeypatch.setattr(writing, "LEAST", 10)  # frames in a shard
 
 
 @pytest.fixture
@@ -104,9 +107,9 @@ def source(tmp_path):
     )
 
 
-def prepared(source, out, **options):
-    store.write(source, "target", out, size=SIZE, **options)
-    return store.read(out, source.name, "target")
+def prepare(source, out, **options):
+    prepared.write(source, "target", out, size=SIZE, **options)
+    return prepared.read(out, source.name, "target")
 
 
 def files(out):
@@ -120,7 +123,7 @@ def damage(path, offset=None):
 
 
 def test_records_and_pixels_come_back(source, tmp_path):
-    found = prepared(source, tmp_path / "out")
+    found = prepare(source, tmp_path / "out")
     assert [f.name for f in dataclasses.fields(Dataset)] == [
         "name",
         "clips",
@@ -148,17 +151,17 @@ def test_records_and_pixels_come_back(source, tmp_path):
                 0 if before.id in ("a", "e") else 12
             )  # the order of the channels decides what JPEG loses
             assert difference.mean() < 2
-    numbers = store.frame_numbers(tmp_path / "out")
+    numbers = prepared.frame_numbers(tmp_path / "out")
     assert numbers["a"] == [46, 47, 48, 60, 61, 100]
     assert numbers["c"] == list(range(1, 9))
     assert numbers["f"] == list(range(7))
     with pytest.raises(IndexError):
         read_frame(found.clips[0].frames, 6)
-    assert store.verify(tmp_path / "out") == []
+    assert prepared.verify(tmp_path / "out") == []
 
 
 def test_it_is_in_shards_and_each_has_its_count_and_checksum(source, tmp_path):
-    prepared(source, tmp_path / "out")
+    prepare(source, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "prepared.json").read_text())
     assert len(manifest["shards"]) == 6  # of two clips each would be more than ten frames
     assert [shard["records"] for shard in manifest["shards"]] == [6, 8, 8, 8, 7, 7]
@@ -168,8 +171,8 @@ def test_it_is_in_shards_and_each_has_its_count_and_checksum(source, tmp_path):
 
 
 def test_the_prepared_data_can_be_prepared_again(source, tmp_path):
-    once = prepared(source, tmp_path / "once")
-    twice = prepared(once, tmp_path / "twice")
+    once = prepare(source, tmp_path / "once")
+    twice = prepare(once, tmp_path / "twice")
     frames = lambda where: {k: v for k, v in files(where).items() if k.endswith("array_record")}  # noqa: E731
     assert frames(tmp_path / "once") == frames(tmp_path / "twice")
     assert [c.id for c in once.clips] == [c.id for c in twice.clips]
@@ -182,7 +185,7 @@ def test_an_unreadable_frame_is_replaced_counted_and_listed(source, tmp_path):
     (folders["b"] / "img2.jpg").unlink()
     for image in folders["d"].iterdir():
         image.write_bytes(b"no image")
-    found = prepared(source, tmp_path / "out")
+    found = prepare(source, tmp_path / "out")
     assert [clip.id for clip in found.clips] == ["a", "b", "c", "e", "f"]
     by_id = {clip.id: clip for clip in found.clips}
     np.testing.assert_array_equal(
@@ -191,15 +194,15 @@ def test_an_unreadable_frame_is_replaced_counted_and_listed(source, tmp_path):
     np.testing.assert_array_equal(
         read_frame(by_id["b"].frames, 0), read_frame(by_id["b"].frames, 2)
     )
-    assert [(r.id, r.what) for r in found.repairs if r.kind == store.STAND_IN] == [
+    assert [(r.id, r.what) for r in found.repairs if r.kind == writing.STAND_IN] == [
         ("a", "frame 2 shows frame 1"),
         ("b", "frame 0 shows frame 2"),
         ("b", "frame 1 shows frame 2"),
     ]
-    assert f"{store.STAND_IN}: 3" in found.notes
+    assert f"{writing.STAND_IN}: 3" in found.notes
     assert [s.id for s in found.set_aside] == ["d", "z"]
     assert "no frame can be read" in found.set_aside[0].reason
-    assert store.frame_numbers(tmp_path / "out")["e"] == list(
+    assert prepared.frame_numbers(tmp_path / "out")["e"] == list(
         range(7)
     )  # the clips after a lost one keep theirs
     np.testing.assert_array_equal(
@@ -212,7 +215,9 @@ def test_a_source_without_a_readable_frame_is_refused(tmp_path):
     for image in (tmp_path / "raw").iterdir():
         image.write_bytes(b"no image")
     with pytest.raises(UserError, match="not one of its 1 clips"):
-        store.write(Dataset("casme2", (Clip("a", frames),)), "target", tmp_path / "out", size=SIZE)
+        prepared.write(
+            Dataset("casme2", (Clip("a", frames),)), "target", tmp_path / "out", size=SIZE
+        )
 
 
 def test_work_that_was_stopped_goes_on_with_what_is_not_done(source, tmp_path):
@@ -225,14 +230,14 @@ def test_work_that_was_stopped_goes_on_with_what_is_not_done(source, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        store.write(source, "target", tmp_path / "out", size=SIZE, workers=1, progress=kill)
-    assert not store.is_prepared(tmp_path / "out")
+        prepared.write(source, "target", tmp_path / "out", size=SIZE, workers=1, progress=kill)
+    assert not prepared.is_prepared(tmp_path / "out")
     kept = {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("frames-*.array_record")
     }
     assert len(kept) == 2
     seen = []
-    store.write(
+    prepared.write(
         source,
         "target",
         tmp_path / "out",
@@ -242,14 +247,14 @@ def test_work_that_was_stopped_goes_on_with_what_is_not_done(source, tmp_path):
     )
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert seen[-1] == 44
-    prepared(source, tmp_path / "whole")
+    prepare(source, tmp_path / "whole")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "flipped"])
 def test_a_damaged_shard_is_named_and_mended_alone(source, tmp_path, fault):
     out = tmp_path / "out"
-    prepared(source, out)
+    prepare(source, out)
     before = files(out)
     shard = out / "frames-00002.array_record"
     match fault:
@@ -259,32 +264,32 @@ def test_a_damaged_shard_is_named_and_mended_alone(source, tmp_path, fault):
             shard.write_bytes(shard.read_bytes()[:-1000])
         case "flipped":
             damage(shard, 200)
-    (line,) = store.verify(out)
+    (line,) = prepared.verify(out)
     assert "frames-00002.array_record" in line
     assert "run the command that prepared" in line
     assert "\n" not in line
     if fault == "flipped":
-        assert store.read(out, "casme2", "target")  # only its checksum tells
+        assert prepared.read(out, "casme2", "target")  # only its checksum tells
         shard.unlink()
     else:
         with pytest.raises(
             UserError,
             match=r"frames-00002.array_record: this shard (is missing|has \d+ bytes, expected \d+); delete",
         ):
-            store.read(out, "casme2", "target")
+            prepared.read(out, "casme2", "target")
     others = {
         path: path.stat().st_mtime_ns for path in out.glob("frames-*.array_record") if path != shard
     }
-    prepared(source, out)
+    prepare(source, out)
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert files(out) == before
-    assert store.verify(out) == []
+    assert prepared.verify(out) == []
 
 
 def test_a_damaged_record_costs_one_frame_of_a_run_and_no_more(source, tmp_path):
-    found = prepared(source, tmp_path / "out")
+    found = prepare(source, tmp_path / "out")
     frames = found.clips[2].frames
-    path, record = pathlib.Path(frames.path), store.read_record(frames, 3)
+    path, record = pathlib.Path(frames.path), read_record(frames, 3)
     damage(path, path.read_bytes().index(record) + len(record) // 2)
     moved = dataclasses.replace(
         frames, path=str(path.rename(path.with_suffix(".moved")))
@@ -299,12 +304,12 @@ def test_a_damaged_record_costs_one_frame_of_a_run_and_no_more(source, tmp_path)
 
 def test_a_changed_dataset_is_prepared_where_it_changed(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
+    prepare(source, out)
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("frames-*.array_record")}
     fewer = dataclasses.replace(
         source, clips=(dataclasses.replace(source.clips[0], label=0), *source.clips[1:4])
     )
-    found = prepared(fewer, out)
+    found = prepare(fewer, out)
     assert [clip.id for clip in found.clips] == ["a", "b", "c", "d"]
     assert found.clips[0].label == 0
     assert {
@@ -318,7 +323,7 @@ def test_a_changed_dataset_is_prepared_where_it_changed(source, tmp_path):
             *fewer.clips[2:],
         ),
     )
-    prepared(moved_box, out)
+    prepare(moved_box, out)
     assert (out / "frames-00001.array_record").stat().st_mtime_ns != times[
         "frames-00001.array_record"
     ]
@@ -329,51 +334,55 @@ def test_a_changed_dataset_is_prepared_where_it_changed(source, tmp_path):
 
 def test_other_data_are_not_overwritten_unless_told(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
+    prepare(source, out)
     for other, asked in (
         (source, {"size": 16}),
         (dataclasses.replace(source, name="samm"), {"size": SIZE}),
     ):
-        with pytest.raises(UserError, match=r"other prepared data.*--overwrite"):
-            store.write(other, "target", out, **asked)
+        with pytest.raises(UserError, match=r"^out=.*other prepared data.*overwrite"):
+            prepared.write(other, "target", out, **asked)
     with pytest.raises(UserError, match="kind target there, source asked"):
-        store.write(source, "source", out, size=SIZE)
-    store.write(source, "target", out, size=16, overwrite=True)
-    assert read_frame(store.read(out, "casme2", "target").clips[0].frames, 0).shape == (16, 16, 3)
+        prepared.write(source, "source", out, size=SIZE)
+    prepared.write(source, "target", out, size=16, overwrite=True)
+    assert read_frame(prepared.read(out, "casme2", "target").clips[0].frames, 0).shape == (
+        16,
+        16,
+        3,
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"thesis.tex"):
-            store.write(source, "target", tmp_path / "mine", size=SIZE, overwrite=overwrite)
+            prepared.write(source, "target", tmp_path / "mine", size=SIZE, overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.tex").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        store.write(source, "target", tmp_path / "file", size=SIZE)
+        prepared.write(source, "target", tmp_path / "file", size=SIZE)
 
 
 def test_what_cannot_be_read_is_told_in_one_line(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
-    with pytest.raises(UserError, match=r"was prepared from --target=casme2"):
-        store.read(out, "samm", "target")
-    with pytest.raises(UserError, match=r"was prepared from --target=casme2"):
-        store.read(out, "casme2", "source")
+    prepare(source, out)
+    with pytest.raises(UserError, match=r"was prepared from target=casme2"):
+        prepared.read(out, "samm", "target")
+    with pytest.raises(UserError, match=r"was prepared from target=casme2"):
+        prepared.read(out, "casme2", "source")
     with pytest.raises(UserError, match="no prepared data there"):
-        store.verify(tmp_path)
+        prepared.verify(tmp_path)
     manifest = out / "prepared.json"
     text = manifest.read_text()
     manifest.write_text(text.replace('"format": 1', '"format": 99'))
     with pytest.raises(UserError, match="format 99"):
-        store.read(out, "casme2", "target")
+        prepared.read(out, "casme2", "target")
     manifest.write_text(text[:100])
     with pytest.raises(UserError, match=r"prepared.json: cannot be read"):
-        store.read(out, "casme2", "target")
+        prepared.read(out, "casme2", "target")
 
 
 def test_a_prepared_folder_is_a_data_root(source, tmp_path):
     micro, macro = tmp_path / "micro", tmp_path / "macro"
-    prepared(source, micro)
-    store.write(dataclasses.replace(source, name="ferv39k"), "source", macro, size=SIZE)
+    prepare(source, micro)
+    prepared.write(dataclasses.replace(source, name="ferv39k"), "source", macro, size=SIZE)
 
     def read(name, kind, root, **chosen):
         spec = DatasetSpec(name, kind, root=str(root), **chosen)
@@ -387,13 +396,13 @@ def test_a_prepared_folder_is_a_data_root(source, tmp_path):
     with pytest.raises(UserError, match=r"^split=train: .* holds prepared data, .*; remove it"):
         read("ferv39k", "source", macro, split="train")
     with pytest.raises(
-        UserError, match=r"^annotations=other.xlsx: .* holds prepared data .*remove"
+        UserError, match=r"^annotations=other.xlsx: .* holds prepared data, .*; remove it"
     ):
         read("casme2", "target", micro, annotations="other.xlsx")
 
 
 def test_processes_and_threads_read_alike(source, tmp_path):
-    clips = prepared(source, tmp_path / "out").clips
+    clips = prepare(source, tmp_path / "out").clips
     assert pickle.loads(pickle.dumps(clips)) == clips
     assert len(pickle.dumps(clips[0].frames)) < 400
     expected = [[read_frame(clip.frames, i) for i in range(len(clip.frames))] for clip in clips]
@@ -429,13 +438,13 @@ def means(frames):
 
 def test_latents_are_those_of_the_frames_beside_them(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
+    prepare(source, out)
     seen = []
-    store.add_latents(
+    prepared.add_latents(
         out, means, autoencoder="abc", vae="here", batch_size=3, progress=lambda *n: seen.append(n)
     )
     assert seen[-1] == (44, 44)
-    clips = store.read(out, "casme2", "target").clips
+    clips = prepared.read(out, "casme2", "target").clips
     for clip in clips:
         for i in range(len(clip.frames)):
             z = read_latents(clip.frames, i)
@@ -452,19 +461,19 @@ def test_latents_are_those_of_the_frames_beside_them(source, tmp_path):
                 batch["latents"][:, slot], means(batch["frames"][:, slot])
             )
     iterator.close()
-    assert store.verify(out) == []
+    assert prepared.verify(out) == []
     damage(out / "latents-00001.npy")
-    assert ["latents-00001.npy" in line for line in store.verify(out)] == [True]
+    assert ["latents-00001.npy" in line for line in prepared.verify(out)] == [True]
 
 
 def test_latents_of_a_stand_in_are_the_stand_ins(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
-    store.add_latents(out, means, autoencoder="abc", vae="here", batch_size=8)
-    clip = store.read(out, "casme2", "target").clips[1]
+    prepare(source, out)
+    prepared.add_latents(out, means, autoencoder="abc", vae="here", batch_size=8)
+    clip = prepared.read(out, "casme2", "target").clips[1]
     path = pathlib.Path(clip.frames.path)
     for position in range(1, len(clip.frames), 2):
-        record = store.read_record(clip.frames, position)
+        record = read_record(clip.frames, position)
         damage(path, path.read_bytes().index(record) + len(record) // 2)
     frames = dataclasses.replace(clip.frames, path=str(path.rename(path.with_suffix(".moved"))))
     iterator = iter(
@@ -485,7 +494,7 @@ def test_latents_of_a_stand_in_are_the_stand_ins(source, tmp_path):
 
 def test_latents_go_on_where_they_were_stopped_and_follow_their_frames(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
+    prepare(source, out)
     calls = []
 
     def stops(frames):
@@ -495,16 +504,16 @@ def test_latents_go_on_where_they_were_stopped_and_follow_their_frames(source, t
         return means(frames)
 
     with pytest.raises(KeyboardInterrupt):
-        store.add_latents(out, stops, autoencoder="abc", vae="here", batch_size=4)
+        prepared.add_latents(out, stops, autoencoder="abc", vae="here", batch_size=4)
     assert (
-        store.read(out, "casme2", "target").clips[0].frames.latents == ""
+        prepared.read(out, "casme2", "target").clips[0].frames.latents == ""
     )  # half of them are none
     calls.clear()
     counts = lambda frames: calls.append(len(frames)) or means(frames)  # noqa: E731
-    store.add_latents(out, counts, autoencoder="abc", vae="here", batch_size=4)
+    prepared.add_latents(out, counts, autoencoder="abc", vae="here", batch_size=4)
     assert len(calls) == 10  # the first shard's two batches are done
     calls.clear()
-    store.add_latents(out, counts, autoencoder="abc", vae="here", batch_size=4)
+    prepared.add_latents(out, counts, autoencoder="abc", vae="here", batch_size=4)
     assert not calls
     moved_box = dataclasses.replace(
         source,
@@ -514,51 +523,51 @@ def test_latents_go_on_where_they_were_stopped_and_follow_their_frames(source, t
             *source.clips[2:],
         ),
     )
-    store.write(moved_box, "target", out, size=SIZE)
+    prepared.write(moved_box, "target", out, size=SIZE)
     assert (
-        not store.read(out, "casme2", "target").clips[0].frames.latents
+        not prepared.read(out, "casme2", "target").clips[0].frames.latents
     )  # of other frames: no more of use
-    store.add_latents(out, counts, autoencoder="abc", vae="here", batch_size=4)
+    prepared.add_latents(out, counts, autoencoder="abc", vae="here", batch_size=4)
     assert len(calls) == 2
-    frames = store.read(out, "casme2", "target").clips[1].frames
+    frames = prepared.read(out, "casme2", "target").clips[1].frames
     np.testing.assert_array_equal(read_latents(frames, 0), means(read_frame(frames, 0)[None])[0])
 
 
 def test_latents_of_other_weights_or_sizes_are_refused(source, tmp_path):
     out = tmp_path / "out"
-    prepared(source, out)
-    clips = store.read(out, "casme2", "target").clips
-    assert not store.cached_latents(clips, "abc", SIZE)
-    assert not store.cached_latents(source.clips, "abc", SIZE)
-    store.add_latents(out, means, autoencoder="abc", vae="sd-vae-ft-mse", batch_size=8)
-    clips = store.read(out, "casme2", "target").clips
-    assert store.cached_latents(clips, "abc", SIZE)
+    prepare(source, out)
+    clips = prepared.read(out, "casme2", "target").clips
+    assert not prepared.cached_latents(clips, "abc", SIZE)
+    assert not prepared.cached_latents(source.clips, "abc", SIZE)
+    prepared.add_latents(out, means, autoencoder="abc", vae="sd-vae-ft-mse", batch_size=8)
+    clips = prepared.read(out, "casme2", "target").clips
+    assert prepared.cached_latents(clips, "abc", SIZE)
     with pytest.raises(
         UserError,
-        match=r"made by weights abc \(sd-vae-ft-mse\), --vae gives def; .*--cached-latents=false",
+        match=r"made by weights abc \(sd-vae-ft-mse\), vae gives def; .*cached_latents=false",
     ):
-        store.cached_latents(clips, "def", SIZE)
-    with pytest.raises(
-        UserError, match=r"of 32-pixel frames, the run's --preset has 96; .*--size=96"
-    ):
-        store.cached_latents(clips, "abc", 96)
+        prepared.cached_latents(clips, "def", SIZE)
+    with pytest.raises(UserError, match=r"of 32-pixel frames, the run's preset has 96; .*size=96"):
+        prepared.cached_latents(clips, "abc", 96)
     with pytest.raises(
         UserError,
-        match=r"holds latents of weights abc, --vae=other gives def; delete its latents\*",
+        match=r"holds latents of weights abc, vae=other gives def; delete its latents\*",
     ):
-        store.add_latents(out, means, autoencoder="def", vae="other", batch_size=8)
+        prepared.add_latents(out, means, autoencoder="def", vae="other", batch_size=8)
     (out / "latents-00003.npy").unlink()
-    with pytest.raises(UserError, match=r"latents-00003.npy: this shard is missing.*--latents"):
-        store.read(out, "casme2", "target")
+    with pytest.raises(
+        UserError, match=r"latents-00003.npy: this shard is missing.*with its latents"
+    ):
+        prepared.read(out, "casme2", "target")
 
 
 def test_latents_that_no_float16_holds_are_refused(source, tmp_path):
-    prepared(source, tmp_path / "out")
+    prepare(source, tmp_path / "out")
     with (
         pytest.warns(RuntimeWarning, match="overflow"),
         pytest.raises(UserError, match="no float16"),
     ):
-        store.add_latents(
+        prepared.add_latents(
             tmp_path / "out",
             lambda frames: 1e6 * means(frames),
             autoencoder="abc",
@@ -576,18 +585,18 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
     )
     np.save(tmp_path / "film.npy", film)
     clips = tuple(Clip(f"{i}", ArrayFrames(str(tmp_path / "film.npy"), 6 * i, 6)) for i in range(4))
-    store.write(Dataset("folder", clips), "source", tmp_path / "out", size=size)
+    prepared.write(Dataset("folder", clips), "source", tmp_path / "out", size=size)
     params = autoencoder.init(jax.random.key(0), autoencoder.TINY)
     encode = jax.jit(lambda frames: autoencoder.encode(autoencoder.TINY, params, to_float(frames)))
-    store.add_latents(
+    prepared.add_latents(
         tmp_path / "out",
         encode,
         autoencoder=autoencoder.fingerprint(params),
         vae="tiny",
         batch_size=8,
     )
-    clips = store.read(tmp_path / "out", "folder", "source").clips
-    assert store.cached_latents(clips, autoencoder.fingerprint(params), size)
+    clips = prepared.read(tmp_path / "out", "folder", "source").clips
+    assert prepared.cached_latents(clips, autoencoder.fingerprint(params), size)
     iterator = iter(pairs(clips, image_size=size, batch_size=4, seed=0, latents=True))
     batch = next(iterator)
     iterator.close()

@@ -338,12 +338,12 @@ def test_an_interrupted_film_is_drawn_again(tmp_path):
 @pytest.mark.parametrize(
     ("make", "wrong", "message"),
     [
-        (macro, {"clips": 0}, "clips must be at least 1, got 0"),
-        (macro, {"frames": 1}, "frames must be at least 2, got 1"),
-        (macro, {"seed": -1}, "seed must be at least 0"),
-        (micro, {"subjects": 0}, "subjects must be at least 1"),
-        (micro, {"size": 8}, "size must be at least 16, got 8"),
-        (micro, {"amplitude": float("nan")}, "amplitude must be at least 0"),
+        (macro, {"clips": 0}, "clips=0: drawn faces need at least 1"),
+        (macro, {"frames": 1}, "frames=1: drawn faces need at least 2"),
+        (macro, {"seed": -1}, "seed=-1: drawn faces need at least 0"),
+        (micro, {"subjects": 0}, "subjects=0: drawn faces need at least 1"),
+        (micro, {"size": 8}, "size=8: drawn faces need at least 16"),
+        (micro, {"amplitude": float("nan")}, "amplitude=nan: drawn faces need at least 0"),
     ],
 )
 def test_wrong_numbers_are_named(make, wrong, message, tmp_path):

@@ -1,8 +1,9 @@
-"""From videos and folders of frames to clips with one face each: shots, face boxes, and the cache that keeps what was found out.
+"""From videos and folders of frames to clips with one face each: shots, face boxes, and the cache
+that keeps what was found out.
 
-A video is decoded twice, once to find its shots and faces, once to crop them, and kept as JPEG files; folders of frames stay where
-they are and only their face boxes are kept. What was found out, `no face` included, is kept with them, so that the next run decodes
-nothing.
+A video is decoded twice: first to find its shots and faces, then to crop them. The crops are kept
+as JPEG files. Folders of frames stay where they are, and only their face boxes are kept. The cache
+also keeps that a video shows no face, so that the next run decodes nothing.
 """
 
 import contextlib
@@ -24,7 +25,10 @@ from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import fingerprint, whole_folder
 
-RULES = 3  # version of the rules below, of faces.py and of shots.py: raise it when they change, and no old cache entry is used
+RULES = 3
+"""Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
+cache entry is used."""
+
 LOOK_EVERY = 4  # frames between two searches for faces
 LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
 SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
@@ -32,7 +36,14 @@ SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """Frames `first` to `end` (exclusive) of a video: with a face in `box`, or filled by a face (None), or of no use for `reason`."""
+    """A part of a video without a cut.
+
+    Attributes:
+      first: its first frame.
+      end: the frame after its last one.
+      box: where the face is; None if the face fills the frames.
+      reason: why the shot is of no use; empty if it is of use.
+    """
 
     first: int
     end: int
@@ -42,7 +53,13 @@ class Shot:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What was found out about one video or folder of frames: its shots, or the reason why it is of no use as a whole."""
+    """What was found out about one video or folder of frames.
+
+    Attributes:
+      shots: in their order.
+      fps: frames per second, 0 where unknown.
+      reason: why the whole of it is of no use; empty if it is of use.
+    """
 
     shots: tuple[Shot, ...] = ()
     fps: float = 0.0
@@ -51,9 +68,13 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """A video file (`images` None) or a folder of frames, under the id of its clip.
+    """A video or a folder of frames.
 
-    Shots of more than `longest` frames (None: LONGEST) are divided.
+    Attributes:
+      id: of its clip.
+      path: of the video file or of the folder.
+      images: what the folder holds; None for a video.
+      longest: frames after which a shot is divided; None is LONGEST.
     """
 
     id: str
@@ -64,7 +85,7 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
-    """The clips and refusals of one item, and what was found out about it."""
+    """The clips of one item, what of it is set aside, and what was found out about it."""
 
     item: Item
     verdict: Verdict
@@ -82,7 +103,7 @@ def extract(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Extracted]:
-    """Each item's clips, in the order of the items; arguments as for `folder.read`.
+    """The clips of each item, in the order of the items. The arguments are those of `folder.read`.
 
     Raises:
       UserError: the cache cannot be written.
@@ -92,8 +113,11 @@ def extract(
         os.makedirs(cache, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{cache}: the cache cannot be made ({error.strerror}); choose another folder"
+            "{cache}: the cache cannot be made ({reason}); choose another folder",
+            cache=cache,
+            reason=error.strerror,
         ) from error
+
     prepare = functools.partial(
         _prepare, cache=cache, size=size, detector=detector or faces.haar(), cropped=cropped
     )
@@ -111,28 +135,30 @@ def _extracted(item: Item, entry: str, verdict: Verdict) -> Extracted:
     return Extracted(item, verdict, tuple(clips), tuple(set_aside))
 
 
-# ----------------------------------------------------------------------------------------------- one video or folder of frames
+# ----- one video or folder of frames --------------------------------------------------------------
 
 
 def _prepare(
     item: Item, *, cache: str, size: int, detector: faces.Detector, cropped: bool | None
 ) -> tuple[str, Verdict]:
-    """The item's cache entry and verdict, from the cache if they are there."""
+    """The cache entry and the verdict of an item. They are made if they are not there yet."""
     try:
         entry = os.path.join(cache, _key(item, size, detector.name, cropped))
     except OSError as error:  # a link to nowhere
         return "", Verdict(reason=f"cannot be opened: {error.strerror}")
     verdict = _load(entry)
-    if verdict is None:
-        verdict = _judge(item, detector, cropped)
-        try:
-            with _new_entry(entry) as unfinished:
-                if item.images is None:
-                    _keep_frames(item.path, verdict, size, unfinished)
-                with (unfinished / "verdict.json").open("w") as file:
-                    json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
-        except FrameError as error:
-            return "", Verdict(reason=f"changed while it was read: {error}")
+    if verdict is not None:
+        return entry, verdict
+
+    verdict = _judge(item, detector, cropped)
+    try:
+        with _new_entry(entry) as unfinished:
+            if item.images is None:
+                _keep_frames(item.path, verdict, size, unfinished)
+            with (unfinished / "verdict.json").open("w") as file:
+                json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
+    except FrameError as error:
+        return "", Verdict(reason=f"changed while it was read: {error}")
     return entry, verdict
 
 
@@ -159,7 +185,8 @@ def _images(images: ImageFolder) -> Iterator[np.ndarray]:
         if image.shape != first:
             (h, w, _), (height, width, _) = first, image.shape
             raise FrameError(
-                f"images of different sizes: {images.names[0]} is {w}x{h}, {name} is {width}x{height}"
+                f"images of different sizes: {images.names[0]} is {w}x{h}, "
+                f"{name} is {width}x{height}"
             )
         yield image
 
@@ -170,7 +197,7 @@ def _shots(
     cropped: bool | None,
     longest: float | None = None,
 ) -> tuple[Shot, ...]:
-    """One pass over the frames, of which none is kept: the shots, each with its face."""
+    """The shots, each with its face. The frames are gone through once, and none is kept."""
     changes, looks, before = [], {}, None
     for i, image in enumerate(images):
         thumbnail = shots.thumbnail(image)
@@ -180,6 +207,7 @@ def _shots(
             looks[i] = _look(image, detector, cropped)
     if len(changes) == 1:
         return (Shot(0, 1, reason="only one frame: a pair of frames needs two"),)
+
     height, width = image.shape[:2]
     parts = shots.spans(changes, min(longest or LONGEST, len(changes)))
     return tuple(
@@ -196,28 +224,35 @@ def _shot(
     cropped: bool | None,
     alone: bool,
 ) -> Shot:
+    """A shot and its face, or why it is of no use.
+
+    Args:
+      first, end: of the shot.
+      looks: the faces in each frame that was searched, by its position in the video.
+      shape: height and width of the frames.
+      cropped: as for `folder.read`.
+      alone: whether the video has no other shot.
+    """
     if end - first < SHORTEST and not alone:
-        return Shot(
-            first,
-            end,
-            reason=f"too short a shot: {end - first} frames between two cuts, at least {SHORTEST} wanted",
-        )
+        length = f"{end - first} frames between two cuts, at least {SHORTEST} wanted"
+        return Shot(first, end, reason=f"too short a shot: {length}")
     if cropped:
         return Shot(first, end)
+
     inside = [found for i, found in looks.items() if first <= i < end]
     box = faces.steady_box(inside)
     if box is None:
-        count = sum(map(bool, inside))
-        return Shot(
-            first,
-            end,
-            reason=f"no usable face: one in {count} of {len(inside)} frames searched, the same in half of them wanted",
-        )
+        seen = f"one in {sum(map(bool, inside))} of {len(inside)} frames searched"
+        return Shot(first, end, reason=f"no usable face: {seen}, the same in half of them wanted")
     return Shot(first, end, None if cropped is None and _fills(box, shape) else box)
 
 
 def _look(image: np.ndarray, detector: faces.Detector, cropped: bool | None) -> list[faces.Face]:
-    """The faces in a frame. A frame that may be a tight crop is searched once more with a rim around it, which detectors need."""
+    """The faces in a frame.
+
+    Detectors need a rim around a face. So a frame that may be a tight crop, and in which no face is
+    found, is searched again with its border repeated around it.
+    """
     found = detector(image)
     if found or cropped is False or not squarish(image.shape):
         return found
@@ -227,10 +262,11 @@ def _look(image: np.ndarray, detector: faces.Detector, cropped: bool | None) -> 
 
 
 def squarish(shape: tuple[int, ...]) -> bool:
-    """Whether frames of this shape, (h, w, ...), may be face crops."""
-    return max(shape[:2]) < 1.25 * min(
-        shape[:2]
-    )  # CASME II's own crops are 280×340; cameras give 5:4 or wider
+    """Whether frames of this shape, (h, w, ...), may be face crops.
+
+    CASME II's own crops are 280 × 340. Cameras give 5:4 or wider.
+    """
+    return max(shape[:2]) < 1.25 * min(shape[:2])
 
 
 def _fills(box: Box, shape: tuple[int, int]) -> bool:
@@ -243,28 +279,31 @@ def _clips(item: Item, entry: str, verdict: Verdict) -> tuple[list[Clip], list[S
         return [], [SetAside(item.id, verdict.reason)]
     clips, set_aside, count = [], [], len(verdict.shots)
     for number, shot in enumerate(verdict.shots, 1):
-        name = (
-            item.id if count == 1 else f"{item.id}#{number:0{len(str(count))}d}"
-        )  # padded, so that sorting keeps the order
+        # with zeros in front, so that sorting keeps the order of the shots
+        name = item.id if count == 1 else f"{item.id}#{number:0{len(str(count))}d}"
         if shot.reason:
             set_aside.append(SetAside(name, shot.reason))
-        elif item.images is None:  # the crop is in the cached frames
+        elif item.images is None:  # the cached frames are crops already
             names = tuple(_frame_name(i) for i in range(shot.first, shot.end))
             clips.append(Clip(name, ImageFolder(entry, names), fps=verdict.fps))
         else:
-            clips.append(
-                Clip(
-                    name, ImageFolder(item.path, item.images.names[shot.first : shot.end]), shot.box
-                )
-            )
+            names = item.images.names[shot.first : shot.end]
+            clips.append(Clip(name, ImageFolder(item.path, names), shot.box))
     return clips, set_aside
 
 
-# ------------------------------------------------------------------------------------------------------------------ the cache
+# ----- the cache ----------------------------------------------------------------------------------
 
 
 def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
-    """Changes when the file changes, or a folder's names, or its first image, or the rules."""
+    """The name of an item's cache entry.
+
+    It changes with the video file, or with the names in a folder and its first image, and with the
+    rules.
+
+    Raises:
+      OSError: the video or the image is not there.
+    """
     stat = os.stat(item.path)
     parts = [item.path, stat.st_mtime_ns, detector, cropped, item.longest, RULES]
     if item.images is None:
@@ -276,6 +315,7 @@ def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
 
 
 def _load(entry: str) -> Verdict | None:
+    """The verdict in a cache entry; None if there is no entry, or none that can be read."""
     try:
         with open(os.path.join(entry, "verdict.json")) as file:
             kept = json.load(file)
@@ -286,14 +326,14 @@ def _load(entry: str) -> Verdict | None:
         return Verdict(found, kept["fps"], kept["reason"])
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, KeyError, TypeError):  # written by a machine that then lost power
+    except (json.JSONDecodeError, KeyError, TypeError):  # a machine lost power while it was written
         shutil.rmtree(entry)
         return None
 
 
 @contextlib.contextmanager
 def _new_entry(entry: str) -> Iterator[pathlib.Path]:
-    """A folder to fill that becomes `entry` at the end, all at once.
+    """Yields a folder to fill, which becomes `entry` at the end, all at once.
 
     Raises:
       UserError: the cache cannot be written.
@@ -303,13 +343,15 @@ def _new_entry(entry: str) -> Iterator[pathlib.Path]:
             yield unfinished
     except OSError as error:
         raise UserError(
-            "{cache}: the cache cannot be written ({reason}); free the disk or choose another folder",
+            "{cache}: the cache cannot be written ({reason}); free the disk or choose another "
+            "folder",
             cache=os.path.dirname(entry),
             reason=error.strerror,
         ) from error
 
 
 def _keep_frames(path: str, verdict: Verdict, size: int, folder: pathlib.Path) -> None:
+    """Writes the frames of all shots that are of use, cropped, as JPEG files."""
     boxes = {
         i: shot.box
         for shot in verdict.shots
@@ -319,7 +361,7 @@ def _keep_frames(path: str, verdict: Verdict, size: int, folder: pathlib.Path) -
     for i, image in enumerate(video.decode(path) if boxes else ()):
         if i in boxes:
             picture = frames.crop(image, boxes[i], size)
-            # not by cv2.imwrite, which keeps silent about a full disk
+            # not by cv2.imwrite, which does not tell when the disk is full
             (folder / _frame_name(i)).write_bytes(frames.jpeg(picture))
 
 

@@ -1,7 +1,8 @@
-"""Where the frames are that a sheet names: from its numbers to positions among the files, and what had to be mended on the way.
+"""From the frame numbers of a sheet to positions among the files, and what had to be mended.
 
-A sheet and the files may count frames from different ones, in one of three ways (`COUNTINGS`). A row alone cannot tell a wrong offset
-from another way of counting. So the sheet as a whole decides (`counting`), and a row goes its own way only for a reason (`_origin`).
+A sheet and the files may count frames from different origins, in one of three ways (`COUNTINGS`). A
+single row cannot tell a wrong offset from another way of counting. So the sheet as a whole decides
+(`counting`), and a row goes its own way only for a reason (`_counting_of_row`).
 """
 
 import bisect
@@ -9,16 +10,20 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-CLOSE = 5  # frames by which a sheet may overshoot the files before another origin is thought of: a few frames are missing now and then
+CLOSE = 5
+"""A sheet may name numbers this far outside the files before another origin is thought of: a few
+frames are missing now and then."""
 
 COUNTINGS = {
     "as the files do": lambda first, onset: 0,
     "from 1 in each clip, where the files count on from elsewhere": lambda first, onset: first - 1,
     "from elsewhere, where the files begin with the onset": lambda first, onset: first - onset,
 }
-"""The ways a sheet may count: by the first file's number and the onset, what to add to the sheet's numbers to have the files'.
+"""The ways in which a sheet may count. Each is a function of the first file's number and the row's
+onset. It gives what to add to the sheet's numbers to get the files' numbers.
 
-The most particular claim comes first: nearly every row agrees with the last one, which always finds the onset.
+The most particular claim comes first. The last one says least: it always finds the onset, so nearly
+every row agrees with it.
 """
 
 REBASED = "frame numbers of the sheet rebased to the files'"
@@ -31,7 +36,12 @@ APEX = "apex missing or impossible, the frame that differs most from the onset t
 
 
 class Place(NamedTuple):
-    """Positions of the three frames among the files, the apex's -1 where it must be estimated; and (kind, what) of the faults met."""
+    """Where the three frames of a row are.
+
+    Attributes:
+      onset, apex, offset: positions among the files; the apex's is -1 where it must be estimated.
+      faults: (kind, what) of each fault that was met.
+    """
 
     onset: int
     apex: int
@@ -47,42 +57,41 @@ def locate(
     *,
     counts: str | None = None,
 ) -> Place:
-    """Where the frames are that a sheet names.
+    """Where the frames are that a row of a sheet names.
 
     Args:
       numbers: of the files, ascending, at least one.
-      onset, apex, offset: as the sheet has them, None where it has no number.
-      counts: how the sheet counts, one of COUNTINGS; None if the dataset leaves no doubt that it does as the files do.
+      onset, apex, offset: as the sheet has them; None where it has no number.
+      counts: how the sheet counts, one of COUNTINGS. None means that this dataset always counts as
+        its files do.
     """
     faults = []
+
+    # ----- onset and offset that cannot be -----
     if offset is not None and onset is not None and offset <= onset:
         faults.append((BOUNDS, f"offset {offset} is not after onset {onset}"))
         offset = None
     elif onset is None or offset is None:
-        faults.append(
-            (
-                BOUNDS,
-                f"no {' and no '.join(name for name, n in (('onset', onset), ('offset', offset)) if n is None)}",
-            )
-        )
+        lacking = [name for name, n in (("onset", onset), ("offset", offset)) if n is None]
+        faults.append((BOUNDS, f"no {' and no '.join(lacking)}"))
+
+    # ----- from the sheet's numbers to the files' -----
     if counts is not None and onset is not None:
-        own = _origin(numbers, onset, offset, counts)
+        own = _counting_of_row(numbers, onset, offset, counts)
         shift = COUNTINGS[own](numbers[0], onset)
         if own != counts:
             faults.append((STRAYS, f"by {shift:+d}: {own}"))
         elif shift:
             faults.append((REBASED, f"by {shift:+d}"))
         onset, apex, offset = (None if n is None else n + shift for n in (onset, apex, offset))
-    onset, offset = (
-        numbers[0] if onset is None else onset,
-        numbers[-1] if offset is None else offset,
-    )
+    if onset is None:
+        onset = numbers[0]
+    if offset is None:
+        offset = numbers[-1]
 
-    at = {
-        name: nearest(numbers, n)
-        for name, n in (("onset", onset), ("apex", apex), ("offset", offset))
-        if n is not None
-    }
+    # ----- from numbers to positions -----
+    wanted = {"onset": onset, "apex": apex, "offset": offset}
+    at = {name: nearest(numbers, n) for name, n in wanted.items() if n is not None}
     if apex is None:
         problem = "no apex"
     elif not onset < apex <= offset:
@@ -94,72 +103,78 @@ def locate(
     if problem:
         faults.append((APEX, problem))
         at["apex"] = -1
-    wanted = {"onset": onset, "apex": apex, "offset": offset}
-    lost = [
+
+    absent = [
         f"{name} {wanted[name]} → {numbers[i]}"
         for name, i in at.items()
         if i >= 0 and numbers[i] != wanted[name]
     ]
-    if lost:
-        faults.append((ABSENT, ", ".join(lost)))
+    if absent:
+        faults.append((ABSENT, ", ".join(absent)))
     return Place(at["onset"], at["apex"], at["offset"], tuple(faults))
 
 
 def nearest(numbers: Sequence[int], wanted: int) -> int:
-    """Position of the number nearest to `wanted` in ascending `numbers`, of two the lower."""
+    """Position of the number nearest to `wanted` in ascending `numbers`; ties go to the lower."""
     i = bisect.bisect_left(numbers, wanted)
-    return min(
-        (j for j in (i - 1, i) if 0 <= j < len(numbers)), key=lambda j: abs(numbers[j] - wanted)
-    )
+    beside = [j for j in (i - 1, i) if 0 <= j < len(numbers)]
+    return min(beside, key=lambda j: abs(numbers[j] - wanted))
 
 
 def counting(rows: Iterable[tuple[Sequence[int], int | None, int | None]]) -> Mapping[str, int]:
-    """How many rows of a sheet speak for each of COUNTINGS, the most spoken for first; of equals the more particular claim.
+    """How many rows of a sheet speak for each of COUNTINGS.
 
-    A row speaks for the first by which its onset and offset both lie among its files. A row without either, or with an offset that is not
-    after its onset, and one that none of them fits, says nothing.
+    The one with most votes comes first; ties go to the more particular claim. A row votes for the
+    first counting by which its onset and its offset both lie among its files. A row does not vote
+    if onset or offset is missing, if the offset is not after the onset, or if no counting fits.
 
     Args:
-      rows: of each the numbers of its files, ascending, its onset and its offset.
+      rows: the numbers of a clip's files, ascending, then the onset and the offset of its row.
     """
-    votes = collections.Counter(dict.fromkeys(COUNTINGS, 0))
+    votes = dict.fromkeys(COUNTINGS, 0)
     for numbers, onset, offset in rows:
-        if onset is not None and offset is not None and onset < offset:
-            beyond = {name: _beyond(numbers, onset, [onset, offset], name) for name in COUNTINGS}
-            votes.update(
-                [
-                    name
-                    for name in COUNTINGS
-                    if beyond[name] <= (0 if COUNTINGS[name](numbers[0], onset) else CLOSE)
-                ][:1]
-            )
-    return dict(votes.most_common())
+        if onset is None or offset is None or offset <= onset:
+            continue
+        for name, shift in COUNTINGS.items():
+            # a sheet that counts as the files do may miss them by a few frames
+            tolerated = 0 if shift(numbers[0], onset) else CLOSE
+            if _beyond(numbers, onset, [onset, offset], name) <= tolerated:
+                votes[name] += 1
+                break
+    return dict(collections.Counter(votes).most_common())
 
 
-def _origin(numbers: Sequence[int], onset: int, offset: int | None, counts: str) -> str:
-    """How a row counts in a sheet that `counts`: as the sheet, unless its onset has no place among the files then.
+def _counting_of_row(numbers: Sequence[int], onset: int, offset: int | None, counts: str) -> str:
+    """How one row counts in a sheet that counts as `counts` says.
 
-    A sheet that counts from elsewhere leaves no row without a place. There a row goes its own way if its onset and offset lie among the
-    files in a more particular one: numbers from elsewhere hardly do so by chance.
+    A row counts as the sheet does, unless its onset is then not among the files.
+
+    In a sheet that counts from elsewhere every row's onset is among the files. There a row goes its
+    own way if its onset and offset are among the files by a more particular counting: numbers that
+    count from elsewhere hardly ever are by chance.
     """
     *particular, anywhere = COUNTINGS
     ends = [onset] if offset is None else [onset, offset]
     if counts == anywhere:
-        own = next(
-            (name for name in particular if not _beyond(numbers, onset, ends, name)), anywhere
-        )
-        return own if COUNTINGS[own](numbers[0], onset) != numbers[0] - onset else anywhere
+        fitting = [name for name in particular if not _beyond(numbers, onset, ends, name)]
+        if not fitting:
+            return anywhere
+        own = fitting[0]
+        same_shift = COUNTINGS[own](numbers[0], onset) == COUNTINGS[anywhere](numbers[0], onset)
+        return anywhere if same_shift else own
+
     if _beyond(numbers, onset, [onset], counts) <= CLOSE:
         return counts
-    return next(
-        name
-        for frames in (ends, [onset])
-        for name in COUNTINGS
-        if not _beyond(numbers, onset, frames, name)
-    )
+    for frames in (ends, [onset]):
+        for name in COUNTINGS:
+            if not _beyond(numbers, onset, frames, name):
+                return name
+    raise AssertionError("the last counting always puts the onset among the files")
 
 
-def _beyond(numbers: Sequence[int], onset: int, ends: Sequence[int], counts: str) -> int:
-    """By how many frames `ends` of a row miss the files, 0 if they lie among them."""
+def _beyond(numbers: Sequence[int], onset: int, frames: Sequence[int], counts: str) -> int:
+    """How far `frames` of a row lie outside the files, at most; 0 if they lie among them."""
     shift = COUNTINGS[counts](numbers[0], onset)
-    return max(0, *(max(numbers[0] - n - shift, n + shift - numbers[-1]) for n in ends))
+    before = max(numbers[0] - (n + shift) for n in frames)
+    after = max((n + shift) - numbers[-1] for n in frames)
+    return max(0, before, after)

@@ -1,4 +1,5 @@
-"""What the macro-expression sets have in common: the seven emotions, lists of splits, and clips made of folders of frames."""
+"""What the macro-expression datasets have in common: seven emotions, lists of splits, and clips
+that are folders of frames."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +9,16 @@ from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
 
 EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
-"""DFEW's 1 ... 7. Every source's labels are in this order, so that a classifier means the same whatever it was trained on."""
+"""DFEW's labels 1 … 7. The labels of every source are in this order, so that a classifier means the
+same whatever it was trained on."""
 
 Split = Mapping[str, int]
-"""A dataset's list of clips: from id to label, -1 where that is none of the seven."""
+"""A dataset's list of clips: from id to label, -1 where the label is none of the seven."""
 
 
 def emotion(text: str) -> int:
-    """The label of an emotion as the datasets spell it (`Happy`, `happiness`, `Anger`), -1 for any other word."""
+    """The label of an emotion as the datasets spell it (`Happy`, `happiness`, `Anger`); -1 for any
+    other word."""
     name = text.strip().lower()
     name = {"happiness": "happy", "sadness": "sad", "anger": "angry"}.get(name, name)
     return EMOTIONS.index(name) if name in EMOTIONS else -1
@@ -25,22 +28,28 @@ def check_split(dataset: str, split: str | None, splits: Sequence[str]) -> None:
     """Passes if no split is asked for, or one of `splits`.
 
     Raises:
-      UserError: another one.
+      UserError: another split is asked for.
     """
     if split is None or split in splits:
         return
-    there = (
-        f"there are {disk.some(splits, 12)}"
-        if splits
-        else "no list of a split lies beside the clips"
-    )
+    if splits:
+        raise UserError(
+            "[split={split}]: [source={dataset}] has no such split; give {there}, or no [split] "
+            "to use all clips",
+            split=split,
+            dataset=dataset,
+            there=disk.some(splits, 12),
+        )
     raise UserError(
-        f"--source={dataset}: no split {split!r}; {there}; ask for one that is there, or for none to use all clips"
+        "[split={split}]: no list of a split lies beside the clips of [source={dataset}]; unpack "
+        "the lists there, or give no [split] to use all clips",
+        split=split,
+        dataset=dataset,
     )
 
 
-def source(
-    dataset: str,
+def dataset(
+    name: str,
     folders: Mapping[str, ImageFolder],
     *,
     labels: Mapping[str, int],
@@ -49,17 +58,23 @@ def source(
     published: int,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """The clips of `folders`, or those of one split.
+    """The dataset called `name`, of all its clips or those of one split.
 
     Args:
-      folders: by clip id.
-      labels: of clips, where they are known without the lists; where both are, the list counts.
+      name: as a person asks for it.
+      folders: the clips on the disk, by id.
+      labels: of the clips, where they are known without the lists. A list overrules them.
+      splits: the lists by name.
+      split: the one to use; None is all clips.
       published: number of clips in the whole dataset.
+      notes: what the reader has to tell; it comes last.
 
     Raises:
       UserError: there is no such split, or no clip can be used.
     """
-    check_split(dataset, split, sorted(splits))
+    check_split(name, split, sorted(splits))
+
+    # ----- labels -----
     lists = list(splits.values()) if split is None else [splits[split]]
     labels, relabelled, absent = dict(labels), set(), set()
     for each in lists:
@@ -69,20 +84,18 @@ def source(
             elif label >= 0 and labels.setdefault(id, label) != label:
                 relabelled.add(id)
                 labels[id] = label
-    used = (
-        folders
-        if split is None
-        else {id: frames for id, frames in folders.items() if id in splits[split]}
-    )
+
+    # ----- clips -----
+    used = {id: f for id, f in folders.items() if split is None or id in splits[split]}
     clips = [
         Clip(id, frames, label=labels.get(id, -1))
         for id, frames in sorted(used.items())
         if len(frames) >= 2
     ]
     set_aside = [
-        SetAside(id, f"a pair needs two frames, its folder holds {len(f)}")
-        for id, f in used.items()
-        if len(f) < 2
+        SetAside(id, f"a pair needs two frames, its folder holds {len(frames)}")
+        for id, frames in used.items()
+        if len(frames) < 2
     ]
     set_aside += [
         SetAside(id, "in the dataset's lists, but there is no such folder of frames")
@@ -90,8 +103,13 @@ def source(
     ]
     if not clips:
         raise UserError(
-            f"--source={dataset}: none of {len(used)} clips has two frames; unpack the dataset anew or give --data-root=FOLDER"
+            "[source={name}]: a clip needs two frames, and none of {count} has them; unpack the "
+            "dataset again or give another [root]",
+            name=name,
+            count=len(used),
         )
+
+    # ----- what is told -----
     told = [f"split {split}: {len(used)} of {len(folders)} clips"] if split else []
     if not split and len(folders) != published:
         told.append(f"{len(folders)} clips on disk, published {published}")
@@ -99,12 +117,8 @@ def source(
         told.append(f"clips without a label: {unlabelled}")
     if relabelled:
         told.append(
-            f"clips whose label differs between list and list, or list and folder: {len(relabelled)} ({disk.some(sorted(relabelled))})"
+            "clips whose label differs between list and list, or list and folder: "
+            f"{len(relabelled)} ({disk.some(sorted(relabelled))})"
         )
-    return Dataset(
-        dataset,
-        tuple(clips),
-        EMOTIONS,
-        tuple(sorted(set_aside, key=lambda s: s.id)),
-        (*told, *notes),
-    )
+    set_aside.sort(key=lambda each: each.id)
+    return Dataset(name, tuple(clips), EMOTIONS, tuple(set_aside), (*told, *notes))

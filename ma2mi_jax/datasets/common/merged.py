@@ -1,4 +1,5 @@
-"""Several micro-expression sets at once: other names for the classes, sets joined into one, and the classes that two sets share."""
+"""Several micro-expression datasets at once: other names for the classes, datasets joined into one,
+and the classes that two datasets share."""
 
 import collections
 import dataclasses
@@ -8,113 +9,125 @@ from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.errors import UserError
 
 THREE = ("negative", "positive", "surprise")
+_NEGATIVE = ("negative", "anger", "contempt", "disgust", "fear", "repression", "sadness")
 THREE_OF = {
-    **dict.fromkeys(
-        ("negative", "anger", "contempt", "disgust", "fear", "repression", "sadness"), "negative"
-    ),
+    **dict.fromkeys(_NEGATIVE, "negative"),
     **dict.fromkeys(("positive", "happiness"), "positive"),
     "surprise": "surprise",
 }
-"""The three classes of MEGC2019 and of SMIC, by the emotions of the others. `others` may be any, and is none of them."""
+"""The three classes of MEGC2019 and of SMIC, by the emotions of the other datasets. The class
+`others` may hold any emotion, so it belongs to none of the three."""
 
 
-def relabelled(source: Dataset, mapping: Mapping[str, str], classes: Sequence[str]) -> Dataset:
-    """`source` with the classes `classes`; a clip of class c is now of `mapping[c]`, which is one of them.
+def relabelled(dataset: Dataset, mapping: Mapping[str, str], classes: Sequence[str]) -> Dataset:
+    """`dataset` with other classes: a clip of class c is now of class `mapping[c]`.
 
-    Clips whose class is no key of `mapping`, or which have none, are left out, and a note tells how many of each. What the reader told
-    (notes, repairs, set aside) stays, of these clips too.
+    A clip is left out if its class is no key of `mapping`, or if it has none. A note tells how many
+    there were of each class. What the reader told (notes, repairs, what was set aside) stays, also
+    about clips that are left out.
+
+    Args:
+      mapping: from old to new classes.
+      classes: the new classes, in their order.
     """
-    names = dict(enumerate(source.classes))
-    kept, out = [], collections.Counter()
-    for clip in source.clips:
+    names = dict(enumerate(dataset.classes))
+    kept, left_out = [], collections.Counter()
+    for clip in dataset.clips:
         name = names.get(clip.label)
         if name in mapping:
             kept.append(dataclasses.replace(clip, label=classes.index(mapping[name])))
         else:
-            out[name or "no class"] += 1
-    told = ", ".join(f"{name} {count}" for name, count in sorted(out.items()))
-    notes = (
-        (f"clips of other classes than {', '.join(classes)}, left out: {out.total()} ({told})",)
-        if out
-        else ()
-    )
-    return dataclasses.replace(
-        source, clips=tuple(kept), classes=tuple(classes), notes=(*source.notes, *notes)
-    )
+            left_out[name or "no class"] += 1
+
+    notes = dataset.notes
+    if left_out:
+        told = ", ".join(f"{name} {count}" for name, count in sorted(left_out.items()))
+        others = f"clips of other classes than {', '.join(classes)}, left out"
+        notes = (*notes, f"{others}: {left_out.total()} ({told})")
+    return dataclasses.replace(dataset, clips=tuple(kept), classes=tuple(classes), notes=notes)
 
 
-def joined(name: str, sources: Sequence[Dataset]) -> Dataset:
-    """One source called `name` of several, which have the same classes.
+def joined(name: str, parts: Sequence[Dataset]) -> Dataset:
+    """One dataset called `name` that holds all clips of `parts`.
 
-    Clips and subjects carry their dataset's name (`casme2/sub01/EP02_01f` of `casme2/sub01`): the `01` of two sets are two people. Notes,
-    repairs, annotations and what was set aside carry it too.
+    The ids of clips and subjects get the name of their dataset in front (`casme2/sub01/EP02_01f` of
+    `casme2/sub01`), because the `01` of two datasets are two people. So do notes, repairs,
+    annotations and what was set aside.
 
     Raises:
-      ValueError: the classes differ, or two sources have one name.
+      ValueError: the classes of the parts differ, or two parts have the same name.
     """
-    if len({source.classes for source in sources}) != 1 or len(
-        {source.name for source in sources}
-    ) != len(sources):
-        raise ValueError(
-            f"expected sources of one list of classes and different names: {[(s.name, s.classes) for s in sources]}"
-        )
+    same_classes = len({part.classes for part in parts}) == 1
+    if not same_classes or len({part.name for part in parts}) != len(parts):
+        found = [(part.name, part.classes) for part in parts]
+        raise ValueError(f"expected datasets of the same classes and of different names: {found}")
 
     def prefixed(records: str, *fields: str) -> tuple:
-        """All sources' records, with the dataset's name before what these fields hold."""
+        """The records of all parts, with the name of the part in front of these fields."""
         return tuple(
             dataclasses.replace(
-                each, **{field: f"{source.name}/{getattr(each, field)}" for field in fields}
+                each, **{field: f"{part.name}/{getattr(each, field)}" for field in fields}
             )
-            for source in sources
-            for each in getattr(source, records)
+            for part in parts
+            for each in getattr(part, records)
         )
 
     return Dataset(
         name,
         tuple(sorted(prefixed("clips", "id", "subject"), key=lambda clip: clip.id)),
-        sources[0].classes,
+        parts[0].classes,
         tuple(sorted(prefixed("set_aside", "id"), key=lambda each: each.id)),
-        tuple(f"{source.name}: {note}" for source in sources for note in source.notes),
-        ", ".join(
-            f"{source.name}/{source.annotations}" for source in sources if source.annotations
-        ),
+        tuple(f"{part.name}: {note}" for part in parts for note in part.notes),
+        ", ".join(f"{part.name}/{part.annotations}" for part in parts if part.annotations),
         prefixed("repairs", "id"),
     )
 
 
 def shared(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-    """Both with the classes alone of which both have clips, in the order of `train`'s: to train on one and test on the other.
+    """Both datasets with the classes that both have clips of: to train on one, test on the other.
 
-    Classes are the same if they have the same name. Where one of the two has MEGC2019's three classes, the other's emotions are counted
-    among these.
+    The classes are in the order of `train`'s. Two classes are the same if they have the same name.
+    If one dataset has the three classes of MEGC2019, the emotions of the other are counted among
+    these.
 
     Raises:
-      UserError: a subject of `test` is one of `train` (the composite holds those of its parts), or fewer than two classes are shared.
+      UserError: a subject of `test` is one of `train` too (a composite holds the subjects of its
+        parts), or fewer than two classes are shared.
     """
+    names = {"train": train.name, "test": test.name}
     if both := sorted(_people(train) & _people(test)):
         raise UserError(
-            f"--test-target={test.name}: {len(both)} of its subjects are in --target={train.name} too (as {both[0]}); give another dataset"
+            "[test_target={test}]: {count} of its subjects are in [target={train}] too (for "
+            "example {subject}), but nobody may be in both; give another dataset",
+            count=len(both),
+            subject=both[0],
+            **names,
         )
+
     pair = (train, test)
-    if any(set(source.classes) == set(THREE) for source in pair):
-        train, test = (relabelled(source, THREE_OF, THREE) for source in pair)
+    if any(set(dataset.classes) == set(THREE) for dataset in pair):
+        train, test = (relabelled(dataset, THREE_OF, THREE) for dataset in pair)
     shown = [
-        {source.classes[clip.label] for clip in source.clips if clip.label >= 0}
-        for source in (train, test)
+        {dataset.classes[clip.label] for clip in dataset.clips if clip.label >= 0}
+        for dataset in (train, test)
     ]
     classes = [name for name in train.classes if all(name in each for each in shown)]
     if len(classes) < 2:
         raise UserError(
-            f"--test-target={test.name}: two classes at least must have clips in it and in --target={train.name}; found "
-            f"{', '.join(classes) or 'none'}, of {', '.join(test.classes)} and {', '.join(train.classes)}; give another dataset"
+            "[test_target={test}]: expected two classes or more that have clips in it and in "
+            "[target={train}]; found {found}, of {of_test} and {of_train}; give another dataset",
+            found=", ".join(classes) or "none",
+            of_test=", ".join(test.classes),
+            of_train=", ".join(train.classes),
+            **names,
         )
     same = dict(zip(classes, classes, strict=True))
     return relabelled(train, same, classes), relabelled(test, same, classes)
 
 
-def _people(source: Dataset) -> set[str]:
-    """Its subjects with the dataset's name, as `joined` spells them."""
+def _people(dataset: Dataset) -> set[str]:
+    """The subjects with the name of their dataset in front, as `joined` spells them."""
     return {
-        clip.subject if "/" in clip.subject else f"{source.name}/{clip.subject}"
-        for clip in source.clips
+        clip.subject if "/" in clip.subject else f"{dataset.name}/{clip.subject}"
+        for clip in dataset.clips
     }

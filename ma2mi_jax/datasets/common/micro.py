@@ -1,15 +1,20 @@
-"""From an annotation sheet and folders of frames to clips with onset, apex and offset: what the micro-expression sets have in common.
+"""From an annotation sheet and folders of frames to clips with onset, apex and offset: what the
+micro-expression datasets have in common.
 
-N is part of a result. So a row of the protocol is given up only if its frames are not there at all; whatever else is wrong with it is
-repaired by a rule that stands here, counted, and told clip by clip:
+The number of clips N is part of a result. So a row of the protocol is given up only if its frames
+are not there at all. Whatever else is wrong with it is repaired by one of these rules, counted, and
+told for each clip:
 
-- a fault that is known and has a known answer is corrected (`corrections.py`);
-- frame numbers that count from another frame than the files' are rebased, in the way most rows of the sheet speak for (`places.counting`);
-- an onset or offset that is missing, or an offset not after its onset, gives way to the first or last frame of the clip;
-- a frame that is not there gives way to the nearest that is;
-- an apex that is missing, not after the onset (an onset is no apex: the pair would show nothing) or after the offset is estimated, as the
-  frame between them that differs most from the onset;
-- where raw frames show no face, the box of the subject's other clips is taken, else the square in the middle of the frame.
+- A fault that is known, and has a known answer, is corrected (`corrections.py`).
+- Frame numbers that count from another origin than the files are rebased, in the way for which most
+  rows of the sheet speak (`frame_numbers.counting`).
+- If the onset or offset is missing, or the offset is not after the onset, the first or last frame
+  of the clip is taken.
+- If a frame is not there, the nearest frame is taken.
+- If the apex is missing, or not after the onset (the pair would show nothing), or after the offset,
+  it is estimated: the frame between onset and offset that differs most from the onset.
+- If raw frames show no face, the box of the subject's other clips is taken, else the square in the
+  middle of the frame.
 """
 
 import collections
@@ -34,7 +39,7 @@ from ma2mi_jax.clips.frames import (
     read_frame,
 )
 from ma2mi_jax.clips.opencv import threads
-from ma2mi_jax.datasets.common import disk, extract, sheets
+from ma2mi_jax.datasets.common import disk, extract, listing, sheets
 from ma2mi_jax.datasets.common.frame_numbers import APEX, counting, locate
 from ma2mi_jax.datasets.corrections import CORRECTIONS
 from ma2mi_jax.errors import UserError
@@ -51,14 +56,14 @@ NO_FACE = "no face found, the square in the middle of the frame taken"
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What is particular to one.
+    """What is particular to one dataset.
 
     Attributes:
-      name: on the command line.
-      published: the classes of the paper, with the number of clips that it evaluated.
+      name: as a person asks for it.
+      published: the classes of the paper, each with the number of clips that it evaluated.
       subject: how subjects are spelled, a format of one integer.
-      fps: of the recording.
-      rebases: whether sheet and files may count frames from different ones.
+      fps: frames per second of the recording.
+      rebases: whether sheet and files may count frames from different origins.
     """
 
     name: str
@@ -68,20 +73,20 @@ class Traits:
     rebases: bool = False
 
     def subject_name(self, text: str) -> str | None:
-        """The dataset's own spelling of `1`, `01` or `sub01`; None without a number."""
+        """The dataset's own spelling of `1`, `01` or `sub01`; None if there is no number in it."""
         number = re.search(r"[0-9]+", text)
         return number and self.subject.format(int(number[0]))
 
 
 class Sample(NamedTuple):
-    """A row of the sheet and what was done to it; the clip's apex is -1 while it is to be estimated."""
+    """A row of the sheet and what was mended in it. The clip's apex is -1 until it is estimated."""
 
     clip: Clip
     repairs: tuple[Repair, ...]
 
 
 def read(
-    dataset: Traits,
+    traits: Traits,
     rows: Sequence[Mapping[str, str]],
     folders: Mapping[str, ImageFolder],
     *,
@@ -94,125 +99,116 @@ def read(
     """The clips of the sheet's rows that are in the dataset's classes.
 
     Args:
-      rows: as of `sheets.read`.
-      folders: the clips on disk by id, `<subject>/<file name>`.
+      traits: what is particular to the dataset.
+      rows: of the sheet, as from `sheets.read`.
+      folders: the clips on the disk by id, `<subject>/<file name>`.
       sheet: path of the sheet.
-      cropped: True takes frames as they are; None crops those that are wider than 5:4, as a camera's are.
-      cache: folder that keeps boxes and estimated apices; forgotten where a clip's folder or first file changes.
+      cropped: True takes frames as they are. None crops frames that are wider than 5:4, as those of
+        a camera are, and False does the same.
+      cache: folder that keeps boxes and estimated apices. They are found again if a clip's folder
+        or its first file changes.
       detector: finds faces; None is `faces.haar()`.
-      progress: called as progress(done, total) for clips that are searched for faces.
+      progress: called as progress(done, total) with the clips that are searched for faces.
 
     Raises:
       UserError: not one row can be used, or the cache cannot be written.
     """
     by_id = {id.lower(): _numbered(frames) for id, frames in folders.items()}
-    votes = _votes(dataset, rows, by_id) if dataset.rebases else {}
-    samples, set_aside, others, used = {}, [], collections.Counter(), set()
+    votes = _votes(traits, rows, by_id) if traits.rebases else {}
+    counts = next(iter(votes), None)
+
+    # ----- rows -----
+    samples: dict[str, Sample] = {}
+    set_aside, others, used = [], collections.Counter(), set()
     for row in rows:
-        subject, id = dataset.subject_name(row["subject"]), _id(dataset, row)
+        id, emotion = _id(traits, row), _emotion(row)
         used.add(id.lower())
-        emotion = row["estimatedemotion"].lower()
-        emotion = {"other": "others"}.get(emotion, emotion)
-        frames = by_id.get(id.lower())
-        if emotion not in dataset.published:
+        if emotion not in traits.published:
             others[emotion or "none given"] += 1
-        elif subject is None:
-            set_aside.append(
-                SetAside(id, f"subject {row['subject']!r} has no number; mend the sheet")
-            )
-        elif not row["filename"]:
-            set_aside.append(SetAside(id, "a row of the sheet without a file name; mend the sheet"))
-        elif id in samples:
-            set_aside.append(SetAside(id, "listed twice in the sheet: only the first row counts"))
-        elif frames is None:
-            set_aside.append(SetAside(id, "in the sheet, but there is no such folder of frames"))
-        elif len(frames) < 2:
-            set_aside.append(
-                SetAside(id, f"onset and apex need two frames, its folder holds {len(frames)}")
-            )
+        elif reason := _unusable(traits, row, id, by_id, samples):
+            set_aside.append(SetAside(id, reason))
         else:
             clip = Clip(
                 id,
-                frames,
-                subject=subject,
-                label=list(dataset.published).index(emotion),
-                fps=dataset.fps,
+                by_id[id.lower()],
+                subject=traits.subject_name(row["subject"]),
+                label=list(traits.published).index(emotion),
+                fps=traits.fps,
             )
-            samples[id] = _sample(row, clip, next(iter(votes), None))
+            samples[id] = _sample(row, clip, counts)
     if not samples:
-        why = (
-            f"{set_aside[0].id} {set_aside[0].reason}"
-            if set_aside
-            else f"no row's emotion is one of {', '.join(dataset.published)}"
-        )
-        raise UserError(
-            f"--target={dataset.name}: none of the {len(rows)} rows of {sheet} can be used (as: {why}); give --data-root and --annotations"
-        )
+        raise _no_row(traits, rows, sheet, set_aside)
+
+    # ----- faces and apices -----
     ordered = [samples[id] for id in sorted(samples)]
     with disk.remembered(os.path.join(cache, "found.json")) as found:
         if not cropped:
             ordered = _crop(ordered, found, detector or faces.haar(), progress)
         ordered = _estimate(ordered, found)
-    clips, repairs = (
-        tuple(sample.clip for sample in ordered),
-        tuple(repair for sample in ordered for repair in sample.repairs),
-    )
-    notes = disk.notes_of(repairs)
+
+    # ----- what is told -----
+    clips = tuple(sample.clip for sample in ordered)
+    repairs = tuple(repair for sample in ordered for repair in sample.repairs)
+    notes = [*disk.notes_of(repairs)]
     if boxes := sum(clip.box is not None for clip in clips):
-        notes = (f"raw frames, cropped by one face box a clip: {boxes} of {len(clips)}", *notes)
-    if sum(map(bool, votes.values())) > 1:
-        notes += (
-            f"how the sheet counts frames, by its rows: {'; '.join(f'{name} {n}' for name, n in votes.items() if n)}",
-        )
+        notes.insert(0, f"raw frames, cropped by one face box a clip: {boxes} of {len(clips)}")
+    if sum(n > 0 for n in votes.values()) > 1:
+        told = "; ".join(f"{name} {n}" for name, n in votes.items() if n)
+        notes.append(f"how the sheet counts frames, by its rows: {told}")
     if others:
-        notes += (
-            f"rows of other emotions, which the protocol leaves out: {others.total()} ({_counts(others)})",
-        )
+        told = f"{others.total()} ({_listed(others)})"
+        notes.append(f"rows of other emotions, which the protocol leaves out: {told}")
     if unlisted := [id for id in folders if id.lower() not in used]:
-        notes += (
-            f"clips on disk that the sheet does not list: {len(unlisted)} ({disk.some(unlisted)})",
-        )
-    notes += _differences(dataset, clips)
+        told = f"{len(unlisted)} ({disk.some(unlisted)})"
+        notes.append(f"clips on disk that the sheet does not list: {told}")
+    notes += _differences(traits, clips)
+
     return Dataset(
-        dataset.name,
+        traits.name,
         clips,
-        tuple(dataset.published),
-        tuple(sorted(set_aside, key=lambda s: s.id)),
-        notes,
+        tuple(traits.published),
+        tuple(sorted(set_aside, key=lambda each: each.id)),
+        tuple(notes),
         os.path.basename(sheet),
         repairs,
     )
 
 
-def clips_by_subject(dataset: Traits, frames: str | None, *, cache: str) -> dict[str, ImageFolder]:
-    """The clips under `frames`, one folder for each subject, by id; none where there is no image."""
-    on_disk = disk.clip_folders(frames, 2, cache=cache) if frames else {}
+# ----- the clips and the sheet on the disk --------------------------------------------------------
+
+
+def clips_by_subject(traits: Traits, frames: str | None, *, cache: str) -> dict[str, ImageFolder]:
+    """The clips in the subjects' folders under `frames`, by id; none if there is no image."""
+    on_disk = listing.clip_folders(frames, 2, cache=cache) if frames else {}
     if not any(map(len, on_disk.values())):
         return {}
-    parts = {tuple(path.split("/")): clip for path, clip in on_disk.items()}
-    return {
-        f"{name}/{clip}": images
-        for (subject, clip), images in parts.items()
-        if (name := dataset.subject_name(subject))
-    }
+    clips = {}
+    for path, images in on_disk.items():
+        subject, clip = path.split("/")
+        if name := traits.subject_name(subject):
+            clips[f"{name}/{clip}"] = images
+    return clips
 
 
 def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: str | None) -> str:
-    """Path of the sheet: `annotations`, or the last by name that matches `pattern` (of two editions the later), or the only one there is.
+    """Path of the annotation sheet.
+
+    It is `annotations` if that is given. Otherwise the last by name of those that match `pattern`,
+    which is the later of two editions; and if none matches, the only sheet that is there.
+
+    Args:
+      dataset: its name, for the error.
+      root, frames: folders in which to look, and beside which.
+      pattern: regular expression for the beginning of the file's name.
+      annotations: path that a person gave.
 
     Raises:
-      UserError: none, or several and none that matches.
+      UserError: there is no sheet, or there are several and none matches.
     """
     if annotations:
         return annotations
-    places = dict.fromkeys(
-        [
-            root,
-            *(os.path.join(root, name) for name in disk.folders(root)),
-            frames,
-            os.path.dirname(frames),
-        ]
-    )
+    around = [os.path.join(root, name) for name in disk.folders(root)]
+    places = dict.fromkeys([root, *around, frames, os.path.dirname(frames)])
     found = [
         os.path.join(place, name) for place in places for name in disk.files(place, (".xlsx",))
     ]
@@ -221,24 +217,70 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
         return max(matching, key=lambda path: os.path.basename(path).lower())
     if len(found) == 1:
         return found[0]
-    there = disk.some(map(os.path.basename, found)) or "no .xlsx file"
     raise UserError(
-        f"--target={dataset}: looked for the annotation sheet {pattern} under {root}, found {there}; give --annotations=SHEET.xlsx"
+        "[target={dataset}]: looked for the annotation sheet {pattern} under {root}, found "
+        "{there}; give the sheet as [annotations]",
+        dataset=dataset,
+        pattern=pattern,
+        root=root,
+        there=disk.some(map(os.path.basename, found)) or "no .xlsx file",
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- frame numbers
+# ----- rows ---------------------------------------------------------------------------------------
 
 
-def _id(dataset: Traits, row: Mapping[str, str]) -> str:
-    return f"{dataset.subject_name(row['subject']) or row['subject']}/{row['filename']}"
+def _id(traits: Traits, row: Mapping[str, str]) -> str:
+    return f"{traits.subject_name(row['subject']) or row['subject']}/{row['filename']}"
+
+
+def _emotion(row: Mapping[str, str]) -> str:
+    emotion = row["estimatedemotion"].lower()
+    return "others" if emotion == "other" else emotion
+
+
+def _unusable(
+    traits: Traits,
+    row: Mapping[str, str],
+    id: str,
+    by_id: Mapping[str, ImageFolder],
+    samples: Mapping[str, Sample],
+) -> str:
+    """Why a row of one of the classes cannot be used; empty if it can."""
+    frames = by_id.get(id.lower())
+    if traits.subject_name(row["subject"]) is None:
+        return f"subject {row['subject']!r} has no number; mend the sheet"
+    if not row["filename"]:
+        return "a row of the sheet without a file name; mend the sheet"
+    if id in samples:
+        return "listed twice in the sheet: only the first row counts"
+    if frames is None:
+        return "in the sheet, but there is no such folder of frames"
+    if len(frames) < 2:
+        return f"onset and apex need two frames, its folder holds {len(frames)}"
+    return ""
+
+
+def _no_row(traits: Traits, rows: Sequence, sheet: str, set_aside: Sequence[SetAside]) -> UserError:
+    """The error for a sheet of which not one row can be used."""
+    if set_aside:
+        why = f"{set_aside[0].id} {set_aside[0].reason}"
+    else:
+        why = f"no row's emotion is one of {', '.join(traits.published)}"
+    return UserError(
+        "[target={name}]: none of the {count} rows of {sheet} can be used (as: {why}); give the "
+        "frames as [root] and their sheet as [annotations]",
+        name=traits.name,
+        count=len(rows),
+        sheet=sheet,
+        why=why,
+    )
 
 
 def _numbered(frames: ImageFolder) -> ImageFolder:
-    """Without the images that have no number, which are no frames."""
-    return ImageFolder(
-        frames.folder, tuple(name for name in frames.names if frame_number(name) is not None)
-    )
+    """The images that have a number; the others are no frames."""
+    names = tuple(name for name in frames.names if frame_number(name) is not None)
+    return ImageFolder(frames.folder, names)
 
 
 def _numbers(frames: ImageFolder) -> list[int]:
@@ -246,10 +288,10 @@ def _numbers(frames: ImageFolder) -> list[int]:
 
 
 def _votes(
-    dataset: Traits, rows: Sequence[Mapping[str, str]], folders: Mapping[str, ImageFolder]
+    traits: Traits, rows: Sequence[Mapping[str, str]], by_id: Mapping[str, ImageFolder]
 ) -> Mapping[str, int]:
-    """How the sheet counts frames; rows of emotions that the protocol leaves out have a say too."""
-    there = [(row, frames) for row in rows if (frames := folders.get(_id(dataset, row).lower()))]
+    """How the sheet counts frames. Rows that the protocol leaves out have a vote too."""
+    there = [(row, frames) for row in rows if (frames := by_id.get(_id(traits, row).lower()))]
     return counting(
         (_numbers(frames), sheets.whole(row["onsetframe"]), sheets.whole(row["offsetframe"]))
         for row, frames in there
@@ -257,21 +299,17 @@ def _votes(
 
 
 def _sample(row: Mapping[str, str], clip: Clip, counts: str | None) -> Sample:
+    """The clip with the positions that the row names, mended where need be."""
     repairs = []
     correction = CORRECTIONS.get((clip.subject, row["filename"]))
     if correction and row[correction.column] == correction.wrong:
         if correction.right is not None:
             row = {**row, correction.column: correction.right}
-        repairs.append(
-            Repair(
-                clip.id,
-                KNOWN,
-                f"{correction.column} {correction.wrong} → {correction.right or 'estimated'}: {correction.reason}",
-            )
-        )
-    onset, apex, offset = (
-        sheets.whole(row[column]) for column in ("onsetframe", "apexframe", "offsetframe")
-    )
+        told = f"{correction.column} {correction.wrong} → {correction.right or 'estimated'}"
+        repairs.append(Repair(clip.id, KNOWN, f"{told}: {correction.reason}"))
+
+    columns = ("onsetframe", "apexframe", "offsetframe")
+    onset, apex, offset = (sheets.whole(row[column]) for column in columns)
     place = locate(_numbers(clip.frames), onset, apex, offset, counts=counts)
     repairs += [Repair(clip.id, kind, what) for kind, what in place.faults]
     clip = dataclasses.replace(
@@ -284,58 +322,83 @@ def _sample(row: Mapping[str, str], clip: Clip, counts: str | None) -> Sample:
     return Sample(clip, tuple(repairs))
 
 
-# --------------------------------------------------------------------------------------------------------- faces, and apices
+# ----- faces --------------------------------------------------------------------------------------
 
 
-def _crop(samples: list[Sample], found: dict, detector: faces.Detector, progress) -> list[Sample]:
-    """With a face box for each clip of raw frames."""
+def _crop(
+    samples: list[Sample],
+    found: dict,
+    detector: faces.Detector,
+    progress: Callable[[int, int], None] | None,
+) -> list[Sample]:
+    """The samples with a face box for each clip of raw frames.
+
+    Args:
+      found: what was found out before, by key; what is found out now is added.
+    """
     search = functools.partial(_search, detector=detector, found=found)
     results = []
     with threads() as pool:
-        for done, (key, result) in enumerate(
-            pool.map(search, [sample.clip for sample in samples]), 1
-        ):
-            found[key] = result  # at once: a search that is interrupted goes on from here
+        searched = pool.map(search, [sample.clip for sample in samples])
+        for done, (key, result) in enumerate(searched, 1):
+            found[key] = result  # at once, so that an interrupted search goes on from here
             results.append(result)
             if progress:
                 progress(done, len(samples))
-    boxes = collections.defaultdict(list)
+
+    boxes = collections.defaultdict(list)  # by subject, height and width
     for sample, result in zip(samples, results, strict=True):
         if result["box"]:
             boxes[sample.clip.subject, *result["shape"]].append(result["box"])
+    return [_boxed(sample, result, boxes) for sample, result in zip(samples, results, strict=True)]
 
-    def boxed(sample: Sample, result: dict) -> Sample:
-        clip, kind, what = sample.clip, "", f"{result['looks']} of its frames searched"
-        box = result["box"]
-        if result["raw"] and not box:
-            height, width = result["shape"]
-            side = min(height, width)
-            kind, box = NO_FACE, [(width - side) // 2, (height - side) // 2, side]
-            if of_subject := boxes[clip.subject, height, width]:
-                kind, box = (
-                    FACE_OF_SUBJECT,
-                    np.median(of_subject, axis=0).round().astype(int).tolist(),
-                )
-        elif result["looks"] > 1:
-            kind = ELSEWHERE
-        repairs = (*sample.repairs, Repair(clip.id, kind, what)) if kind else sample.repairs
-        return Sample(dataclasses.replace(clip, box=Box(*box) if box else None), repairs)
 
-    return [boxed(sample, result) for sample, result in zip(samples, results, strict=True)]
+def _boxed(sample: Sample, result: dict, boxes: Mapping[tuple, list]) -> Sample:
+    """The sample with the box that was found, or that stands in for it.
+
+    Args:
+      result: of `_search`.
+      boxes: those of all clips, by subject, height and width of the frames.
+    """
+    clip, box, kind = sample.clip, result["box"], ""
+    if result["raw"] and not box:
+        height, width = result["shape"]
+        of_subject = boxes.get((clip.subject, height, width))
+        if of_subject:
+            kind = FACE_OF_SUBJECT
+            box = np.median(of_subject, axis=0).round().astype(int).tolist()
+        else:
+            kind, side = NO_FACE, min(height, width)
+            box = [(width - side) // 2, (height - side) // 2, side]
+    elif result["looks"] > 1:
+        kind = ELSEWHERE
+
+    repairs = sample.repairs
+    if kind:
+        repairs = (*repairs, Repair(clip.id, kind, f"{result['looks']} of its frames searched"))
+    return Sample(dataclasses.replace(clip, box=Box(*box) if box else None), repairs)
 
 
 def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dict]:
-    """Whether the frames are raw, and if so the box of the face on the first frame that shows one, from the onset on; and its cache key."""
+    """Looks whether frames are raw, and for the face on the first frame that shows one.
+
+    The onset comes first, then apex and offset, then frames spread over the clip.
+
+    Returns:
+      A key for `found`, and the result: "raw", "box" (None if there is no face), "shape" of the
+      last frame looked at, and in "looks" how many raw frames were searched.
+    """
     spread = np.linspace(0, len(clip.frames) - 1, min(LOOKS, len(clip.frames))).astype(int).tolist()
     order = list(dict.fromkeys(i for i in (clip.onset, clip.apex, clip.offset, *spread) if i >= 0))
     key = disk.stamp(clip.frames, "box", RULES, detector.name, order)
     if key in found:
         return key, found[key]
+
     result = {"raw": False, "box": None, "shape": [0, 0], "looks": 0}
     for i in order:
         try:
             image = read_frame(clip.frames, i)
-        except FrameError:  # the pipeline takes another in its place, and says so
+        except FrameError:  # the pipeline takes another frame in its place, and says so
             continue
         raw = not extract.squarish(image.shape)
         box = faces.clip_box([image], detector) if raw else None
@@ -350,27 +413,26 @@ def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dic
     return key, result
 
 
+# ----- apices -------------------------------------------------------------------------------------
+
+
 def _estimate(samples: list[Sample], found: dict) -> list[Sample]:
-    """With an apex for each clip that lacks one."""
+    """The samples with an apex for each clip that lacks one; `found` as for `_crop`."""
     lacking = {i: sample.clip for i, sample in enumerate(samples) if sample.clip.apex < 0}
     with threads() as pool:
-        apices = dict(
-            zip(
-                lacking,
-                pool.map(functools.partial(_remembered_apex, found=found), lacking.values()),
-                strict=True,
-            )
-        )
+        results = pool.map(functools.partial(_remembered_apex, found=found), lacking.values())
+        apices = dict(zip(lacking, results, strict=True))
+
     samples = list(samples)
     for i, (key, apex) in apices.items():
         found[key] = apex
-        clip = dataclasses.replace(samples[i].clip, apex=apex)
+        clip, repairs = samples[i]
         told = f"; {clip.frames.names[apex]} taken"
         repairs = tuple(
-            dataclasses.replace(r, what=r.what + told) if r.kind == APEX else r
-            for r in samples[i].repairs
+            dataclasses.replace(repair, what=repair.what + told) if repair.kind == APEX else repair
+            for repair in repairs
         )
-        samples[i] = Sample(clip, repairs)
+        samples[i] = Sample(dataclasses.replace(clip, apex=apex), repairs)
     return samples
 
 
@@ -381,24 +443,29 @@ def _remembered_apex(clip: Clip, found: dict) -> tuple[str, int]:
 
 
 def estimate_apex(clip: Clip) -> int:
-    """Position of the frame after the onset, up to the offset, that differs most from the onset; of several the first.
+    """Position of the frame after the onset, up to the offset, that differs most from the onset.
 
-    The difference is the mean absolute one between grey values of the face crop, SIZE × SIZE. Where no frame lies between onset and
-    offset, the rest of the clip is searched, and if the onset is the last frame, what is before it. If the onset or all of these
-    cannot be read, it is the one in the middle.
+    The difference is the mean absolute one between grey values of the face crops, SIZE × SIZE.
+    Ties go to the earlier frame. If no frame lies between onset and offset, the rest of the clip is
+    searched; and if the onset is the last frame, what is before it. If the onset cannot be read, or
+    none of these frames, the one in the middle of them is taken.
     """
     onset, count = clip.onset, len(clip.frames)
-    between = range(onset + 1, clip.offset + 1) or range(onset + 1, count) or range(onset)
+    candidates = range(onset + 1, clip.offset + 1) or range(onset + 1, count) or range(onset)
     start = _grey(clip, onset)
-    pictures = ((i, _grey(clip, i)) for i in between) if start is not None else ()
-    changes = {
-        i: float(np.abs(picture - start).mean()) for i, picture in pictures if picture is not None
-    }
-    return max(changes, key=changes.__getitem__) if changes else between[len(between) // 2]
+
+    changes = {}
+    for i in candidates if start is not None else ():
+        picture = _grey(clip, i)
+        if picture is not None:
+            changes[i] = float(np.abs(picture - start).mean())
+    if not changes:
+        return candidates[len(candidates) // 2]
+    return max(changes, key=changes.__getitem__)
 
 
 def _grey(clip: Clip, position: int) -> np.ndarray | None:
-    """float32 (SIZE, SIZE), None if the frame cannot be read."""
+    """float32 (SIZE, SIZE), grey values from 0 to 255; None if the frame cannot be read."""
     try:
         image = crop(read_frame(clip.frames, position), clip.box, SIZE)
     except FrameError:
@@ -406,25 +473,23 @@ def _grey(clip: Clip, position: int) -> np.ndarray | None:
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-# ---------------------------------------------------------------------------------------------------------------- the counts
+# ----- counts -------------------------------------------------------------------------------------
 
 
-def _differences(dataset: Traits, clips: Sequence[Clip]) -> tuple[str, ...]:
+def _differences(traits: Traits, clips: Sequence[Clip]) -> tuple[str, ...]:
     """One line if the classes do not have as many clips as published."""
-    names = list(dataset.published)
+    names = list(traits.published)
     counts = collections.Counter(names[clip.label] for clip in clips)
     differing = [
         f"{name} {counts[name]} (published {n})"
-        for name, n in dataset.published.items()
+        for name, n in traits.published.items()
         if counts[name] != n
     ]
-    total = sum(dataset.published.values())
-    return (
-        (f"N = {len(clips)}, published {total}; classes that differ: {', '.join(differing)}",)
-        if differing
-        else ()
-    )
+    if not differing:
+        return ()
+    total = sum(traits.published.values())
+    return (f"N = {len(clips)}, published {total}; classes that differ: {', '.join(differing)}",)
 
 
-def _counts(counts: collections.Counter) -> str:
+def _listed(counts: collections.Counter) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

@@ -12,10 +12,8 @@ from typing import Literal
 from ma2mi_jax.clips.clip import Dataset
 
 Kind = Literal["source", "target"]
-"""A source is pre-trained on, and holds macro-expressions. A target is fine-tuned on: micro ones."""
-
-NAMED = {"source": "[source={name}]", "target": "[target={name}]"}
-"""How an error names a dataset of either kind: the start of a template, with `name` as a value."""
+"""Networks are pre-trained on a source, which holds macro-expressions, and fine-tuned on a target,
+which holds micro-expressions."""
 
 
 @dataclasses.dataclass(frozen=True)

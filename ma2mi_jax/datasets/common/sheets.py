@@ -1,4 +1,5 @@
-"""Annotation sheets (.xlsx) as rows of text, wherever their header stands and however their columns are spelled."""
+"""Annotation sheets (.xlsx) as rows of text, wherever their header stands and however their columns
+are spelled."""
 
 import os
 import re
@@ -16,66 +17,92 @@ REQUIRED = ("subject", "filename", "onsetframe", "apexframe", "offsetframe", "es
 
 
 def read(path: str) -> list[dict[str, str]]:
-    """The rows below the first row that holds the REQUIRED headings, on whichever sheet; only those that name a file, or
-    a subject and an emotion.
+    """The rows below the first row that has the REQUIRED headings, on whichever page of the book.
 
-    Headings are keys in lower case without blanks (`OnsetFrame`, `Onset Frame` → `onsetframe`). Values are trimmed text, whole numbers
-    without a decimal point, `""` for an empty cell.
+    A row counts if it names a file, or a subject and an emotion.
+
+    Returns:
+      One dictionary for each row. Keys are the headings in lower case without anything but letters
+      (`OnsetFrame` and `Onset Frame` are `onsetframe`). Values are text without spaces around it,
+      whole numbers without a decimal point, `""` for an empty cell.
 
     Raises:
-      UserError: no such file, none that can be read, or no such header, or nothing below it.
+      UserError: there is no such file, it cannot be read, it has no such headings, or there is
+        nothing below them.
     """
-    name = f"annotation sheet {path}"
+    book = _opened(path)
+    nearest: Sequence[str] = REQUIRED  # what the best row of headings so far lacks
+    for page in book.worksheets:
+        rows = [[_text(value) for value in row] for row in page.iter_rows(values_only=True)]
+        for at, row in enumerate(rows):
+            headings = [_heading(text) for text in row]
+            missing = [heading for heading in REQUIRED if heading not in headings]
+            if not missing:
+                return _below(path, headings, rows[at + 1 :])
+            if len(missing) < len(nearest):
+                nearest = missing
+
+    found = "there is none of them"
+    if nearest is not REQUIRED:
+        found = f"the nearest to it lacks {', '.join(nearest)}"
+    raise UserError(
+        "annotation sheet {path}: looked for a row with the headings {headings}, but {found}; "
+        "give the authors' own sheet",
+        path=path,
+        headings=", ".join(REQUIRED),
+        found=found,
+    )
+
+
+def _opened(path: str) -> openpyxl.Workbook:
     if not os.path.isfile(path):
-        raise UserError(f"{name}: no such file; give --annotations=SHEET.xlsx")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", category=UserWarning, module="openpyxl"
-            )  # on colours and drop-down lists it drops
-            book = openpyxl.load_workbook(path, data_only=True)
-    except (
+        raise UserError(
+            "annotation sheet {path}: no such file; give another [annotations]", path=path
+        )
+    unreadable = (
         InvalidFileException,
         zipfile.BadZipFile,
         ParseError,
         KeyError,
         ValueError,
         OSError,
-    ) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(
-            f"{name}: cannot be read as an Excel workbook ({reason}); save it anew as .xlsx"
-        ) from None
-    best: Sequence[str] = ()
-    for sheet in book.worksheets:
-        rows = [[_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
-        for at, row in enumerate(rows):
-            headings = [_heading(text) for text in row]
-            missing = [heading for heading in REQUIRED if heading not in headings]
-            if not missing:
-                found = [
-                    {h: text for h, text in zip(headings, row, strict=True) if h}
-                    for row in rows[at + 1 :]
-                ]
-                if rows := [
-                    row
-                    for row in found
-                    if row["filename"] or (row["subject"] and row["estimatedemotion"])
-                ]:
-                    return rows
-                raise UserError(
-                    f"{name}: no row below the headings names a file; give the authors' own sheet"
-                )
-            if len(missing) < len(best or REQUIRED):
-                best = missing
-    found = f"the nearest to it lacks {', '.join(best)}" if best else "there is none of them"
-    raise UserError(
-        f"{name}: looked for a row with the headings {', '.join(REQUIRED)}, but {found}; give the authors' own sheet"
     )
+    try:
+        with warnings.catch_warnings():
+            # openpyxl warns of colours and drop-down lists that it drops
+            warnings.filterwarnings("ignore", category=UserWarning, module="openpyxl")
+            return openpyxl.load_workbook(path, data_only=True)
+    except unreadable as error:
+        raise UserError(
+            "annotation sheet {path}: cannot be read as an Excel workbook ({reason}); save it "
+            "again as .xlsx",
+            path=path,
+            reason=" ".join(str(error).split())[:120],
+        ) from None
+
+
+def _below(
+    path: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[dict[str, str]]:
+    """The rows below the headings that count."""
+    found = [
+        {heading: text for heading, text in zip(headings, row, strict=True) if heading}
+        for row in rows
+    ]
+    named = [
+        row for row in found if row["filename"] or (row["subject"] and row["estimatedemotion"])
+    ]
+    if not named:
+        raise UserError(
+            "annotation sheet {path}: no row below the headings names a file; give the authors' "
+            "own sheet",
+            path=path,
+        )
+    return named
 
 
 def whole(text: str) -> int | None:
-    """The integer a cell holds, None where it holds anything else (`/`, nothing, a word)."""
+    """The integer that a cell holds; None if it holds anything else (`/`, nothing, a word)."""
     return int(text) if re.fullmatch(r"[0-9]+", text) else None
 
 

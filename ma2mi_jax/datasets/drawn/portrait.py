@@ -1,19 +1,24 @@
-"""A drawn face: who it is, what its muscles do, how the head is held and how it is lit, to an image.
+"""A drawn face: from who it is, what its muscles do, how the head is held and how it is lit, to an
+image.
 
-`render` is one pure function of these four. Everything is a smooth formula of the place on the face, nothing is rasterised: a
-picture exists at any size, and a shift of a hundredth of a pixel changes it by what a shift of a hundredth of a pixel should.
+`render` is one pure function of these four. Everything is a smooth formula of the place on the
+face; nothing is made of pixels beforehand. So a picture can have any size, and a shift by a
+hundredth of a pixel changes it by as much as it should.
 
 The drawing follows the anatomy:
 
-    picture --pose--> head --muscles--> skin
+    picture -(pose)-> head -(muscles)-> skin
 
-Every pixel is taken back to its place on the head and from there to its place on the skin at rest (`_places`). What belongs to the
-skin (relief, brows, lips, freckles, folds) is drawn where the skin came from, so it moves with the muscles that pull it (`PULLS`);
-eyeballs and hair are drawn on the head, which they do not leave. Eyelids and lips open by formulas of their own. Light falls on a
-relief, and wrinkles are furrows in that relief (`_relief`): they darken as the light has it. The picture is a pile of `Layer`s.
+Every pixel is taken back to its place on the head, and from there to its place on the skin at rest
+(`_places`). What belongs to the skin (relief, brows, lips, freckles, folds) is drawn where the skin
+came from, so it moves with the muscles that pull it (`PULLS`). Eyeballs and hair are drawn on the
+head, which they do not leave. Eyelids and lips open by formulas of their own. Light falls on a
+relief, and wrinkles are furrows in that relief (`_relief`): the light decides how dark they are.
+The picture is a pile of `Layer`s.
 
-Coordinates: x to the viewer's right, y down, the frame is [-1, 1] x [-1, 1] of an upright, centred head. Both halves of a face are
-the same drawing: most formulas see |x|, while the intensity of an action unit may differ between the halves.
+Coordinates: x goes to the viewer's right, y goes down. The frame is [-1, 1] x [-1, 1] of an
+upright, centred head. Both halves of a face are the same drawing: most formulas see |x|. But the
+intensity of an action unit may differ between the halves.
 """
 
 import functools
@@ -48,9 +53,11 @@ UNITS = tuple(ACTION_UNITS)
 
 
 def activation(intensities: dict[int, float | tuple[float, float]]) -> np.ndarray:
-    """FACS numbers with intensities in [0, 1], e.g. `{6: .3, 12: (.5, .2)}`, to a float32 array (17, 2).
+    """From intensities in [0, 1] by FACS number, e.g. `{6: .3, 12: (.5, .2)}`, to an array.
 
-    Rows follow `UNITS`, columns are the halves of the picture: left, right. A single number moves both.
+    Returns:
+      float32 (17, 2). Rows are in the order of `UNITS`; columns are the left and the right half of
+      the picture. A single number moves both halves.
     """
     rows = np.zeros((len(UNITS), 2), np.float32)
     for unit, intensity in intensities.items():
@@ -58,11 +65,14 @@ def activation(intensities: dict[int, float | tuple[float, float]]) -> np.ndarra
     return rows
 
 
-# ---------------------------------------------------------------------------------------------------------------- who, how, where
+# ----- who, how, where ----------------------------------------------------------------------------
 
 
 class Identity(NamedTuple):
-    """What stays the same in a person: lengths in face coordinates, colours RGB in [0, 1], strengths in [0, 1]."""
+    """What stays the same in a person.
+
+    Lengths are in face coordinates. Colours are RGB in [0, 1], strengths are in [0, 1].
+    """
 
     face_width: Array  # half the width at the cheekbones
     chin: Array  # its y
@@ -106,7 +116,11 @@ class Identity(NamedTuple):
 
 
 class Pose(NamedTuple):
-    """How the head is held: shift in face coordinates (2 = a frame), roll in radians, zoom as a logarithm, yaw and pitch as parallax."""
+    """How the head is held.
+
+    The shift (x, y) is in face coordinates: 2 is the whole frame. Roll is in radians, zoom is a
+    logarithm, yaw and pitch are given as parallax.
+    """
 
     x: Array = 0.0
     y: Array = 0.0
@@ -117,7 +131,11 @@ class Pose(NamedTuple):
 
 
 class Light(NamedTuple):
-    """A lamp: where it stands (0, 0 = at the camera; y < 0 = above), how much it outshines the room, exposure, warmth of its colour."""
+    """A lamp.
+
+    (x, y) is where it stands: (0, 0) is at the camera, y < 0 is above it. `contrast` says how much
+    brighter it is than the room, `gain` is the exposure, `warmth` is that of its colour.
+    """
 
     x: Array = -0.3
     y: Array = -0.4
@@ -237,11 +255,14 @@ def _between(palette: np.ndarray, at: float) -> np.ndarray:
     return np.stack([np.interp(at, np.arange(len(palette)), channel) for channel in palette.T])
 
 
-# ------------------------------------------------------------------------------------------------------------------- what moves
+# ----- what moves ---------------------------------------------------------------------------------
 
 
 class Pull(NamedTuple):
-    """Action unit `unit` moves the skin at a landmark by `by`, fading to nothing at `reach`; the other half is its mirror image."""
+    """Action unit `unit` moves the skin at a landmark by `by`.
+
+    The motion fades to nothing at the distance `reach`. The other half is the mirror image.
+    """
 
     unit: int
     landmark: str
@@ -296,7 +317,10 @@ def landmarks(who: Identity) -> dict[str, tuple[Array, Array]]:
 
 
 def _places(who: Identity, units: Array, pose: Pose, size: int):
-    """Where the pixels lie on the head and on the skin at rest: ((x, y), (x, y)), planes of (size, size)."""
+    """Where the pixels lie on the head, and on the skin at rest: ((x, y), (x, y)).
+
+    Each of the four is an array (size, size).
+    """
     centres = (jnp.arange(size) + 0.5) * (2 / size) - 1
     x, y = jnp.meshgrid(centres - pose.x, centres - pose.y)
     cos, sin, scale = jnp.cos(pose.roll), jnp.sin(pose.roll), jnp.exp(-pose.zoom)
@@ -322,7 +346,7 @@ def _places(who: Identity, units: Array, pose: Pose, size: int):
     return (x, y), (x - right, y - down)
 
 
-# ------------------------------------------------------------------------------------------------------------------- brushes
+# ----- brushes ------------------------------------------------------------------------------------
 
 
 def _bump(x, y, reach) -> Array:
@@ -337,7 +361,10 @@ def _ramp(value, start, stop) -> Array:
 
 
 def _furrow(x, y, start, end, width) -> Array:
-    """1 on the segment from `start` to `end`, falling off to both sides over `width` and tapering to its ends."""
+    """1 in the middle of the segment from `start` to `end`.
+
+    It falls off over `width` to both sides, and towards the ends.
+    """
     along_x, along_y = end[0] - start[0], end[1] - start[1]
     length2 = along_x**2 + along_y**2
     t = ((x - start[0]) * along_x + (y - start[1]) * along_y) / length2
@@ -349,14 +376,18 @@ def _furrow(x, y, start, end, width) -> Array:
 
 
 class Layer(NamedTuple):
-    """Paint of one colour: `tint` (3,), how light it is and how much it hides, planes in [0, 1] (`light` may exceed 1)."""
+    """Paint of one colour.
+
+    `tint` (3,) is the colour. `light` says how light it is and may exceed 1. `cover`, in [0, 1],
+    says how much it hides. These two are planes or numbers.
+    """
 
     tint: Array
     light: Array
     cover: Array
 
 
-# ------------------------------------------------------------------------------------------------------------------- the drawing
+# ----- the drawing --------------------------------------------------------------------------------
 
 
 def _layers(places, who: Identity, units: Array, light: Light, pixel: Array) -> list[Layer]:
@@ -406,7 +437,10 @@ def _blend(layers: list[Layer], light: Light) -> Array:
 
 
 def _relief(x, y, who: Identity, act: dict[int, Array]) -> Array:
-    """Height of the skin towards the viewer; furrows deepen with the units that fold the skin there."""
+    """Height of the skin towards the viewer.
+
+    Furrows get deeper with the units that fold the skin there.
+    """
     mark = landmarks(who)
     a = jnp.sqrt(x * x + 1e-4)  # |x| without its kink
     wing_x, wing_y = mark["nose wing"]
@@ -654,7 +688,10 @@ def _hair(x, y, who: Identity, soft) -> tuple[Layer, Layer]:
 
 
 def _outline(x, y, who: Identity) -> Array:
-    """Distance to the outline of the face, > 0 inside (exact on the outline, close to it near by)."""
+    """Distance to the outline of the face, > 0 inside.
+
+    It is exact on the outline, and nearly so close to it.
+    """
     middle = -0.10
     tall = jnp.where(y > middle, who.chin - middle, 1.05)
     power = 2.0 + (who.jaw - 2.0) * _ramp(y, middle, 0.5)
@@ -662,7 +699,7 @@ def _outline(x, y, who: Identity) -> Array:
     return who.face_width * (1 - (u**power + v**power) ** (1 / power))
 
 
-# ------------------------------------------------------------------------------------------------------------------- for others
+# ----- for others ---------------------------------------------------------------------------------
 
 
 def render(
@@ -691,8 +728,8 @@ def render_frames(
 ) -> jax.Array:
     """`render` over a leading axis of all arguments: (frames, size, size, 3) float32 in [0, 1].
 
-    Compiled in three steps, not one: in one, XLA on a CPU would compute the places anew for every layer and the layers anew for
-    every colour, fifteen times the work.
+    It is compiled in three steps. In a single step XLA on a CPU would compute the places again for
+    every layer, and the layers again for every colour: fifteen times the work.
     """
     places = _all_places(identity, action_units, pose, size)
     pixel = 2 / size * jnp.exp(-jnp.asarray(pose.zoom))
@@ -713,10 +750,17 @@ def action_unit_region(
     size: int,
     threshold: float = 0.02,
 ):
-    """Where action unit `unit` shows, as it is drawn and not as someone wrote it down: ground truth for Grad-CAM.
+    """Where action unit `unit` shows: ground truth for Grad-CAM, measured on the drawing.
+
+    Args:
+      unit: its FACS number.
+      identity, pose, light: as for `render`.
+      size: pixels along a side.
+      threshold: change of a channel, in [0, 1], that counts.
 
     Returns:
-      (size, size) bool: places where any channel changes by more than `threshold` when the unit goes from 0 to 1.
+      (size, size) bool: the places where any channel changes by more than `threshold` when the unit
+      goes from 0 to 1.
     """
     stack = functools.partial(jax.tree.map, lambda leaf: np.stack([leaf, leaf]))
     units = np.stack([activation({}), activation({unit: 1.0})])

@@ -1,9 +1,11 @@
-"""The synthetic benchmark (SPEC §7): drawn faces, macro clips to learn from and micro pairs to recognise. It stands in for no real dataset.
+"""The synthetic benchmark: drawn faces, as macro clips to learn from and micro pairs to recognise.
 
-A clip begins as a `Script`, the numbers that say what each frame shows; scripts are made by NumPy alone and cost nothing. `_film`
-has them drawn by `portrait.py` into one array file, which is kept: the same call finds it there.
+It stands in for no real dataset. A clip begins as a `Script`: the numbers that say what each frame
+shows. Scripts are made by NumPy alone and take no time. `_film` has them drawn by `portrait.py`
+into one array file, which is kept, so that the next call finds it there.
 
-Macro clips are of many people, each seen once; micro clips are of a few subjects whom no macro clip shows, whatever the seeds.
+Macro clips are of many people, each of whom is seen once. Micro clips are of a few subjects, whom
+no macro clip shows, whatever the seeds.
 """
 
 import functools
@@ -48,15 +50,15 @@ MICRO_EMOTIONS = {  # the classes of CASME II; each shows as one of its combinat
     "others": tuple((first, second) for first in _OTHERS for second in _OTHERS if first < second),
 }
 FREQUENCIES = (0.16, 0.24, 0.15, 0.15, 0.30)  # of the micro classes, unequal as in the real sets
-# As in real clips (docs/experiments.md): in 24 of them, at 96 px and δ in [3, 8], the median noise is 1.2/255 and the median difference in
-# brightness .003; small motions are part of both.
+
+# As in real clips (docs/experiments.md). In 24 of them, at 96 px and δ in [3, 8], the median noise
+# is 1.2/255, and the median difference in brightness is .003. Small motions are part of both.
 NOISE = 1.25 / 255  # standard deviation of the sensor's
 FLICKER = 0.002  # and of a frame's brightness, relative
 BATCH = 16  # frames drawn at once: few enough for the cache of a CPU
 
-_MACRO, _PERSON, _MICRO, _SENSOR = range(
-    4
-)  # streams of random numbers: no two share a number, whatever the seeds
+# Streams of random numbers. No two of them share a number, whatever the seeds.
+_MACRO, _PERSON, _MICRO, _SENSOR = range(4)
 
 
 class Script(NamedTuple):
@@ -77,7 +79,7 @@ def macro_source(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Clips of macro expressions, each of another person.
+    """Clips of macro-expressions, each of another person.
 
     Args:
       cache: folder for the drawn frames, made if need be.
@@ -88,7 +90,7 @@ def macro_source(
       progress: called with (frames drawn, frames in all) while drawing.
 
     Returns:
-      A source with the seven classes of `EMOTIONS`, every class equally often.
+      A dataset with the seven classes of `EMOTIONS`, each equally often.
 
     Raises:
       UserError: a number is out of range, or `cache` cannot be written.
@@ -124,19 +126,21 @@ def micro_source(
     amplitude: float = 0.3,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Pairs of an onset and an apex frame of micro expressions.
+    """Pairs of an onset and an apex frame of micro-expressions.
 
     Args:
       cache: folder for the drawn frames, made if need be.
-      subjects: how many people; none of them is in any `macro_source`.
+      subjects: how many people. None of them is in any `macro_source`.
       clips_per_subject: how many pairs of each.
       size: pixels along a side.
       seed: not negative.
-      amplitude: mean intensity of an expression, 1 = the full action unit; single clips differ by 30 %.
+      amplitude: mean intensity of an expression; 1 is the full action unit. Single clips differ by
+        30 %.
       progress: called with (frames drawn, frames in all) while drawing.
 
     Returns:
-      A source with the five classes of `MICRO_EMOTIONS`; onset and apex are frames 0 and 1, `action_units` names what is shown.
+      A dataset with the five classes of `MICRO_EMOTIONS`. Onset and apex are frames 0 and 1, and
+      `action_units` names what is shown.
 
     Raises:
       UserError: a number is out of range, or `cache` cannot be written.
@@ -186,7 +190,7 @@ def micro_source(
     return Dataset("synthetic", clips, names)
 
 
-# ------------------------------------------------------------------------------------------------------------------- scripts
+# ----- scripts ------------------------------------------------------------------------------------
 
 
 def macro_script(rng: np.random.Generator, emotion: str, frames: int) -> Script:
@@ -228,7 +232,7 @@ def micro_script(
 ) -> tuple[Script, tuple[int, ...]]:
     """An onset and an apex frame of `sitter`, and the units that were shown.
 
-    The draws do not depend on `amplitude`: two amplitudes differ in the expression alone, all nuisances being the same.
+    The random draws do not depend on `amplitude`. So two amplitudes differ in the expression only.
     """
     full = MICRO_EMOTIONS[emotion][rng.integers(len(MICRO_EMOTIONS[emotion]))]
     kept = rng.random(len(full)) > 0.15  # not every unit of a combination shows every time
@@ -263,7 +267,10 @@ def micro_script(
 
 
 def _labels(rng: np.random.Generator, count: int) -> list[int]:
-    """Classes of one subject's clips: three different ones first, so that nobody shows a single emotion."""
+    """Classes of one subject's clips.
+
+    The first three differ, so that nobody shows only one emotion.
+    """
     first = rng.choice(len(FREQUENCIES), min(3, count), replace=False, p=FREQUENCIES)
     return [
         *map(int, first),
@@ -285,7 +292,10 @@ def _swing_times(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _swing(frames: int, lag: float, peak: float, start: float, end: float) -> np.ndarray:
-    """A smooth rise from `start` to 1 at time `peak`, and the way down towards `end`; times in [0, 1]."""
+    """A smooth rise from `start` to 1 at time `peak`, then a fall towards `end`.
+
+    All times are in [0, 1].
+    """
     time = np.linspace(0, 1, frames) - lag
     up, down = np.clip(time / peak, 0, 1), np.clip((time - peak) / max(1 - peak, 0.35), 0, 1)
     ease = [t * t * (3 - 2 * t) for t in (up, down)]
@@ -315,7 +325,7 @@ def _flickering(rng: np.random.Generator, light: Light, frames: int) -> Light:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------- films
+# ----- films --------------------------------------------------------------------------------------
 
 
 def _film(
@@ -326,7 +336,10 @@ def _film(
     size: int,
     progress: Callable[[int, int], None] | None,
 ) -> str:
-    """Path of the `.npy` file (frames of all scripts, size, size, 3) uint8; drawn unless it is there, and never there in part."""
+    """Path of the film: a `.npy` file, uint8 (frames of all scripts, size, size, 3).
+
+    It is drawn if it is not there yet, and it is never there in part.
+    """
     name = json.dumps([GENERATOR, kind, size, parameters], sort_keys=True)
     path = os.path.abspath(os.path.join(cache, f"{kind}-{fingerprint([name])}.npy"))
     if os.path.exists(path):
@@ -346,8 +359,13 @@ def _film(
 
 
 def _draw(
-    path: os.PathLike, scripts: Sequence[Script], size: int, sensor: np.random.Generator, progress
+    path: os.PathLike,
+    scripts: Sequence[Script],
+    size: int,
+    sensor: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
+    """Draws all frames of all scripts into the `.npy` file at `path`, with the sensor's noise."""
     clip = np.repeat(np.arange(len(scripts)), [len(script.units) for script in scripts])
     people = jax.tree.map(
         lambda *leaves: np.stack(leaves), *(script.identity for script in scripts)
@@ -363,9 +381,8 @@ def _draw(
         path, mode="w+", dtype=np.uint8, shape=(len(clip), size, size, 3)
     )
     for first in range(0, len(clip), BATCH):
-        rows = np.minimum(
-            np.arange(first, first + BATCH), len(clip) - 1
-        )  # the last batch is filled up: one shape, one compilation
+        # the last batch is filled up: one shape, one compilation
+        rows = np.minimum(np.arange(first, first + BATCH), len(clip) - 1)
         person = jax.tree.map(functools.partial(np.take, indices=clip[rows], axis=0), people)
         others = jax.tree.map(
             functools.partial(np.take, indices=rows, axis=0), (units, pose, light)
@@ -385,4 +402,9 @@ def _stream(kind: int, index: int, seed: int) -> np.random.Generator:
 def _check_at_least(**numbers: tuple[float, float]) -> None:
     for name, (value, least) in numbers.items():
         if not value >= least:
-            raise UserError(f"synthetic: {name} must be at least {least}, got {value}")
+            raise UserError(
+                "[{name}={value}]: drawn faces need at least {least}; give that or more",
+                name=name,
+                value=value,
+                least=least,
+            )

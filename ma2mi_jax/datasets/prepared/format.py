@@ -1,0 +1,247 @@
+"""What lies in a prepared folder, and how it is read.
+
+  prepared.json               the manifest: clips, classes, notes, repairs, what was set aside, and
+                              the size and the checksum of each shard
+  frames-00000.array_record   a shard: whole clips, one JPEG file in each record
+  frames-00000.json           says that this shard is finished, and what is in it
+  latents-00000.npy           the latents of this shard's frames: float16, one row for each record
+  latents-00000.json          says that these latents are finished
+  latents.json                which autoencoder made the latents, and size and checksum of each file
+
+A shard is written under another name and renamed when it is complete; its `.json` comes last. So
+work that was killed goes on with the first shard that is not finished, and a shard that is lost or
+damaged can be made again alone. One process at a time works on a folder (`runs/lock.py`).
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
+from ma2mi_jax.clips.frames import StoreFrames
+from ma2mi_jax.datasets.common.reader import Kind
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import read_json, sha256, write_json
+
+Progress = Callable[[int, int], None]
+
+FORMAT = 1  # version of the format: raise it when it changes, and older folders are refused
+MANIFEST, LATENTS = "prepared.json", "latents.json"
+CLIP_FIELDS = ("subject", "label", "onset", "apex", "offset", "fps", "action_units")
+"""What the manifest has of a clip, where it differs from the default."""
+
+
+def is_prepared(root: str | os.PathLike) -> bool:
+    """Whether prepared data lie in `root`, and are finished."""
+    return os.path.isfile(os.path.join(root, MANIFEST))
+
+
+def read(root: str | os.PathLike, name: str, kind: Kind) -> Dataset:
+    """The prepared dataset in `root`. Only its records are read, no frame.
+
+    Args:
+      root: the prepared folder.
+      name: the dataset that is asked for; `folder` takes whatever clips there are.
+      kind: as what it is asked for.
+
+    Raises:
+      UserError: another dataset is there, or a shard is missing or has another size.
+    """
+    root = pathlib.Path(root).absolute()
+    manifest = read_manifest(root)
+    if name not in (manifest["name"], "folder") or kind != manifest["kind"]:
+        raise UserError(
+            "[{kind}={name}]: {root} was prepared from [{of_kind}={of_name}]; give that, or "
+            "another [root]",
+            kind=kind,
+            name=name,
+            root=root,
+            of_kind=manifest["kind"],
+            of_name=manifest["name"],
+        )
+    check_sizes(root, manifest)
+    record = read_latents_record(root)
+    if record is not None:
+        check_sizes(root, record)
+
+    frames = [str(root / shard["file"]) for shard in manifest["shards"]]
+    latents = [""] * len(frames)
+    if record is not None:
+        latents = [str(root / shard["file"]) for shard in record["shards"]]
+
+    def clip_of(kept: dict[str, Any]) -> Clip:
+        shard, first, count = kept["shard"], kept["first"], kept["count"]
+        stored = StoreFrames(frames[shard], first, count, latents[shard])
+        return Clip(kept["id"], stored, **{key: kept[key] for key in CLIP_FIELDS if key in kept})
+
+    return Dataset(
+        manifest["name"],
+        tuple(map(clip_of, manifest["clips"])),
+        tuple(manifest["classes"]),
+        tuple(SetAside(**each) for each in manifest["set_aside"]),
+        tuple(manifest["notes"]),
+        manifest["annotations"],
+        tuple(Repair(**each) for each in manifest["repairs"]),
+    )
+
+
+def frame_numbers(root: str | os.PathLike) -> dict[str, list[int]]:
+    """The number that each frame had in its dataset, by clip id.
+
+    It is the number in the name of the frame's file, or the position where there was no such name.
+    """
+    return {
+        clip["id"]: [
+            number for first, count in clip["numbers"] for number in range(first, first + count)
+        ]
+        for clip in read_manifest(pathlib.Path(root))["clips"]
+    }
+
+
+def verify(root: str | os.PathLike, progress: Progress | None = None) -> list[str]:
+    """Reads every file of a prepared folder.
+
+    Args:
+      root: the prepared folder.
+      progress: called as progress(files done, files in all).
+
+    Returns:
+      A line for each file that is missing or has another content than was written, with the way to
+      mend it.
+
+    Raises:
+      UserError: `root` is no prepared folder.
+    """
+    root = pathlib.Path(root)
+    record = read_latents_record(root)
+    shards = [*read_manifest(root)["shards"], *(record["shards"] if record else ())]
+    problems = []
+    for done, shard in enumerate(shards, 1):
+        path = root / shard["file"]
+        problem = size_problem(root, shard)
+        if not problem and sha256(path) != shard["sha256"]:
+            problem = f"{path}: its content is not what was written (another sha256)"
+        if problem:
+            problems.append(f"{problem}; {mend(shard)}")
+        if progress:
+            progress(done, len(shards))
+    return problems
+
+
+# ----- records of the whole folder ----------------------------------------------------------------
+
+
+def read_manifest(root: pathlib.Path) -> dict[str, Any]:
+    """The content of `prepared.json`.
+
+    Raises:
+      UserError: it is not there, cannot be read, or is of another version of the format.
+    """
+    if not is_prepared(root):
+        raise UserError(
+            "{root}: no prepared data there (no {manifest}); make them by experiments/prepare.py "
+            "into this folder",
+            root=root,
+            manifest=MANIFEST,
+        )
+    manifest = read_record_file(root / MANIFEST)
+    if manifest["format"] != FORMAT:
+        raise UserError(
+            "{root}: prepared in format {found}, but this version reads {expected}; prepare it "
+            "again with [overwrite]",
+            root=root,
+            found=manifest["format"],
+            expected=FORMAT,
+        )
+    return manifest
+
+
+def read_latents_record(root: pathlib.Path) -> dict[str, Any] | None:
+    """The content of `latents.json`; None if there are no latents."""
+    path = root / LATENTS
+    return read_record_file(path) if path.is_file() else None
+
+
+def read_record_file(path: pathlib.Path) -> Any:
+    """The content of one of the JSON files in a prepared folder.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    return read_json(
+        path, "delete it and prepare the folder again; the shards that are finished are kept"
+    )
+
+
+def check_sizes(root: pathlib.Path, record: dict[str, Any]) -> None:
+    """Passes if all files of the manifest, or of the record of the latents, have their sizes.
+
+    Raises:
+      UserError: one is missing, or has another size.
+    """
+    for shard in record["shards"]:
+        if problem := size_problem(root, shard):
+            raise UserError("{problem}; {mend}", problem=problem, mend=mend(shard))
+
+
+def size_problem(root: pathlib.Path, shard: dict[str, Any]) -> str:
+    """What is wrong with the size of a file; empty if nothing is."""
+    path = root / shard["file"]
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return f"{path}: this shard is missing"
+    if size != shard["bytes"]:
+        return f"{path}: this shard has {size} bytes, expected {shard['bytes']}"
+    return ""
+
+
+def mend(shard: dict[str, Any]) -> str:
+    """What a person can do about a damaged file."""
+    how = "again with its latents" if shard["file"].startswith("latents") else "again"
+    return (
+        f"delete that file and run the command that prepared the folder {how} (it makes this shard "
+        "alone), or copy it again"
+    )
+
+
+# ----- records of one file ------------------------------------------------------------------------
+
+
+def files(folder: pathlib.Path, *patterns: str) -> list[pathlib.Path]:
+    """The files in a folder that match one of the patterns, sorted."""
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
+def content(part: pathlib.Path) -> dict[str, Any]:
+    """What the record of a file says about its content."""
+    return {"bytes": part.stat().st_size, "sha256": sha256(part)}
+
+
+def finish(path: pathlib.Path, record: dict) -> dict:
+    """Writes and returns the record that says that a file is complete."""
+    record = {"file": path.name, **record}
+    write_json(path.with_suffix(".json"), record, indent=None)
+    return record
+
+
+def finished(path: pathlib.Path, identity: dict) -> dict | None:
+    """The record of a complete file, None if the file must be made.
+
+    Args:
+      path: the file.
+      identity: what the record must say; otherwise the file was made of something else.
+    """
+    try:
+        record = json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return None
+    same = all(record.get(key) == value for key, value in identity.items())
+    return record if same and not size_problem(path.parent, record) else None
+
+
+def facts(record: dict) -> dict[str, Any]:
+    """The part of a file's record that the record of the whole folder repeats."""
+    return {key: record[key] for key in ("file", "records", "bytes", "sha256")}
