@@ -125,8 +125,9 @@ def test_dfew_by_its_splits(root, tmp_path, lists):
     assert source.set_aside == ()
     assert source.notes[0] == "split train_1: 2 of 6 clips"
     assert [clip.id for clip in read("dfew", root, tmp_path, split="test_1").clips] == ["00003"]
-    assert "split=train_9: source=dfew has no such split; give test_1, test_2, train_1, train_2," in error_of(
-        "dfew", root, tmp_path, split="train_9"
+    assert (
+        "split=train_9: source=dfew has no such split; give test_1, test_2, train_1, train_2,"
+        in error_of("dfew", root, tmp_path, split="train_9")
     )
 
 

@@ -186,7 +186,7 @@ def test_too_few_subjects_for_the_protocol_can_be_looked_at(inspect, tmp_path):
         f"--out={tmp_path / 'page'}",
         "--size=32",
     )
-    assert "no folds: --protocol=kfold: 5 folds over 3 subjects" in text
+    assert "no folds: protocol=kfold: 5 folds over 3 subjects" in text  # it has no such flag
     assert rows_of(text, "clips per subject") == {
         f"s{i}": ["none", "1", "1", "0"] for i in range(3)
     }
