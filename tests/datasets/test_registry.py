@@ -146,7 +146,7 @@ def test_a_new_dataset_is_named_in_messages(repository, tmp_path):
     said = run(
         repository, script, "--target=toyset", "--annotations=a.xlsx", data=tmp_path, check=2
     )
-    assert "--annotations=a.xlsx: --target=toyset takes no sheet, because it has none" in said
+    assert "a.xlsx: --target=toyset takes no sheet, because it has none" in said
     code = "from ma2mi_jax.datasets import registry; registry.reader('target', 'toy')"
     said = run(repository, "-c", code, data=tmp_path, check=1)
     assert "target=toy: no such target; give casme2, samm, mmew, smic, toyset, megc2019 or" in said
