@@ -63,7 +63,7 @@ class DiT(nn.Module):
     Attributes:
       depth, width, heads: of the transformer.
       patch: side of a patch; S must be divisible by it.
-      predict: `change`: Ẑ = Z_t + output, which starts as a copy of the frame; `latent`: the output alone (SPEC §3).
+      predict: `change`: Ẑ = Z_t + output, which starts as a copy of the frame; `latent`: the output alone (docs/choices.md).
     """
 
     depth: int = 12
