@@ -6,10 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from ma2mi_jax.clips import pairs
 from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.common import merged
@@ -21,10 +19,9 @@ from ma2mi_jax.runs import folder
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training import finetuning, folds, initial, protocol, run_config
 from ma2mi_jax.training.folds import Fold
-from ma2mi_jax.training.members import Member, device_mesh, placed
+from ma2mi_jax.training.members import Member, device_mesh, load_data, placed
 from ma2mi_jax.training.run_config import FinetuneRun, Stored
 
-ON_DEVICE = 0.3  # of a device's memory that the clips may take; more stay on the host
 INNER = 0.2  # share of the training clips that inner selection holds out
 
 
@@ -251,7 +248,7 @@ def chunk_of(run: FinetuneRun, config: finetuning.Config, members: int) -> tuple
 
 
 def load(dataset: Dataset, size: int, mesh, vae_params, listener: Listener = SILENT):
-    """Onset/apex pairs and labels, on the device or, where they would crowd it, on the host.
+    """Onset/apex pairs and labels, where there is room for them (`members.load_data`).
 
     Args:
       size: side of the frames.
@@ -262,18 +259,11 @@ def load(dataset: Dataset, size: int, mesh, vae_params, listener: Listener = SIL
       What `fold_step` reads, and the indices of the clips in which a frame was replaced.
     """
     with listener.progress("loading pairs", len(dataset.clips)) as advance:
-        frames, replaced = pairs.load_pairs(
-            dataset.clips, size, lambda done: advance(completed=done)
+        data, replaced, note = load_data(
+            dataset.clips, size, mesh=mesh, progress=lambda done: advance(completed=done)
         )
-    data = {"frames": frames, "label": np.array([c.label for c in dataset.clips], np.int32)}
-    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
-    if frames.nbytes < ON_DEVICE * memory:
-        data = placed(data, mesh)
-    else:
-        gigabytes = frames.nbytes / 1e9
-        listener.log(
-            f"{gigabytes:.1f} GB of pairs stay on the host; each step takes what it needs along"
-        )
+    if note:
+        listener.log(note)
     return data | ({} if vae_params is None else {"vae": placed(vae_params, mesh)}), replaced
 
 

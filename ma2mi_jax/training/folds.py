@@ -17,8 +17,10 @@ class Fold:
 
     Attributes:
       name: the test subject under LOSO, else `fold1`, `fold2`, ...
-      number: seeds the fold's own randomness, so that its result does not depend on which other folds run.
-      inner: clips of training subjects held out from training, to choose an epoch on (`hold_out`); else empty.
+      number: seeds the fold's own randomness, so that its result does not depend on which other
+        folds run.
+      inner: clips of training subjects that are held out from training, to choose an epoch on
+        (`hold_out`); else empty.
     """
 
     name: str
@@ -38,7 +40,9 @@ def loso(subjects: Sequence[str]) -> tuple[Fold, ...]:
 
 
 def kfold(subjects: Sequence[str], k: int, seed: int) -> tuple[Fold, ...]:
-    """`k` folds over subjects, balanced by clips: subjects in a random order, the largest first, each to the fold that holds least.
+    """`k` folds over subjects, balanced by their numbers of clips.
+
+    Subjects come in a random order, the largest first; each goes to the fold that holds least.
 
     Raises:
       ValueError: fewer subjects than folds, or `k` < 2.
@@ -77,7 +81,9 @@ def cross(name: str, train: Sequence[int], test: Sequence[int]) -> tuple[Fold, .
 
 
 def hold_out(fold: Fold, subjects: Sequence[str], share: float, seed: int) -> Fold:
-    """`fold` with some of its training subjects, drawn by seed, moved to `inner`: as many as fit into `share` of the clips, or one.
+    """`fold` with some of its training subjects, drawn by seed, moved to `inner`.
+
+    As many subjects are moved as fit into `share` of the clips, but at least one.
 
     Raises:
       ValueError: fewer than two training subjects.
@@ -85,7 +91,8 @@ def hold_out(fold: Fold, subjects: Sequence[str], share: float, seed: int) -> Fo
     names, counts = np.unique([subjects[i] for i in fold.train], return_counts=True)
     if len(names) < 2:
         raise ValueError(
-            f"fold {fold.name} has {len(names)} training subject(s): holding some out needs at least two"
+            f"fold {fold.name} has {len(names)} training subject(s): "
+            "holding some out needs at least two"
         )
     order = np.random.default_rng([seed, fold.number]).permutation(len(names))
     taken = max(

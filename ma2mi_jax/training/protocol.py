@@ -1,7 +1,10 @@
-"""A whole protocol: members (seeds x folds) trained in chunks, each chunk one vmapped batch, saved as one stacked tree.
+"""A whole protocol: members (seeds x folds) trained in chunks, each chunk one vmapped batch.
 
-In the run's `checkpoints/`: `<chunk>/` holds the weights of a finished chunk's members at the reported epoch, `history-<chunk>.npz` what
-they did at each epoch, and `unfinished-<chunk>/` everything from which a killed run goes on.
+In the run's `checkpoints/`:
+
+  <chunk>/              weights of a finished chunk's members, at the epoch that is reported
+  history-<chunk>.npz   what they did at each epoch
+  unfinished-<chunk>/   everything from which a killed run goes on
 """
 
 import dataclasses
@@ -15,12 +18,14 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.training.finetuning import Config, MemberState
+from ma2mi_jax.training.finetuning import Config, Data, MemberState
 from ma2mi_jax.training.members import Member, predict_clips, start, train_members
 
 Select = Literal["last", "inner"]
@@ -31,19 +36,31 @@ class History:
     """What a chunk's M members did at each of E epochs; NaN for epochs to come.
 
     Attributes:
-      loss, accuracy: (E, M) means over the epoch's training batches.
-      inner: (E, M) accuracy on `Fold.inner`, NaN where that is empty.
-      tests: (E, M, longest test side, classes) probabilities of the members' own test clips, NaN beyond a member's number of them.
+      loss, accuracy: means over the epoch's training batches.
+      inner: accuracy on `Fold.inner`, NaN where that is empty.
+      tests: probabilities of the members' own test clips, up to the longest test side; NaN beyond
+        a member's number of them.
     """
 
-    loss: np.ndarray
-    accuracy: np.ndarray
-    inner: np.ndarray
-    tests: np.ndarray
+    loss: Float[np.ndarray, "E M"]
+    accuracy: Float[np.ndarray, "E M"]
+    inner: Float[np.ndarray, "E M"]
+    tests: Float[np.ndarray, "E M clips classes"]
+
+    @classmethod
+    def blank(cls, config: Config, members: Sequence[Member]) -> "History":
+        """Before the first epoch."""
+        each = (config.epochs, len(members))
+        longest = max(len(m.fold.test) for m in members)
+        shapes = (each, each, each, (*each, longest, config.classes))
+        return cls(*(np.full(shape, np.nan, np.float32) for shape in shapes))
 
 
 def chunks(members: Sequence[Member], size: int) -> list[list[Member]]:
-    """Members in chunks of at most `size`, as even as can be: a chunk of another size is another compilation."""
+    """Members in chunks of at most `size`, as even as can be.
+
+    A chunk of another size is another compilation.
+    """
     count = -(-len(members) // size)
     return [list(part) for part in np.array_split(np.array(members, dtype=object), count)]
 
@@ -51,57 +68,64 @@ def chunks(members: Sequence[Member], size: int) -> list[list[Member]]:
 def chunk_size(config: Config, members: int) -> tuple[int, str]:
     """How many members to train at once on these devices, and why.
 
-    More at once keep a GPU busier; memory and compile time, which grow with the chunk, bound it.
+    More at once keep a GPU busier. Memory bounds them, and compile time, which grows with them.
     """
     device, devices = jax.devices()[0], jax.device_count()
     shared = f", on each of {devices} devices" if devices > 1 else ""
     if device.platform == "cpu":
-        return min(
-            members, 4 * devices
-        ), "4: a CPU gains nothing from more, and compile time grows with the chunk" + shared
-    a, number = config.architecture, np.dtype(jnp.dtype(config.dtype)).itemsize
-    weights = 2 * 11_200_000 * (a.width / 64) ** 2  # two encoders
-    activations = (
-        2 * config.batch_size * 22.5e6 * (a.image_size / 256) ** 2 * (a.width / 64) * number
+        why = "4: a CPU gains nothing from more, and compile time grows with the chunk"
+        return min(members, 4 * devices), why + shared
+
+    needed = _bytes_of_a_member(config)
+    limit = (device.memory_stats() or {}).get("bytes_limit", 8e9)
+    size = int(np.clip(0.6 * limit / needed, 1, 8))
+    why = (
+        f"{size}: about {needed / 1e9:.1f} GB each of {limit / 1e9:.0f} GB; "
+        "at most 8 bound compile time"
     )
-    if config.reconstruction:  # and DiT: in each block 18 matrices, and about 20 values a token beside the attention, twice
+    return min(members, size * devices), why + shared
+
+
+def _bytes_of_a_member(config: Config) -> float:
+    """About how much memory the training of one member takes."""
+    a, batch = config.architecture, config.batch_size
+    bytes_each = jnp.dtype(config.dtype).itemsize
+    weights = 2 * 11_200_000 * (a.width / 64) ** 2  # two encoders
+    size = (a.image_size / 256) ** 2 * (a.width / 64)
+    activations = 2 * batch * 22.5e6 * size * bytes_each
+    if config.reconstruction:
+        # DiT: each block has 18 matrices, and about 20 values a token beside the attention, twice.
         tokens = (a.latent_shape[0] // a.patch) ** 2
         weights += 18 * a.depth * a.dit_width**2
-        activations += (
-            config.batch_size
-            * a.depth
-            * tokens
-            * (20 * a.dit_width + 2 * a.heads * tokens)
-            * number
-        )
-    weights *= 4 * 4  # parameters, gradients and two moments, float32
-    limit = (device.memory_stats() or {}).get("bytes_limit", 8e9)
-    size = int(np.clip(0.6 * limit / (weights + activations), 1, 8))
-    why = (
-        f"{size}: about {(weights + activations) / 1e9:.1f} GB each of {limit / 1e9:.0f} GB; at most 8 bound compile time"
-        + shared
-    )
-    return min(members, size * devices), why
+        of_token = 20 * a.dit_width + 2 * a.heads * tokens
+        activations += batch * a.depth * tokens * of_token * bytes_each
+    return 4 * 4 * weights + activations  # parameters, gradients and two moments, float32
 
 
 def train(
     config: Config,
     parts: Sequence[Sequence[Member]],
     pretrained: tuple[Any, Any] | None,
-    data,
+    data: Data,
     run: pathlib.Path,
-    on_epoch: Callable,
+    on_epoch: Callable[[int, int, History], None],
     *,
     select: Select = "last",
     checkpoint_every: int = 10,
     mesh: Mesh | None = None,
 ) -> list[History]:
-    """Trains every chunk that `run` does not hold yet; a killed run goes on from the last saved epoch, to the same numbers.
+    """Trains every chunk that `run` does not hold yet.
+
+    A killed run goes on from the last saved epoch, to the same numbers.
 
     Args:
+      parts: the members, chunk by chunk.
+      pretrained: what every member starts from, see `finetuning.init`.
       data, mesh: see `members.train_members`.
-      on_epoch: called as on_epoch(chunk number, epoch, history) after each epoch; of a chunk that `run` holds already, once, with the last.
-      select: which epoch's weights are kept: the last, or the best on `Fold.inner` (see `reported`).
+      run: the run's folder.
+      on_epoch: called after each epoch with the chunk's number, the epoch and the history; of a
+        chunk that `run` holds already, once, with the last epoch.
+      select: which epoch's weights are kept: the last, or the best on `Fold.inner` (`reported`).
       checkpoint_every: epochs.
 
     Raises:
@@ -110,27 +134,16 @@ def train(
     histories = []
     with checkpoint.manager(run / "checkpoints", keep=None) as finished:
         for number, members in enumerate(parts):
-            file, unfinished = (
-                run / "checkpoints" / f"history-{number}.npz",
-                run / "checkpoints" / f"unfinished-{number}",
-            )
+            file = run / "checkpoints" / f"history-{number}.npz"
+            unfinished = run / "checkpoints" / f"unfinished-{number}"
             there = number in finished.all_steps() and file.exists()
             if not there:
+                chunk = Chunk.begin(config, members, pretrained, select, mesh)
                 with checkpoint.manager(unfinished, keep=1) as saved:
-                    announce = partial(on_epoch, number)
-                    kept, history = _train_chunk(
-                        config,
-                        members,
-                        pretrained,
-                        data,
-                        saved,
-                        announce,
-                        select,
-                        checkpoint_every,
-                        mesh,
-                    )
-                _write(file, history)
-                checkpoint.save(finished, number, kept)
+                    chunk.restore(saved)
+                    chunk.train(data, saved, checkpoint_every, partial(on_epoch, number))
+                _write(file, chunk.history)
+                checkpoint.save(finished, number, chunk.cut(chunk.kept))
                 finished.wait_until_finished()
             shutil.rmtree(unfinished, ignore_errors=True)
             histories.append(_read(file))
@@ -139,71 +152,132 @@ def train(
     return histories
 
 
-def _train_chunk(
-    config, members, pretrained, data, saved, on_epoch, select, checkpoint_every, mesh
-):
-    """The weights to keep, stacked, and the History of one chunk."""
-    count, epochs = len(members), config.epochs
-    padded = (
-        [*members, *[members[-1]] * (-count % mesh.size)] if mesh else members
-    )  # devices want even shares: the last one goes along
-    rows = [np.concatenate([m.fold.test, m.fold.inner]) for m in padded]
-    states = start(config, padded, pretrained)
-    blank = partial(np.full, fill_value=np.nan, dtype=np.float32)
-    tests = (epochs, count, max(len(m.fold.test) for m in members), config.classes)
-    history = History(
-        blank((epochs, count)), blank((epochs, count)), blank((epochs, count)), blank(tests)
-    )
-    labels = np.asarray(data["label"])
-    progress = {
-        "states": states,
-        "kept": jax.tree.map(jnp.copy, _weights(states)),
-        "history": history,
-    }
-    first = 0
-    if saved.latest_step() is not None:
-        first = saved.latest_step()
-        shapes = progress | {"states": _cut(states, count), "kept": _cut(progress["kept"], count)}
-        progress = checkpoint.restore(saved, shapes)
-        progress["history"] = jax.tree.map(np.array, progress["history"])
-        for part in ("states", "kept"):
-            progress[part] = jax.tree.map(
-                lambda x: jnp.concatenate([x, *[x[-1:]] * (len(padded) - count)]), progress[part]
-            )
+@dataclasses.dataclass
+class Chunk:
+    """Members that are trained at once, on their way through the epochs.
 
-    def record(epoch, states, metrics):
-        history = progress["history"]
-        history.loss[epoch], history.accuracy[epoch] = (
-            metrics["loss"][:count],
-            metrics["accuracy"][:count],
+    Several devices want even shares. So the last member may go along a few times more, in all
+    stacked trees; these copies are never saved and never counted.
+
+    Attributes:
+      members: those that count.
+      copies: how often the last of them goes along.
+      select: which epoch's weights are kept.
+      states: of members and copies, stacked, after the epochs that are done.
+      kept: the weights of the epoch that is reported so far, stacked.
+      history: what the members did so far.
+      done: number of epochs.
+    """
+
+    config: Config
+    members: Sequence[Member]
+    copies: int
+    select: Select
+    mesh: Mesh | None
+    states: MemberState
+    kept: dict[str, Any]
+    history: History
+    done: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        config: Config,
+        members: Sequence[Member],
+        pretrained: tuple[Any, Any] | None,
+        select: Select,
+        mesh: Mesh | None,
+    ) -> "Chunk":
+        """A chunk before its first epoch."""
+        copies = -len(members) % mesh.size if mesh else 0
+        states = start(config, [*members, *[members[-1]] * copies], pretrained)
+        kept = jax.tree.map(jnp.copy, _weights(states))  # a step uses up the states
+        history = History.blank(config, members)
+        return cls(config, members, copies, select, mesh, states, kept, history)
+
+    def cut(self, tree: Any) -> Any:
+        """A stacked tree without the copies."""
+        return jax.tree.map(lambda x: x[: len(self.members)], tree)
+
+    def fill(self, tree: Any) -> Any:
+        """A stacked tree of the members, with the copies."""
+        return jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * self.copies]), tree)
+
+    def restore(self, saved: ocp.CheckpointManager) -> None:
+        """Takes over what an interrupted training saved last, if anything."""
+        if saved.latest_step() is None:
+            return
+        found = checkpoint.restore(saved, self._content())
+        self.states, self.kept = self.fill(found["states"]), self.fill(found["kept"])
+        self.history = jax.tree.map(np.array, found["history"])
+        self.done = saved.latest_step()
+
+    def save(self, saved: ocp.CheckpointManager) -> None:
+        """Saves everything from which a killed training goes on."""
+        checkpoint.save(saved, self.done, self._content())
+
+    def _content(self) -> dict[str, Any]:
+        states, kept = self.cut(self.states), self.cut(self.kept)
+        return {"states": states, "kept": kept, "history": self.history}
+
+    def train(
+        self,
+        data: Data,
+        saved: ocp.CheckpointManager,
+        checkpoint_every: int,
+        on_epoch: Callable[[int, History], None],
+    ) -> None:
+        """The epochs that are not done yet; see `train`."""
+
+        def after(epoch: int, states: MemberState, metrics: dict[str, np.ndarray]) -> None:
+            self.record(epoch, states, metrics, data)
+            if self.done % checkpoint_every == 0 and self.done < self.config.epochs:
+                self.save(saved)
+            on_epoch(epoch, self.history)
+
+        members = [*self.members, *[self.members[-1]] * self.copies]
+        train_members(
+            self.config,
+            members,
+            self.states,
+            data,
+            after,
+            first_epoch=self.done,
+            mesh=self.mesh,
         )
-        found = predict_clips(config, states, data, rows, mesh=mesh)
-        for k, (member, p) in enumerate(zip(members, found, strict=False)):
+
+    def record(
+        self, epoch: int, states: MemberState, metrics: dict[str, np.ndarray], data: Data
+    ) -> None:
+        """Writes down an epoch, and keeps its weights where they are the ones to report.
+
+        Raises:
+          UserError: a member diverged.
+        """
+        history, count = self.history, len(self.members)
+        history.loss[epoch] = metrics["loss"][:count]
+        history.accuracy[epoch] = metrics["accuracy"][:count]
+        labels = np.asarray(data["label"])
+        asked = [np.concatenate([m.fold.test, m.fold.inner]) for m in self.members]
+        rows = [*asked, *[asked[-1]] * self.copies]
+        found = predict_clips(self.config, states, data, rows, mesh=self.mesh)[:count]
+        for k, (member, p) in enumerate(zip(self.members, found, strict=True)):
+            fold = member.fold
             if not np.isfinite(history.loss[epoch, k] + p.sum()):
                 raise UserError(
-                    f"fold {member.fold.name} of seed {member.seed}: loss or predictions are not finite after epoch {epoch + 1}; "
-                    "try a lower --learning-rate or --precision=float32, in another --run"
+                    "fold {fold} of seed {seed}: loss or predictions are not finite after epoch "
+                    "{epoch}; try a lower [learning_rate] or [precision=float32], in another [run]",
+                    fold=fold.name,
+                    seed=member.seed,
+                    epoch=epoch + 1,
                 )
-            test = len(member.fold.test)
-            history.tests[epoch, k, :test] = p[:test]
-            if len(member.fold.inner):
-                history.inner[epoch, k] = np.mean(p[test:].argmax(-1) == labels[member.fold.inner])
-        better = reported(history, select, until=epoch + 1) == epoch
-        better = np.concatenate([better, np.repeat(better[-1:], len(padded) - count)])
-        progress["states"], progress["kept"] = (
-            states,
-            _where(better, _weights(states), progress["kept"]),
-        )
-        if (epoch + 1) % checkpoint_every == 0 and epoch + 1 < epochs:
-            checkpoint.save(
-                saved,
-                epoch + 1,
-                {k: v if k == "history" else _cut(v, count) for k, v in progress.items()},
-            )
-        on_epoch(epoch, history)
-
-    train_members(config, padded, progress["states"], data, record, first_epoch=first, mesh=mesh)
-    return _cut(progress["kept"], count), progress["history"]
+            history.tests[epoch, k, : len(fold.test)] = p[: len(fold.test)]
+            if len(fold.inner):
+                guessed = p[len(fold.test) :].argmax(-1)
+                history.inner[epoch, k] = np.mean(guessed == labels[fold.inner])
+        better = reported(history, self.select, until=epoch + 1) == epoch
+        self.states, self.done = states, epoch + 1
+        self.kept = _where(self.fill(jnp.asarray(better)), _weights(states), self.kept)
 
 
 def _weights(states: MemberState) -> dict[str, Any]:
@@ -212,21 +286,22 @@ def _weights(states: MemberState) -> dict[str, Any]:
     return {"params": params, "batch_stats": states.batch_stats}
 
 
-def _cut(tree, count: int):
-    return jax.tree.map(lambda x: x[:count], tree)
-
-
 @partial(jax.jit, donate_argnums=2)
-def _where(chosen: jax.Array, new, old):
-    """For each member `new` where `chosen` (M,), else `old`, which is used up."""
+def _where(chosen: Bool[jax.Array, " M"], new: Any, old: Any) -> Any:
+    """For each member `new` where it is `chosen`, else `old`, which is used up."""
     return jax.tree.map(
         lambda a, b: jnp.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, old
     )
 
 
-def reported(history: History, select: Select, until: int | None = None) -> np.ndarray:
-    """(M,) the epoch (from 0) whose weights count, among the first `until`: the last; or with `inner` the one with the highest accuracy on
-    the held-out training subjects, of equals the latest."""
+def reported(
+    history: History, select: Select, until: int | None = None
+) -> Int[np.ndarray, " members"]:
+    """The epoch (from 0) whose weights count, among the first `until`, of each member.
+
+    It is the last; or, with `inner`, the one with the highest accuracy on the held-out training
+    subjects, where ties go to the later epoch.
+    """
     inner = history.inner[:until]
     last = len(inner) - 1
     if select == "last":
@@ -252,22 +327,18 @@ def saved(
     Raises:
       UserError: a chunk's checkpoint is missing or of another shape.
     """
+    without_dit = dataclasses.replace(config, reconstruction=None)
     with checkpoint.manager(run / "checkpoints", keep=None) as checkpoints:
         for number, members in enumerate(parts):
-            shapes = jax.eval_shape(
-                partial(start, dataclasses.replace(config, reconstruction=None), members, None)
-            )
-            yield MemberState(
-                jnp.zeros(len(members)),
-                opt_state=None,
-                **checkpoint.restore(checkpoints, _weights(shapes), step=number),
-            )
+            shapes = jax.eval_shape(partial(start, without_dit, members, None))
+            found = checkpoint.restore(checkpoints, _weights(shapes), step=number)
+            yield MemberState(jnp.zeros(len(members)), opt_state=None, **found)
 
 
 def of_members(
     parts: Sequence[Sequence[Member]], histories: Sequence[History]
-) -> list[list[np.ndarray]]:
-    """The histories' `tests` cut to each member's own: for each chunk and member (E, test clips, classes)."""
+) -> list[list[Float[np.ndarray, "E clips classes"]]]:
+    """For each chunk and member the history's `tests`, cut to the member's own clips."""
     return [
         [h.tests[:, k, : len(m.fold.test)] for k, m in enumerate(part)]
         for part, h in zip(parts, histories, strict=True)
@@ -276,11 +347,11 @@ def of_members(
 
 def pool(
     parts: Sequence[Sequence[Member]],
-    tests: Sequence[Sequence[np.ndarray]],
+    tests: Sequence[Sequence[Float[np.ndarray, "*any tested classes"]]],
     seeds: Sequence[int],
     clips: int,
-) -> np.ndarray:
-    """Members' test outputs (..., test clips, K) put at their clips and seeds: (..., S, clips, K)."""
+) -> Float[np.ndarray, "*any seeds clips classes"]:
+    """Members' test outputs put at their seeds and clips; NaN where nobody tested a clip."""
     first = tests[0][0]
     pooled = np.full((*first.shape[:-2], len(seeds), clips, first.shape[-1]), np.nan, np.float32)
     for members, outputs in zip(parts, tests, strict=True):
