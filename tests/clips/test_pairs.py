@@ -20,11 +20,13 @@ from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.frames import ArrayFrames, Box, ImageFolder, crop, read_frame
 from ma2mi_jax.clips.pairs import (
     STAND_INS,
+    check_pairs_on_disk,
     future_pair,
     load_pairs,
     middle_pair,
     middle_pairs,
     pairs,
+    pairs_nbytes,
     steps_per_epoch,
     to_device,
 )
@@ -397,13 +399,13 @@ def test_steps_per_epoch(clips, batch_size, steps):
 
 @pytest.mark.parametrize("batch_size", [0, -2, 1, 7])
 def test_an_odd_batch_is_refused(make_clips, batch_size):
-    with pytest.raises(UserError, match=f"^--batch-size={batch_size}: expected an even number"):
+    with pytest.raises(UserError, match=f"^batch_size={batch_size}: expected an even number"):
         pairs(make_clips([4] * 8), image_size=SIZE, batch_size=batch_size, seed=0)
 
 
 @pytest.mark.parametrize("delta", [(0, 3), (-1, 3), (5, 4)])
 def test_a_senseless_delta_is_refused(make_clips, delta):
-    with pytest.raises(UserError, match=f"^--delta={delta[0]}:{delta[1]}: expected"):
+    with pytest.raises(UserError, match=f"^delta={delta[0]}:{delta[1]}: expected"):
         pairs(make_clips([4] * 8), delta=delta, image_size=SIZE, batch_size=2, seed=0)
 
 
@@ -457,6 +459,18 @@ def test_load_pairs_replaces_unreadable_frames(make_clips):
     np.testing.assert_array_equal(frames[0], [picture(0, 1), picture(0, 7)])
     np.testing.assert_array_equal(frames[1], [picture(1, 2), picture(1, 7)])
     np.testing.assert_array_equal(frames[2], [picture(2, 5)] * 2)
+
+
+def test_pairs_on_disk_are_those_in_memory(make_clips):
+    clips = make_clips([9] * 5, onset=2, apex=7)
+    spoil(clips[3], 7)
+    frames, replaced = load_pairs(clips, SIZE)
+    on_disk, replaced_on_disk = check_pairs_on_disk(clips, SIZE)
+    assert replaced == replaced_on_disk == [3]
+    assert pairs_nbytes(len(clips), SIZE) == frames.nbytes
+    rows = [np.array([4, 0, 3]), np.array([1, 1, 2])]
+    for batch, row in zip(on_disk.batches(rows), rows, strict=True):
+        np.testing.assert_array_equal(batch, frames[row])
 
 
 def test_load_pairs_names_the_clip_it_cannot_read(make_clips):

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ma2mi_jax.clips.clip import Clip
+from ma2mi_jax.clips.frames import ArrayFrames
+from ma2mi_jax.clips.pairs import PairsOnDisk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import PRESETS, Architecture
 from ma2mi_jax.runs import checkpoint
-from ma2mi_jax.training import finetuning, folds, pretraining, protocol
+from ma2mi_jax.training import finetuning, folds, members, pretraining, protocol
 from ma2mi_jax.training.members import Member, predict_clips
 
 CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=3, batch_size=4)
@@ -86,10 +89,35 @@ def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers
 
 
 def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
-    mesh = Mesh(
-        np.array(jax.devices()[:2]), ("members",)
-    )  # three members on two devices: one goes along twice
+    # Three members on two devices: one goes along twice.
+    mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
     chex.assert_trees_all_equal(train(tmp_path, data, mesh=mesh), whole)
+
+
+@pytest.mark.parametrize(
+    ("on_host", "on_device", "kind", "note"),
+    [
+        (0.5, 0.3, jax.Array, ""),
+        (0.5, 0.0, np.ndarray, "GB of pairs stay on the host"),
+        (0.0, 0.3, PairsOnDisk, "GB of pairs stay on the disk"),
+    ],
+)
+def test_where_the_pairs_lie_changes_no_number(
+    data, whole, tmp_path, monkeypatch, on_host, on_device, kind, note
+):
+    np.save(tmp_path / "film.npy", data["frames"].reshape(-1, *data["frames"].shape[2:]))
+    clips = [
+        Clip(f"{i}", ArrayFrames(str(tmp_path / "film.npy"), 2 * i, 2), label=k, onset=0, apex=1)
+        for i, k in enumerate(data["label"].tolist())
+    ]
+    monkeypatch.setattr(members, "ON_HOST", on_host)
+    monkeypatch.setattr(members, "ON_DEVICE", on_device)
+    monkeypatch.setattr(members, "_device_memory", lambda: 1e12)
+    loaded, replaced, told = members.load_data(clips, CONFIG.architecture.image_size)
+    assert isinstance(loaded["frames"], kind)
+    assert replaced == []
+    assert note in told
+    chex.assert_trees_all_equal(train(tmp_path, loaded), whole)
 
 
 def test_the_kept_weights_are_those_of_the_reported_epoch(data, whole):
@@ -101,7 +129,7 @@ def test_the_kept_weights_are_those_of_the_reported_epoch(data, whole):
         np.testing.assert_array_equal(p, history.tests[epochs[k], k, : len(member.fold.test)])
 
 
-def test_the_reported_epoch_is_the_last_or_the_best_on_held_out_subjects_of_equals_the_latest():
+def test_the_reported_epoch_is_the_last_or_the_best_on_held_out_subjects():
     inner = np.array([[0.2, 0.5], [0.6, 0.5], [0.6, 0.1], [0.4, 0.5]])
     history = protocol.History(inner, inner, inner, inner)
     assert protocol.reported(history, "last").tolist() == [3, 3]
