@@ -133,7 +133,9 @@ def _found_below(root: str, without: str) -> tuple[list[str], list[ImageFolder]]
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
         names = sorted(name for name in names if not name.startswith("."))
         videos += [
-            os.path.join(folder, name) for name in names if name.lower().endswith(video.VIDEO_SUFFIXES)
+            os.path.join(folder, name)
+            for name in names
+            if name.lower().endswith(video.VIDEO_SUFFIXES)
         ]
         images = [name for name in names if name.lower().endswith(frames.IMAGE_SUFFIXES)]
         if images:
