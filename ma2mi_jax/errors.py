@@ -64,10 +64,11 @@ def parameters_called(**names: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        values = error.values
 
         def renamed(found: re.Match) -> str:
-            parameter = _parameter(found[1], error.values)
+            parameter = _parameter(found[1], values)
             return f"[{names.get(parameter, parameter)}{found[2] or ''}]"
 
         message = _REFERENCE.sub(renamed, error.message)
-        raise UserError(message, **error.values) from error
+        raise UserError(message, **values) from error
