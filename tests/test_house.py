@@ -12,13 +12,7 @@ FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*
 ERRORS = "errors.py"  # it explains what a script makes of an error, and puts errors together
 TYPED = "__main__.py"  # what a person types at a prompt
 
-# Where flags are still named, or texts of errors still built. TEMPORARY: whoever mends a file or a
-# folder deletes it here.
-NOT_YET = (
-    "clips/pairs.py",
-    "training/protocol.py",
-)
-MENDED = [file for file in FILES if file != ERRORS and not file.startswith(NOT_YET)]
+MENDED = [file for file in FILES if file != ERRORS]
 
 FLOORS = (  # from top to bottom; parts on the same floor do not import each other
     ("reproduction",),
