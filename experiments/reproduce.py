@@ -16,6 +16,7 @@ drawn.
 unless they are given.
 """
 
+import contextlib
 import functools
 import pathlib
 import shlex
@@ -159,7 +160,8 @@ def size_of(f) -> Size:
     finetune = FinetuneRun(target, seeds=f.seeds, **given(epochs=f.finetune_epochs))
     data = str(pathlib.Path(f.data).resolve()) if f.data else None
     words = passed_on(f, "pretrain_flags")
-    pretrain = flags.parse(PretrainRun, words, base=pretrain)
+    with told_by("pretrain"):
+        pretrain = flags.parse(PretrainRun, words, base=pretrain)
     words = passed_on(f, "finetune_flags")
     if "fusion" in flag_names(words):
         raise UserError(
@@ -173,7 +175,8 @@ def size_of(f) -> Size:
             text=f.finetune_flags,
             targets=", ".join(f.target),
         )
-    finetune = flags.parse(FinetuneRun, words, base=finetune)
+    with told_by("finetune"):
+        finetune = flags.parse(FinetuneRun, words, base=finetune)
     return Size(pretrain, finetune, f.pretrain_seeds, data)
 
 
@@ -196,6 +199,24 @@ def passed_on(f, parameter: str) -> list[str]:
 def refusal(parameter: str, text: str, why: str) -> UserError:
     """Flags to be passed on cannot be."""
     return UserError("--{name}={text}: {why}", name=parameter.replace("_", "-"), text=text, why=why)
+
+
+@contextlib.contextmanager
+def told_by(script: str):
+    """An error inside is one of this script: it says so, and names flags that can be given.
+
+    They are flags of ours or, in the value of `pretrain_flags` or `finetune_flags`, of the script.
+    """
+
+    def spelled(parameter: str) -> str:
+        ours = cli.spell(parameter)
+        return ours if ours.startswith("--") else flags.flag_of(parameter)
+
+    try:
+        yield
+    except UserError as error:
+        why = error.spelled(spelled)
+        raise UserError("{script}.py: {why}", script=script, why=why) from None
 
 
 def flag_names(words) -> list[str]:
@@ -223,11 +244,8 @@ def check_runs(todo, out: pathlib.Path, dry_run: bool) -> None:
     """
     for planned in todo:
         run = planned.placed(out)
-        try:
+        with told_by(run.script):
             run_config.check(run)
-        except UserError as error:
-            why = error.spelled(cli.spell)
-            raise UserError("{script}.py: {why}", script=run.script, why=why) from None
         for spec in () if dry_run else run.datasets:
             root = registry.located(spec)
             if not (registry.is_drawn(spec) or root.is_dir()):
@@ -280,9 +298,10 @@ def further(f) -> tuple[str, str]:
 def main(argv):
     f = parsed(argv)
     size = size_of(f)
+    with told_by("finetune"):  # a target may not go together with flags that are passed on
+        everything = plans.runs_of(plans.plan(plans.TABLES, plans.FIGURES, f.target, size))
     parts = plans.plan(f.table, f.figure, f.target, size)
     todo = plans.runs_of(parts)
-    everything = plans.runs_of(plans.plan(plans.TABLES, plans.FIGURES, f.target, size))
 
     def seen(planned):
         return look(planned, f.out)
