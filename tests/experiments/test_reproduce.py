@@ -221,7 +221,8 @@ def test_table_4_of_drawn_faces(made):
     assert ["pretrain.py" in line for line in told] == [True, False]
     page = (out / "table-4-figure-5-figure-6-synthetic.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("| ")]
-    rows = {line.split("|")[1].strip(): line for line in lines}
+    # A row stands in the table of scores and, below it, in that of differences.
+    rows = {line.split("|")[1].strip(): line for line in reversed(lines)}
     assert "84.74 / 0.8372" in rows["no FPE"]
     assert "88.76 / 0.8795" in rows["FPE, without L_pos"]
     ours = rows["FPE, with L_pos"]
