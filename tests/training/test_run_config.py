@@ -1,0 +1,277 @@
+"""Run objects: what makes no sense is refused, config.json gives them back, names and protocols."""
+
+import dataclasses
+import json
+
+import pytest
+
+from ma2mi_jax import files
+from ma2mi_jax.datasets.registry import DatasetSpec
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.training import run_config
+from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
+
+DFEW = DatasetSpec("dfew", "source")
+FOLDER = DatasetSpec("folder", "source", root="/videos")
+CASME2 = DatasetSpec("casme2", "target")
+SAMM = DatasetSpec("samm", "target")
+DRAWN = DatasetSpec("synthetic", "target", subjects=4, clips_per_subject=5, data_seed=7)
+CROSS = {"protocol": "cross", "test_target": "samm"}
+
+
+# ----- what makes no sense ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dataset", "given", "message"),
+    [
+        (DFEW, {"delta": (0, 3)}, r"delta=\(0, 3\): expected 1 <= first <= last"),
+        (DFEW, {"delta": (8, 3)}, "delta="),
+        (DFEW, {"batch_size": 3}, "batch_size=3: expected an even number"),
+        (DFEW, {"learning_rate": 0.0}, "learning_rate=0.0: expected a number > 0"),
+        (DFEW, {"learning_rate": float("nan")}, "learning_rate=nan"),
+        (DFEW, {"learning_rate": float("inf")}, "learning_rate=inf"),
+        (DFEW, {"epochs": 3, "steps": 3}, "epochs and steps both"),
+        (FOLDER, {"objective": "maer"}, "source=folder has no labels"),
+        (DFEW, {"wrong_labels": 0.5}, "wrong_labels=0.5: objective=ma2mi sees no labels"),
+        (CASME2, {"protocol": "cross"}, "protocol=cross and test_target go together"),
+        (CASME2, {"protocol": "loso", "test_target": "samm"}, "go together"),
+        (CASME2, {"test_root": "/a"}, "test_root=/a: is only for test_target"),
+        (CASME2, {"test_annotations": "a.csv"}, "test_annotations=a.csv: is only for"),
+        (CASME2, {"folds": 3}, "folds=3: is only for protocol=kfold"),
+        (CASME2, {"folds": 3, "protocol": "kfold", "folds_file": "a.csv"}, "folds=3"),
+        (CASME2, {"test_target": "casme2"}, "test_target=casme2: expected another dataset"),
+        (CASME2, {**CROSS, "folds_file": "a.csv"}, "folds_file: protocol=cross has a single fold"),
+        (CASME2, {"learning_rate": -1.0}, "learning_rate=-1.0"),
+        (CASME2, {"batch_size": 1}, "batch_size=1: expected at least 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(dataset, given, message):
+    kind = PretrainRun if dataset.kind == "source" else FinetuneRun
+    with pytest.raises(UserError, match=message):
+        kind(dataset, **given)
+
+
+def test_what_makes_sense_is_not_refused():
+    FinetuneRun(CASME2, folds=3, protocol="kfold")
+    FinetuneRun(DatasetSpec("mmew", "target"), folds=3)  # the paper's protocol for it is kfold
+    FinetuneRun(CASME2, test_target="samm", test_root="/a", test_annotations="a.csv")
+    PretrainRun(DFEW, objective="maer", wrong_labels=0.5)
+    PretrainRun(DFEW, delta=[1, 1], steps=3)
+
+
+# ----- config.json --------------------------------------------------------------------------------
+
+RUNS = [
+    PretrainRun(DFEW),
+    PretrainRun(FOLDER, delta=(1, 4), steps=7, init="a.safetensors", workers=3, run="there"),
+    PretrainRun(DFEW, objective="maer", wrong_labels=0.25, epochs=2, position_loss=False),
+    FinetuneRun(CASME2),
+    FinetuneRun(CASME2, **CROSS, test_root="/a", fusion="add", preset="tiny"),
+    FinetuneRun(DRAWN, folds=3, protocol="kfold", fold_chunk=2, keep_reconstruction=True),
+]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_config_json_gives_the_run_back(run, tmp_path):
+    content = run_config.to_json(run, {"steps": 3})
+    files.write_json(tmp_path / "config.json", content | {"command": "pretrain.py"})
+    stored = run_config.read(tmp_path)
+    assert dataclasses.asdict(stored.asked) == dataclasses.asdict(run)  # neutral fields too
+    assert stored.asked == run
+    assert (stored.script, stored.resolved) == (run.script, {"steps": 3})
+    assert type(stored.asked) is type(run)
+    again = run_config.from_json(type(run), json.loads(json.dumps(dataclasses.asdict(run))))
+    assert again == run
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "not the configuration of a run"),
+        ({"config": {"data": {}}}, "not the configuration of a run"),
+        ({"asked": {}, "format": 99, "script": "pretrain"}, "newer version .*99.*update"),
+        ({"asked": {"hats": 3}, "format": 2, "script": "pretrain"}, "not the configuration"),
+        ({"asked": {}, "format": 2, "script": "bake"}, "not the configuration"),
+    ],
+)
+def test_another_file_is_refused(content, message, tmp_path):
+    files.write_json(tmp_path / "config.json", content)
+    with pytest.raises(UserError, match=message):
+        run_config.read(tmp_path)
+    with pytest.raises(UserError, match="config.json"):
+        run_config.read(tmp_path / "nowhere")
+
+
+ARCHITECTURE = dataclasses.asdict(PRESETS["tiny"])
+FIRST_PRETRAIN = {
+    "config": {
+        "data": {"source": "synthetic", "clips": 12, "fingerprint": "a13a99e6b0fd7166"},
+        "pretrain": {"architecture": ARCHITECTURE, "delta": [3, 8], "steps": 6, "seed": 0},
+    },
+    "command": "/old/experiments/pretrain.py --source=synthetic --steps=6 --run=pre",
+    "versions": {"jax": "0.10.2"},
+}
+FIRST_TARGET = {
+    "name": "casme2",
+    "data_root": "/data/casme2",
+    "annotations": None,
+    "size": 96,
+    "detector": "haar",
+    "detector_model": None,
+    "subjects": 12,
+    "clips_per_subject": 14,
+    "amplitude": 0.3,
+    "data_seed": 0,
+}
+FIRST_FINETUNE = {
+    "config": {
+        "init": FIRST_PRETRAIN["config"],
+        "target": FIRST_TARGET
+        | {"test": FIRST_TARGET | {"name": "samm", "data_root": "/data/samm"}},
+        "protocol": {"name": "cross", "k": 5, "seed": 0, "folds_file": None, "select": "last"},
+        "seeds": [0],
+        "clips": "85391af55f3f3efa",
+        "folds": {"samm/006": "casme2 to samm"},
+        "fold_chunk": 1,
+        "finetune": {"architecture": ARCHITECTURE, "classes": 2, "tune": "both"},
+    },
+    "command": "/old/experiments/finetune.py --target=casme2 --test-target=samm --init=pre",
+    "versions": {"jax": "0.10.2"},
+}
+
+
+def test_a_pretraining_of_the_first_format_is_read(tmp_path):
+    files.write_json(tmp_path / "config.json", FIRST_PRETRAIN)
+    stored = run_config.read(tmp_path)
+    assert (stored.script, stored.asked) == ("pretrain", None)
+    assert stored.command == FIRST_PRETRAIN["command"]
+    assert stored.resolved == {
+        **FIRST_PRETRAIN["config"]["data"],
+        "config": FIRST_PRETRAIN["config"]["pretrain"],
+    }
+
+
+def test_a_fine_tuning_of_the_first_format_is_read(tmp_path):
+    files.write_json(tmp_path / "config.json", FIRST_FINETUNE)
+    stored = run_config.read(tmp_path)
+    assert (stored.script, stored.asked) == ("finetune", None)
+    there = FIRST_FINETUNE["config"]
+    assert stored.resolved["config"] == there["finetune"]
+    assert {name: stored.resolved[name] for name in ("seeds", "clips", "folds", "fold_chunk")} == {
+        name: there[name] for name in ("seeds", "clips", "folds", "fold_chunk")
+    }
+    assert stored.resolved["init"]["fingerprint"] == "a13a99e6b0fd7166"
+    assert stored.resolved["init"]["config"] == there["init"]["pretrain"]
+    specs = [DatasetSpec(**entry) for entry in stored.resolved["datasets"]]
+    assert specs == [
+        DatasetSpec("casme2", "target", root="/data/casme2"),
+        DatasetSpec("samm", "target", root="/data/samm"),
+    ]
+
+
+def test_drawn_faces_of_the_first_format_lie_nowhere(tmp_path):
+    """Its config.json named the folder in which they would lie if they were prepared."""
+    target = FIRST_TARGET | {"name": "synthetic", "data_root": str(tmp_path / "data/synthetic")}
+    content = {**FIRST_FINETUNE["config"], "target": target, "init": "none"}
+    files.write_json(tmp_path / "config.json", FIRST_FINETUNE | {"config": content})
+    resolved = run_config.read(tmp_path).resolved
+    assert resolved["init"] == "none"
+    (spec,) = (DatasetSpec(**entry) for entry in resolved["datasets"])
+    assert spec == DatasetSpec("synthetic", "target")
+
+
+# ----- names and protocols ------------------------------------------------------------------------
+
+
+def test_what_changes_no_number_tells_no_runs_apart():
+    neutral = {"run": "b", "overwrite": True, "checkpoint_every": 3}
+    assert PretrainRun(DFEW) == PretrainRun(DFEW, **neutral, workers=2, log_every=1)
+    assert FinetuneRun(CASME2) == FinetuneRun(CASME2, **neutral, fold_chunk=2, compare="c")
+    assert hash(PretrainRun(DFEW)) == hash(PretrainRun(DFEW, **neutral))
+    assert PretrainRun(DFEW) != PretrainRun(DFEW, seed=1)
+    assert FinetuneRun(CASME2) != FinetuneRun(CASME2, init="a")
+
+
+@pytest.mark.parametrize("kind", [PretrainRun, FinetuneRun])
+def test_neutral_fields_are_about_where_and_how_often(kind):
+    output = {field.name for field in dataclasses.fields(kind) if not field.compare}
+    assert output >= {"run", "overwrite", "checkpoint_every"}
+    assert output <= {
+        *("run", "overwrite", "checkpoint_every", "log_every", "workers", "fold_chunk", "compare"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "folder"),
+    [
+        (PretrainRun(DFEW), "runs/dfew-paper-0"),
+        (PretrainRun(DFEW, preset="tiny", seed=3), "runs/dfew-tiny-3"),
+        (PretrainRun(DatasetSpec("fervk39", "source")), "runs/ferv39k-paper-0"),
+        (PretrainRun(DFEW, run="mine"), "mine"),
+        (FinetuneRun(CASME2), "runs/casme2-from-none"),
+        (FinetuneRun(CASME2, init="runs/dfew-paper-0"), "runs/casme2-from-dfew-paper-0"),
+        (FinetuneRun(CASME2, init="w/resnet18.safetensors"), "runs/casme2-from-resnet18"),
+        (FinetuneRun(CASME2, **CROSS), "runs/casme2-to-samm-from-none"),
+        (FinetuneRun(CASME2, run="mine"), "mine"),
+    ],
+)
+def test_names_of_folders(run, folder):
+    assert str(run.folder) == folder
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "protocol", "shown"),
+    [
+        ("casme2", {}, "loso", "loso"),
+        ("samm", {}, "loso", "loso"),
+        ("mmew", {}, "kfold", "kfold"),
+        ("mmew", {"protocol": "loso"}, "loso", "loso"),
+        ("casme2", {"test_target": "samm"}, "cross", "cross, tested on samm"),
+        ("mmew", {"folds_file": "a/folds.csv"}, "kfold", "the folds of folds.csv"),
+    ],
+)
+def test_the_protocol_is_the_papers_unless_one_is_asked_for(name, given, protocol, shown):
+    run = FinetuneRun(DatasetSpec(name, "target"), **given)
+    assert (run.chosen_protocol, run.shown_protocol) == (protocol, shown)
+
+
+def test_the_dataset_that_a_run_is_tested_on():
+    assert FinetuneRun(CASME2).test_dataset is None
+    assert FinetuneRun(CASME2).datasets == (CASME2,)
+    first = dataclasses.replace(
+        CASME2, root="/a", annotations="/a/s.xlsx", detector="yunet", detector_model="/y.onnx"
+    )
+    run = FinetuneRun(first, **CROSS, test_root="/b", test_annotations="/b/t.xlsx")
+    assert run.datasets == (first, run.test_dataset)
+    assert run.test_dataset == DatasetSpec(
+        *("samm", "target", "/b"),
+        annotations="/b/t.xlsx",
+        detector="yunet",
+        detector_model="/y.onnx",
+    )
+
+
+def test_the_sizes_of_drawn_faces_are_of_whichever_dataset_is_drawn():
+    train = FinetuneRun(DRAWN, test_target="samm")
+    assert train.datasets == (DRAWN, SAMM)
+    sized = dataclasses.replace(CASME2, subjects=4, clips_per_subject=5, data_seed=7)
+    test = FinetuneRun(sized, test_target="synthetic")
+    assert test.datasets == (CASME2, DRAWN)
+
+
+def test_check_tells_before_any_long_work(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    done = PretrainRun(DFEW, run=str(tmp_path))
+    with pytest.raises(UserError, match="a finished run is there"):
+        run_config.check(done)
+    run_config.check(dataclasses.replace(done, overwrite=True))
+    free = {"run": str(tmp_path / "free")}
+    with pytest.raises(UserError, match=r"clips=3 is only for source=synthetic"):
+        run_config.check(PretrainRun(dataclasses.replace(DFEW, clips=3), **free))
+    with pytest.raises(UserError, match=r"no/results.json"):
+        run_config.check(FinetuneRun(CASME2, compare="no", **free))
+    with pytest.raises(UserError, match=r"folds_file=no.csv"):
+        run_config.check(FinetuneRun(CASME2, folds_file="no.csv", **free))
