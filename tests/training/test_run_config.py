@@ -91,7 +91,7 @@ def test_config_json_gives_the_run_back(run, tmp_path):
     [
         ({}, "not the configuration of a run"),
         ({"config": {"data": {}}}, "not the configuration of a run"),
-        ({"asked": {}, "format": 99, "script": "pretrain"}, "newer version .*99.*update"),
+        ({"asked": {}, "format": 99, "script": "pretrain"}, r"newer version .*99.*update"),
         ({"asked": {"hats": 3}, "format": 2, "script": "pretrain"}, "not the configuration"),
         ({"asked": {}, "format": 2, "script": "bake"}, "not the configuration"),
     ],
