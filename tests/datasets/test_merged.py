@@ -483,12 +483,12 @@ def test_prepared_by_the_command_and_read_back(tmp_path, name):
 
 
 def test_the_composite_lies_where_its_parts_do_unless_it_is_prepared(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    import data
+    def place(name, root=None):
+        return registry.located(DatasetSpec(name, "target", root=root))
 
     monkeypatch.setenv("MA2MI_DATA", str(tmp_path))
-    assert data.root(None, "megc2019") == tmp_path
-    assert data.root(None, "smic") == tmp_path / "smic"
-    assert data.root("typed/wrongly", "megc2019") == pathlib.Path("typed/wrongly")
+    assert place("megc2019") == tmp_path
+    assert place("smic") == tmp_path / "smic"
+    assert place("megc2019", "typed/wrongly") == pathlib.Path("typed/wrongly")
     (tmp_path / "megc2019").mkdir()
-    assert data.root(None, "megc2019") == tmp_path / "megc2019"
+    assert place("megc2019") == tmp_path / "megc2019"

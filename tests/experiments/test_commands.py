@@ -245,16 +245,43 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
         f"--init={weights}",
         f"--run={tmp_path / 'on'}",
     )
-    assert (
-        "weights "
-        in json.loads((tmp_path / "on" / "config.json").read_text())["config"]["data"]["init"]
-    )
+    assert "weights " in json.loads((tmp_path / "on" / "config.json").read_text())["resolved"]["init"]
     command("evaluate", f"--run={tmp_path / 'on'}", f"--export={tmp_path / 'on'}")
     before, after = (
         load_file(weights),
         load_file(tmp_path / "on" / "pretrained_position_encoder.safetensors"),
     )
     np.testing.assert_allclose(after["conv1.weight"], before["conv1.weight"], atol=1e-6)
+
+
+def test_evaluate_reads_a_dataset_that_has_moved(command, tmp_path):
+    before, now, run = tmp_path / "before", tmp_path / "now", tmp_path / "run"
+    miniatures.casme2(before, 2014)
+    flags = ["--target=casme2", f"--data-root={before}", "--preset=tiny", "--epochs=1"]
+    command("finetune", *flags, "--batch-size=4", "--fold-chunk=2", f"--run={run}")
+    before.rename(now)
+    refused = command("evaluate", f"--run={run}", check=2).stderr.strip().splitlines()[-1]
+    assert f"--data-root={before}" in refused
+    assert "agrees" in command("evaluate", f"--run={run}", f"--data-root={now}").stdout
+
+
+def test_a_run_is_made_again_from_its_config_with_another_seed(command, pretrained, tmp_path):
+    run = tmp_path / "again"
+    config = pretrained[0] / "config.json"
+    command("pretrain", f"--config={config}", "--seed=1", "--steps=2", f"--run={run}")
+    there, here = (json.loads((p / "config.json").read_text()) for p in (pretrained[0], run))
+    assert (there["asked"]["seed"], here["asked"]["seed"]) == (0, 1)
+    assert (there["asked"]["steps"], here["asked"]["steps"]) == (STEPS, 2)
+    changed = ("seed", "steps")
+    assert without(there["resolved"]["config"], *changed) == without(
+        here["resolved"]["config"], *changed
+    )
+    assert without(there["resolved"], "config") == without(here["resolved"], "config")
+    assert lines(run)[0]["loss"] != lines(pretrained[0])[0]["loss"]
+
+
+def without(record, *names):
+    return {name: value for name, value in record.items() if name not in names}
 
 
 def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned, tmp_path):
@@ -301,7 +328,7 @@ def test_an_unfinished_run_of_another_configuration_is_refused(command, pretrain
         f"--run={run}",
         check=2,
     )
-    assert "pretrain.learning_rate is 0.0004 there, 0.001 here" in done.stderr
+    assert "config.learning_rate is 0.0004 there, 0.001 here" in done.stderr
 
 
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(command, tmp_path):

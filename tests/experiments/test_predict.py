@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 
+import cli
 import cv2
 import drawn
 import jax
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ma2mi_jax.clips import frames
+from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import gradcam
+from ma2mi_jax.evaluation import gradcam, inference
 from ma2mi_jax.training import finetuning, finished
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -51,7 +54,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def script(monkeypatch, tmp_path):
     """The script's own names; it runs in this process."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
     return runpy.run_path(str(ROOT / "experiments" / "predict.py"))
 
@@ -72,8 +74,6 @@ def written(out):
 
 
 def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys):
-    import targets
-
     good = ["talk.mp4", "frames", "frames/img1.jpg,frames/img8.jpg"]
     bad = [
         "walls",
@@ -127,20 +127,18 @@ def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys
     assert "lie detector" in shown
     assert "3 subjects" in shown
 
-    read = targets.read_run(run)
-    members = list(targets.saved_members(read))
+    read = finished.read_finetuned(run)
+    members = list(finished.saved_members(read))
     onset, apex = (
         cv2.cvtColor(cv2.imread(str(clips / "frames" / f"img{k}.jpg")), cv2.COLOR_BGR2RGB)
         for k in (1, 8)
     )
     [box] = {
         each.box
-        for each in script["extract"]
-        .extract([script["item_of"](str(paths[2]))], cache=str(clips / "c"))[0]
-        .clips
+        for each in extract.extract([inference.item_of(paths[2])], cache=str(clips / "c"))[0].clips
     }
-    frames = np.stack([script["frames"].crop(image, box, 96) for image in (onset, apex)])[None]
-    data = {"frames": jnp.asarray(frames), "label": jnp.zeros(1, jnp.int32)}
+    pair_of_faces = np.stack([frames.crop(image, box, 96) for image in (onset, apex)])[None]
+    data = {"frames": jnp.asarray(pair_of_faces), "label": jnp.zeros(1, jnp.int32)}
     one = jax.jit(finetuning.predict, static_argnums=0)
     each = [
         one(read.config, finetuning.MemberState(0, params, stats, None), data, np.zeros(1, int))[0]
@@ -195,13 +193,13 @@ def test_parts_of_a_cut_video_are_predicted_each_and_found_by_frame(script, run,
     assert "18 frames holds frame 5 and 15" in written(clips / "out")["failed"][0]["reason"]
 
 
-def test_clips_of_one_name_keep_their_pictures_apart(script, clips):
+def test_clips_of_one_name_keep_their_pictures_apart(clips):
     drawn.image_folder(clips / "b" / "frames", FRAMES[:2])
-    items, failed = script["items_of"]([str(clips / "frames"), str(clips / "b" / "frames")])
+    items, failed = inference.items_of([str(clips / "frames"), str(clips / "b" / "frames")])
     assert [item.id for item in items] == ["frames", "frames-2"]
     assert not failed
     taken = {"cut-1"}
-    assert [script["untaken"]("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
+    assert [inference.untaken("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
 
 
 def test_predictions_lie_in_a_folder_called_after_the_clip(script, tmp_path):
@@ -211,7 +209,7 @@ def test_predictions_lie_in_a_folder_called_after_the_clip(script, tmp_path):
     assert {name: script["default_name"](str(tmp_path / name)) for name in named} == named
 
 
-def test_a_clip_of_a_fast_camera_is_one_clip(script, clips):
+def test_a_clip_of_a_fast_camera_is_one_clip(clips):
     """140 frames: a folder is one clip, and so is a video of less than five seconds, or one of which the onset or apex is given."""
     many = [FRAMES[i * len(FRAMES) // 140] for i in range(140)]
     drawn.image_folder(clips / "many", many)
@@ -219,11 +217,9 @@ def test_a_clip_of_a_fast_camera_is_one_clip(script, clips):
     drawn.video(clips / "slow.avi", many, "MJPG", fps=25)
 
     def parts(name, **given):
-        item = script["item_of"](str(clips / name), **given)
-        return [
-            len(clip.frames)
-            for clip in script["extract"].extract([item], cache=str(clips / "c"), size=96)[0].clips
-        ]
+        item = inference.item_of(str(clips / name), **given)
+        found = extract.extract([item], cache=str(clips / "c"), size=96)[0]
+        return [len(clip.frames) for clip in found.clips]
 
     assert parts("many") == parts("fast.avi") == parts("slow.avi", whole=True) == [140]
     assert parts("slow.avi") == [70, 70]
@@ -252,7 +248,8 @@ def test_onset_and_apex_of_two_images_are_never_taken_for_a_cut(script, run, cli
 def test_bad_flags_are_refused_before_any_work(script, run, clips, flags, words):
     with pytest.raises(UserError) as refused:
         script["main"]([flag.format(clips, clips, run=run) for flag in flags])
-    assert all(word in str(refused.value) for word in words), refused.value
+    message = refused.value.spelled(cli.spell)
+    assert all(word in message for word in words), message
 
 
 def test_the_python_example_of_the_readme(run, clips, monkeypatch, capsys):
@@ -270,8 +267,8 @@ def test_the_python_example_of_the_readme(run, clips, monkeypatch, capsys):
 
     one = names["run"]
     members = list(finished.saved_members(one.run))
-    frames = jnp.asarray(names["answers"][0].pair)[None]
+    pair = jnp.asarray(names["answers"][0].pair)[None]
     for (_, params, stats), own in zip(members, names["c_delta"], strict=True):
         logits = own @ params["classifier"]["kernel"] + params["classifier"]["bias"]
-        found = gradcam.explain(one.architecture, params, stats, frames).probabilities[0]
+        found = gradcam.explain(one.architecture, params, stats, pair).probabilities[0]
         np.testing.assert_allclose(jax.nn.softmax(logits), found, rtol=1e-4)
