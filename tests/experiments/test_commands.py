@@ -245,7 +245,9 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
         f"--init={weights}",
         f"--run={tmp_path / 'on'}",
     )
-    assert "weights " in json.loads((tmp_path / "on" / "config.json").read_text())["resolved"]["init"]
+    assert (
+        "weights " in json.loads((tmp_path / "on" / "config.json").read_text())["resolved"]["init"]
+    )
     command("evaluate", f"--run={tmp_path / 'on'}", f"--export={tmp_path / 'on'}")
     before, after = (
         load_file(weights),
