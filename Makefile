@@ -29,7 +29,7 @@ demo: $(VENV)/installed
 		"$(RUN)/from-pretrained/confusion.png $(RUN)/from-pretrained/curves.png"
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # two at a time, a file each
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

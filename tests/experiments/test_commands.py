@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import pathlib
 import re
 import runpy
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import cv2
 import jax
 import miniatures
@@ -38,21 +38,13 @@ SUBJECTS = ["--subjects=3", "--clips-per-subject=5", "--batch-size=8", "--epochs
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """One device and a cache of its own for drawn faces."""
-    variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return variables | {
-        "MA2MI_CACHE": str(tmp_path_factory.mktemp("cache")),
-        "MA2MI_DATA": "",
-        "HF_HUB_OFFLINE": "1",
-    }
+    return commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="module")
 def command(environment):
     def run(script, *flags, check=0):
-        arguments = [sys.executable, f"experiments/{script}.py", *map(str, flags)]
-        done = subprocess.run(
-            arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
-        )
+        done = commands.run(script, *flags, environment=environment)
         assert done.returncode == check, done.stderr[-3000:]
         return done
 

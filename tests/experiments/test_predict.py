@@ -1,14 +1,12 @@
 """predict.py on videos, folders and pairs, good and bad ones side by side, with a run of three subjects."""
 
 import json
-import os
 import pathlib
 import re
 import runpy
-import subprocess
-import sys
 
 import cli
+import commands
 import cv2
 import drawn
 import jax
@@ -37,17 +35,10 @@ FRAMES = [drawn.face(160, 120, 110, mouth=m) for m in (0, 0, 0, 0, 0.2, 0.5, 0.8
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
-        "MA2MI_CACHE": str(tmp_path_factory.mktemp("cache"))
-    }
-    command = [
-        sys.executable,
-        "experiments/finetune.py",
-        "--target=synthetic",
-        *SMALL,
-        f"--run={folder}",
-    ]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=280)
+    environment = commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
+    flags = ["--target=synthetic", *SMALL, f"--run={folder}"]
+    done = commands.run("finetune", *flags, environment=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 

@@ -1,0 +1,66 @@
+"""Scripts run as people run them: each in a process of its own, with its own exit code.
+
+A fresh interpreter takes about eight seconds to import everything. So a server imports it once, and
+forks for each command; no JAX backend is there before the fork.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+IMPORTED = [
+    "orbax.checkpoint",
+    "tensorboardX",
+    "ma2mi_jax.datasets.drawn.synthetic",
+    "ma2mi_jax.evaluation.inference",
+    "ma2mi_jax.evaluation.outcome",
+    "ma2mi_jax.reproduction.page",
+    "ma2mi_jax.training.pretraining_run",
+]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(IMPORTED)
+
+
+def one_device(**variables: str) -> dict[str, str]:
+    """The environment without the eight fake devices of the other tests, and with `variables`."""
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return kept | {"MA2MI_DATA": "", "HF_HUB_OFFLINE": "1"} | variables
+
+
+def run(
+    script: str, *flags: object, environment: dict[str, str], timeout: float = 280
+) -> subprocess.CompletedProcess:
+    """Runs experiments/`script`.py; its exit code and all that it prints, as text."""
+    words = [str(ROOT / "experiments" / f"{script}.py"), *map(str, flags)]
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
+        process = SERVER.Process(target=_run, args=(words, environment, out, err))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired(words, timeout, out.read_bytes(), err.read_bytes())
+        printed = (path.read_text() for path in (out, err))
+        return subprocess.CompletedProcess(words, process.exitcode, *printed)
+
+
+def _run(words, environment, out, err):
+    for path, descriptor in ((out, 1), (err, 2)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), descriptor)
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    sys.argv = words
+    sys.path.insert(0, str(ROOT / "experiments"))
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
