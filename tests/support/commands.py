@@ -53,7 +53,7 @@ def _run(words, environment, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), descriptor)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(ROOT)
