@@ -1,10 +1,13 @@
-"""Time the ways to train several folds: one after the other, or as one batch. Run it on a quiet machine.
+"""Time the ways to train several folds: one after the other, or as one batch.
+
+Run it on a quiet machine.
 
   python -m benchmarks.folds --preset=tiny --members=4
   python -m benchmarks.folds --preset=paper --members=8 --precision=bfloat16      # on a GPU
 
-separate: each fold's step on its own, one after the other. unrolled: the vmapped step of finetune.py, laid out once a member. grouped:
-plain jax.vmap, whose convolutions become grouped ones. Prints seconds a step of all members, compilation apart.
+separate: each fold's step on its own, one after the other. unrolled: the vmapped step of
+finetune.py, laid out once for each member. grouped: plain jax.vmap, whose convolutions become
+grouped ones. Prints the seconds of a step of all members, without compilation.
 """
 
 import functools
@@ -17,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ma2mi_jax.models.architecture import PRESETS
-from ma2mi_jax.runs import folder as runs
+from ma2mi_jax.runs import folder
 from ma2mi_jax.training import finetuning, folds
 from ma2mi_jax.training.members import Member, start, step_members
 
@@ -74,7 +77,7 @@ def main(argv):
 
     def apart():
         stacked = start(config, members, None)
-        return [jax.tree.map(lambda x: jnp.copy(x[k]), stacked) for k in range(f.members)]  # noqa: B023
+        return [jax.tree.map(lambda x, k=k: jnp.copy(x[k]), stacked) for k in range(f.members)]
 
     ways = {
         "separate": (separate, apart),
@@ -107,8 +110,11 @@ def main(argv):
                 f"{first:.1f}",
             )
         )
-    found = runs.versions()
-    caption = f"{f.members} members, {f.preset}, batch {f.batch_size}, {config.dtype}, {found['device']}, jax {found['jax']}"
+    found = folder.versions()
+    caption = (
+        f"{f.members} members, {f.preset}, batch {f.batch_size}, {config.dtype}, "
+        f"{found['device']}, jax {found['jax']}"
+    )
     cli.table(
         "a step of all members",
         ("", "seconds", "fastest", "of the first", "first call"),

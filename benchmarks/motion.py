@@ -1,11 +1,18 @@
-"""What two frames of a clip differ by: noise, light, the head, the rest. Is a source like another, are drawn faces like real ones?
+"""Measure by what two frames of a clip differ: noise, light, the head, the rest.
+
+Is one dataset like another? Are drawn faces like real ones?
 
   python -m benchmarks.motion --source=folder --data-root=my_videos
   python -m benchmarks.motion --source=synthetic --clips=200
 
-Prints medians over clips, of frames in [−1, 1]: copy, the mean absolute difference of the pair; light, by how much brightness differs; less
-light and less head, the difference once a gain and then an affine motion of the head are taken out; face, that of the blurred frames, in
-which noise hardly counts; noise, the deviation of a frame's fine grain in grey levels of 255, small motions included.
+Prints medians over clips, of frames in [−1, 1]:
+
+  copy        mean absolute difference of the pair
+  light       by how much brightness differs
+  less light  the difference once a gain is taken out
+  less head   the same once an affine motion of the head is taken out, too
+  face        the same of blurred frames, in which noise hardly counts
+  noise       deviation of a frame's fine grain, in grey levels of 255, small motions included
 """
 
 import dataclasses
@@ -15,7 +22,7 @@ import cv2
 import flags
 import numpy as np
 
-from ma2mi_jax.clips import pairs as pipeline
+from ma2mi_jax.clips.pairs import DEFAULT_DELTA, future_pair, load_pairs
 from ma2mi_jax.training import finetuning_run
 
 BLUR = 2.0  # pixels: what is finer counts as grain
@@ -27,7 +34,11 @@ def parsed(argv):
     flags.add_dataset(p)
     p.add_argument("--size", type=cli.positive, default=96, help="side of the frames (96)")
     p.add_argument(
-        "--delta", type=cli.span, default=(3, 8), metavar="A:B", help="frames between the two (3:8)"
+        "--delta",
+        type=cli.span,
+        default=DEFAULT_DELTA,
+        metavar="A:B",
+        help="frames between the two (3:8)",
     )
     p.add_argument("--pairs", type=cli.positive, default=4, help="of each clip (4)")
     f = p.parse_args(argv)
@@ -82,15 +93,12 @@ def main(argv):
     measured = []
     with cli.progress("measuring", len(clips)) as advance:
         for clip in clips:
-            if f.kind == "target":
+            if f.spec.kind == "target":
                 shown = [clip]
             else:
-                places = [
-                    pipeline.future_pair(len(clip.frames), rng, delta=f.delta)
-                    for _ in range(f.pairs)
-                ]
+                places = [future_pair(len(clip.frames), rng, delta=f.delta) for _ in range(f.pairs)]
                 shown = [dataclasses.replace(clip, onset=t, apex=u) for t, u in places]
-            frames, _ = pipeline.load_pairs(shown, f.size)
+            frames, _ = load_pairs(shown, f.size)
             measured.append(
                 np.mean([parts(*pair) for pair in frames.astype(np.float32) / 127.5 - 1], axis=0)
             )

@@ -1,10 +1,13 @@
-"""How many pairs a second come from prepared data, from folders of JPEG files and from videos: the same frames, the pipeline of training.
+"""How many pairs a second come from prepared data, from image files and from videos?
 
-  taskset -c 0 python -m benchmarks.pipeline --source=synthetic --clips=40     # pairs a second and core
+The same frames lie in each form, and the pipeline of training reads them.
+
+  taskset -c 0 python -m benchmarks.pipeline --source=synthetic --clips=40     # of one core
   python -m benchmarks.pipeline --source=folder --data-root=my_videos --workers=2
 
-Writes nothing but a temporary folder that holds the frames in each form. Best of --repeats, by the clock and by the time that this process
-had a core for itself: on a busy machine the latter is what an idle one would do.
+Writes nothing but a temporary folder that holds the frames in each form. The best of --repeats
+counts, by the clock and by the time that this process had a core for itself. On a busy machine the
+latter is what an idle one would do.
 """
 
 import pathlib
@@ -18,15 +21,16 @@ import flags
 import numpy as np
 
 from ma2mi_jax.clips import frames
-from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.frames import ImageFolder, read_record
-from ma2mi_jax.datasets import prepared as store
+from ma2mi_jax.clips.pairs import DEFAULT_DELTA, future_pair, pairs
+from ma2mi_jax.datasets import prepared
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.training import finetuning_run
 
-DELTA = (3, 8)
-CLIPS = 16372  # DFEW's; fewer are repeated, for grain's shuffle takes 1.1 ms a pair of 24 clips, 5 μs of so many
+# As many as DFEW has. Fewer are repeated: grain's shuffle takes 1.1 ms for a pair of 24 clips, and
+# 5 μs for one of so many.
+CLIPS = 16372
 WARM_UP = 4  # batches: opened files, started threads
 
 
@@ -52,9 +56,11 @@ def parsed(argv):
     )
     f = p.parse_args(argv)
     f.spec = flags.dataset_of(vars(f))
-    if f.kind == "target":
+    if f.spec.kind == "target":
         raise UserError(
-            f"--target={f.target}: onsets and apices are loaded once, not streamed; give a --source"
+            "[target={target}]: its onsets and apices are loaded once, not streamed; "
+            "give a [source] instead",
+            target=f.spec.name,
         )
     return f
 
@@ -67,24 +73,22 @@ def main(argv):
         with cli.progress(
             "preparing frames", sum(len(clip.frames) for clip in source.clips)
         ) as advance:
-            store.write(
+            prepared.write(
                 source,
-                f.kind,
+                f.spec.kind,
                 folder / "prepared",
                 size=f.size,
                 progress=lambda done, total: advance(0, completed=done),
             )
-        prepared = store.read(folder / "prepared", source.name, f.kind).clips
+        written = prepared.read(folder / "prepared", source.name, f.spec.kind).clips
         images = tuple(
-            in_folder(clip, folder / "images" / str(i)) for i, clip in enumerate(prepared)
+            in_folder(clip, folder / "images" / str(i)) for i, clip in enumerate(written)
         )
-        videos = [in_video(clip, folder / f"{i}.avi", f.size) for i, clip in enumerate(prepared)]
-        records = [
-            read_record(clip.frames, i) for clip in prepared for i in range(len(clip.frames))
-        ]
+        videos = [in_video(clip, folder / f"{i}.avi", f.size) for i, clip in enumerate(written)]
+        records = [read_record(clip.frames, i) for clip in written for i in range(len(clip.frames))]
 
         measures = {
-            "prepared": lambda: stream(f, prepared),
+            "prepared": lambda: stream(f, written),
             "folders of JPEG files": lambda: stream(f, images),
             "as they lie (videos: as the reader keeps them)": lambda: stream(f, source.clips),
             "video files, a seek a pair (no reader here does)": lambda: seek(f, videos),
@@ -95,7 +99,10 @@ def main(argv):
             by_clock, by_core = np.max([measure() for _ in range(f.repeats)], axis=0)
             rows.append((name, f"{by_clock:.0f}", f"{by_core:.0f}" if not f.workers else "-"))
     size = np.mean([len(record) for record in records]) / 1e3
-    title = f"{source.name}: {len(prepared)} clips, {len(records)} frames of {f.size} x {f.size}, {size:.1f} kB each, {f.workers} workers"
+    title = (
+        f"{source.name}: {len(written)} clips, {len(records)} frames of {f.size} x {f.size}, "
+        f"{size:.1f} kB each, {f.workers} workers"
+    )
     cli.table(title, ("pairs a second", "by the clock", "by the core"), rows)
     peak = {
         "this process": resource.RUSAGE_SELF,
@@ -108,7 +115,7 @@ def main(argv):
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------- the forms
+# ----- the forms ----------------------------------------------------------------------------------
 
 
 def in_folder(clip, folder):
@@ -129,16 +136,16 @@ def in_video(clip, path, size):
     return str(path), len(clip.frames)
 
 
-# -------------------------------------------------------------------------------------------------------------- measurements
+# ----- measurements -------------------------------------------------------------------------------
 
 
 def stream(f, clips):
-    """Pairs a second by `pipeline.pairs`."""
+    """Pairs a second by `pairs`."""
     clips = clips * -(-CLIPS // len(clips))
     iterator = iter(
-        pipeline.pairs(
+        pairs(
             clips,
-            delta=DELTA,
+            delta=DEFAULT_DELTA,
             image_size=f.size,
             batch_size=f.batch_size,
             seed=0,
@@ -158,7 +165,7 @@ def seek(f, videos):
 
     def read():
         path, count = videos[rng.integers(len(videos))]
-        first, second = pipeline.future_pair(count, rng, delta=DELTA)
+        first, second = future_pair(count, rng, delta=DEFAULT_DELTA)
         capture = cv2.VideoCapture(path)
         capture.set(cv2.CAP_PROP_POS_FRAMES, first)
         capture.read()
@@ -181,7 +188,11 @@ def decode(f, records):
 
 
 def repeated(act, seconds):
-    """How often `act` can be done in a second by the clock, and in a second of this process on a core: float64 (2,)."""
+    """How often `act` can be done in a second, by the clock and of this process on a core.
+
+    Returns:
+      The two rates, (2,) float64.
+    """
     began, worked, count = time.monotonic(), time.process_time(), 0
     while (spent := time.monotonic() - began) < seconds:
         act()

@@ -43,7 +43,7 @@ def l2_by_hand(f1, f2):
 
 
 def bilinear_by_hand(image, x, y):
-    """The value of one (S, S, D) image at the plane's (x, y), the image continued by reflection at its edges."""
+    """The value of one (S, S, D) image at the plane's (x, y); reflection continues the image."""
     size = len(image)
     fold = lambda p: next(  # noqa: E731
         q for q in [np.abs((p + 0.5) % (2 * size))] for q in [min(q, 2 * size - q) - 0.5]

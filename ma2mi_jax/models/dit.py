@@ -2,10 +2,13 @@
 
 No noise and no timestep; C_Δ takes the label's place.
 
-Three scales differ from DiT's; with DiT's own, pre-training stays at the copy of the frame for hundreds to thousands of steps before C_Δ is
-used at all (measured in docs/experiments.md). The change to predict is small, so the output is divided by √width: otherwise a step of Adam
-moves it by as much as there is to predict, or more. Positions are added at a fifth, or they drown the patch. C_Δ is embedded at the scale
-of its length; DiT's 0.02 is for its own embedding of time.
+Three scales differ from DiT's. With DiT's own, pre-training stays at the copy of the frame for
+hundreds to thousands of steps before C_Δ is used at all (docs/experiments.md).
+
+- The change to predict is small, so the output is divided by √width. Otherwise a step of Adam moves
+  it by as much as there is to predict, or more.
+- Positions are added at a fifth; at full scale they drown the patch.
+- C_Δ is embedded at the scale of its length. DiT's 0.02 is for its own embedding of time.
 """
 
 from typing import Any, Literal
@@ -14,6 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 Predict = Literal["change", "latent"]
 dense = nn.initializers.xavier_uniform()
@@ -22,27 +26,25 @@ POSITIONS = 0.2  # scale of the table of positions beside the patches
 
 
 class DiTBlock(nn.Module):
-    """Transformer block with adaLN-Zero: tokens `x` (B, T, D), condition `c` (B, D) -> (B, T, D)."""
+    """Transformer block with adaLN-Zero: T tokens `x`, condition `c`."""
 
     heads: int
     mlp_ratio: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"]) -> Float[Array, "B T D"]:
         width = x.shape[-1]
         modulation = nn.Dense(6 * width, kernel_init=zeros, dtype=self.dtype, name="modulation")(
             nn.silu(c)
         )
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
-            modulation[:, None], 6, axis=-1
-        )  # each (B, 1, D)
+        parts = jnp.split(modulation[:, None], 6, axis=-1)  # each (B, 1, D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = parts
 
         h = modulate(_norm(self.dtype)(x), shift1, scale1)
         qkv = nn.Dense(3 * width, kernel_init=dense, dtype=self.dtype, name="qkv")(h)
-        q, k, v = jnp.moveaxis(
-            qkv.reshape(*qkv.shape[:2], 3, self.heads, -1), 2, 0
-        )  # each (B, T, heads, D / heads)
+        by_head = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1)
+        q, k, v = jnp.moveaxis(by_head, 2, 0)  # each (B, T, heads, D / heads)
         h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         x = x + gate1 * nn.Dense(width, kernel_init=dense, dtype=self.dtype, name="proj")(h)
 
@@ -55,7 +57,7 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """Predicts the future frame's latent: Z_t (B, S, S, C) and C_Δ (B, K) -> Ẑ_{t+δ} (B, S, S, C), float32.
+    """Predicts the future frame's latent Ẑ_{t+δ}, float32, from Z_t and C_Δ.
 
     With depth 12, width 768, 12 heads and patch 2 on a (32, 32, 4) latent this is DiT-B/2.
     In pixel space (Table 1, †) Z is the frame itself.
@@ -63,7 +65,8 @@ class DiT(nn.Module):
     Attributes:
       depth, width, heads: of the transformer.
       patch: side of a patch; S must be divisible by it.
-      predict: `change`: Ẑ = Z_t + output, which starts as a copy of the frame; `latent`: the output alone (docs/choices.md).
+      predict: `change`: Ẑ = Z_t + output, which starts as a copy of the frame; `latent`: the
+        output alone (docs/choices.md).
     """
 
     depth: int = 12
@@ -74,7 +77,9 @@ class DiT(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, z: jax.Array, c: jax.Array) -> jax.Array:
+    def __call__(
+        self, z: Float[Array, "B S S C"], c: Float[Array, "B K"]
+    ) -> Float[Array, "B S S C"]:
         size, channels = z.shape[2:]
         side = size // self.patch
         x = nn.Dense(self.width, kernel_init=dense, dtype=self.dtype, name="patches")(
@@ -104,20 +109,22 @@ def _norm(dtype):
     return nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False, dtype=dtype)
 
 
-def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+def modulate(
+    x: Float[Array, "B T D"], shift: Float[Array, "B 1 D"], scale: Float[Array, "B 1 D"]
+) -> Float[Array, "B T D"]:
     """adaLN: x (1 + scale) + shift."""
     return x * (1 + scale) + shift
 
 
-def patchify(z: jax.Array, patch: int) -> jax.Array:
-    """(B, S, S, C) -> (B, (S/patch)², patch² C), row by row."""
+def patchify(z: Float[Array, "B S S C"], patch: int) -> Float[Array, "B T D"]:
+    """Patches row by row: T = (S/patch)² of D = patch² C values."""
     batch, size, _, channels = z.shape
     side = size // patch
     z = z.reshape(batch, side, patch, side, patch, channels).transpose(0, 1, 3, 2, 4, 5)
     return z.reshape(batch, side * side, patch * patch * channels)
 
 
-def unpatchify(x: jax.Array, patch: int, channels: int) -> jax.Array:
+def unpatchify(x: Float[Array, "B T D"], patch: int, channels: int) -> Float[Array, "B S S C"]:
     """The inverse of `patchify`."""
     batch, tokens, _ = x.shape
     side = round(tokens**0.5)
@@ -125,8 +132,11 @@ def unpatchify(x: jax.Array, patch: int, channels: int) -> jax.Array:
     return x.reshape(batch, side * patch, side * patch, channels)
 
 
-def sincos_positions(side: int, width: int) -> np.ndarray:
-    """Fixed two-dimensional sine-cosine positions, (side², width) float32: half of the channels for the column, half for the row."""
+def sincos_positions(side: int, width: int) -> Float[np.ndarray, "side*side width"]:
+    """Fixed two-dimensional sine-cosine positions, float32.
+
+    Half of the channels are for the column, half for the row.
+    """
     frequencies = 1 / 10000 ** (np.arange(width // 4) / (width // 4))
     rows, columns = np.divmod(np.arange(side * side), side)
     angles = [np.outer(places, frequencies) for places in (columns, rows)]

@@ -1,4 +1,7 @@
-"""The stream of pairs. Pixels tell where a frame comes from: red is the clip, green the position in it."""
+"""The stream of pairs.
+
+Pixels tell where a frame comes from: red is the clip, green the position in it.
+"""
 
 import collections
 import itertools
@@ -362,7 +365,10 @@ def test_a_lost_disk_ends_the_run_with_one_line(tmp_path, count, workers):
     ]
     with pytest.raises(UserError) as error:
         take(pairs(clips, image_size=SIZE, batch_size=2, seed=0, workers=workers), 1)
-    line = rf"{min(STAND_INS, count)} clips in a row cannot be read.*clip \d+.*gone.*check that the disk is there"
+    line = (
+        rf"{min(STAND_INS, count)} clips in a row cannot be read"
+        r".*clip \d+.*gone.*check that the disk is there"
+    )
     assert re.fullmatch(
         line, str(error.value)
     )  # str: grain attaches a note of its own, which `match` would see

@@ -1,4 +1,7 @@
-"""Heat maps are what the papers' formulas say, lie where the network looks, and find the action unit that was planted."""
+"""Heat maps are what the papers' formulas say, and lie where the network looks.
+
+They find the action unit that was planted.
+"""
 
 import functools
 
@@ -23,7 +26,7 @@ from ma2mi_jax.training import finetuning
 
 
 def model(fusion, size=96, width=4):
-    """A network with random weights and a random classifier of three classes, and three pairs of frames."""
+    """A network with random weights and three classes, and three pairs of frames."""
     config = finetuning.Config(Architecture(image_size=size, width=width, fusion=fusion), classes=3)
     state = jax.jit(finetuning.init, static_argnums=0)(config, jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -49,7 +52,7 @@ def feature_maps(config, params, batch_stats, pairs):
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_maps_are_those_of_the_formulas(fusion):
-    """α worked out by hand: of a mean of products, sums or a stack with a linear classifier on top, gradients are known."""
+    """α worked out by hand: with a linear classifier on top, the gradients are known."""
     config, params, batch_stats, pairs = model(fusion)
     found = gradcam.explain(config.architecture, params, batch_stats, pairs)
     action, position = feature_maps(config, params, batch_stats, pairs)
@@ -82,11 +85,11 @@ def test_maps_are_those_of_the_formulas(fusion):
             "position": np.broadcast_to(of_position, (3, *of_position.shape)),
         }
         given = action @ of_action + (0 if position is None else position @ of_position)
-    for name, features in {"action": action, "position": position}.items():
-        if features is None:
+    for name, maps in {"action": action, "position": position}.items():
+        if maps is None:
             assert getattr(found, name) is None
             continue
-        expected = np.maximum(np.einsum("bhwd,bdk->bkhw", features, alpha[name] / places), 0)
+        expected = np.maximum(np.einsum("bhwd,bdk->bkhw", maps, alpha[name] / places), 0)
         np.testing.assert_allclose(
             getattr(found, name), expected, rtol=1e-3, atol=1e-4 * expected.max()
         )
@@ -128,7 +131,10 @@ def test_upsampling_is_smooth_and_makes_no_heat(side):
 
 
 def test_a_place_looks_at_the_pixel_where_its_heat_is_put():
-    """The centre of what place i of the ResNet's map depends on, measured: 32 i, and not the middle of the i-th 32 pixels."""
+    """The centre of what place i of the ResNet's map depends on, measured.
+
+    It is pixel 32 i, and not the middle of the i-th 32 pixels.
+    """
     config, params, batch_stats, _ = model("mul", size=256)
     network = config.architecture.miacnet(jnp.float32)
     frames = jnp.asarray(np.random.default_rng(1).normal(size=(4, 256, 256, 3)), jnp.float32)
@@ -158,7 +164,10 @@ SIZE = 128
 
 
 def planted(people, seed):
-    """Pairs of frames (6 a person, SIZE px), their labels (index into PLANTED), and masks (pairs, 3, SIZE, SIZE) of where units show."""
+    """Pairs of frames (6 a person, SIZE px), their labels, and masks of where units show.
+
+    Labels are indices into PLANTED; the masks are (pairs, 3, SIZE, SIZE).
+    """
     rng = np.random.default_rng(seed)
     who = [random_identity(rng) for _ in range(people)]
     label, person = np.tile(np.arange(3), 2 * people), np.repeat(np.arange(people), 6)
@@ -212,14 +221,20 @@ def trained(frames, label, seed, steps=120):
 
 
 def lift(heat, regions):
-    """Mean over pairs of the share of the heat that lies in a region (B, H, W), over the region's share of the frame: 1 is chance."""
+    """Share of the heat in a region (B, H, W), over the region's share of the frame.
+
+    It is the mean over pairs; 1 is chance.
+    """
     heat = np.asarray(gradcam.upsample(heat, SIZE))
     inside = (heat * regions).sum((1, 2)) / np.maximum(heat.sum((1, 2)), 1e-9)
     return (inside / regions.mean((1, 2))).mean()
 
 
 def measured(seed):
-    """On people not seen in training: accuracy, and the lifts of each map for the label's own region and for the other units'."""
+    """Accuracy and lifts of each map on people not seen in training.
+
+    The lifts are for the label's own region, and for those of the other units.
+    """
     config, state = trained(*planted(8, 0)[:2], seed)
     frames, label, regions = planted(6, 1)
     found = gradcam.explain(config.architecture, state.params, state.batch_stats, frames)
@@ -235,9 +250,13 @@ def measured(seed):
 
 @pytest.mark.parametrize("seed", [0, 2])
 def test_the_planted_action_unit_is_found(seed):
-    """On one device seeds 0 to 3 gave lifts into the unit's own region of, for action 1.94, 1.69, 1.62, 1.44, position 2.07, 1.84, 1.89,
-    1.61, places 2.54, 2.22, 2.23, 1.97 (accuracy .89, .94, .89, .89); into those of the other units .89 to 1.20. The number of devices,
-    which the order of float additions hangs on, moves them: seed 3's action from 1.44 to 1.29."""
+    """The planted unit draws the heat, and more than the other units.
+
+    On one device seeds 0 to 3 gave these lifts into the unit's own region: action 1.94, 1.69, 1.62,
+    1.44; position 2.07, 1.84, 1.89, 1.61; places 2.54, 2.22, 2.23, 1.97 (accuracy .89, .94, .89,
+    .89). Into the regions of the other units they gave .89 to 1.20. The number of devices decides
+    the order of float additions and moves them: seed 3's action from 1.44 to 1.29.
+    """
     accuracy, own, others = measured(seed)
     assert accuracy > 0.75
     for name in own:

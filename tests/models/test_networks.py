@@ -1,4 +1,4 @@
-"""ResNet18 and the DiT block against independent implementations in PyTorch with the same weights."""
+"""ResNet18 and the DiT block against PyTorch implementations with the same weights."""
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,10 @@ def test_resnet18_is_that_of_transformers():
 
 
 def test_dit_block_is_its_definition():
-    """adaLN-Zero block of Peebles & Xie: x + g1 Attn(LN(x)(1 + s1) + b1), then x + g2 MLP(LN(x)(1 + s2) + b2)."""
+    """The adaLN-Zero block of Peebles & Xie.
+
+    x + g1 Attn(LN(x)(1 + s1) + b1), then x + g2 MLP(LN(x)(1 + s2) + b2).
+    """
     torch = pytest.importorskip("torch", reason=WHY_TORCH)
     functional = torch.nn.functional
     rng = np.random.default_rng(0)
@@ -120,7 +123,10 @@ def test_dit_starts_as_a_copy_of_the_frame_and_patches_round_trip():
 
 @pytest.mark.parametrize("width", [64, 256])
 def test_a_step_of_adam_moves_the_predicted_change_by_less_than_there_is_to_predict(width):
-    """Else L1 keeps pulling it back to the copy: undivided, the output moved by .08 at width 256 and by .3 at 768 (docs/experiments.md)."""
+    """Otherwise L1 keeps pulling it back to the copy.
+
+    Undivided, the output moved by .08 at width 256 and by .3 at 768 (docs/experiments.md).
+    """
     network = dit.DiT(depth=1, width=width, heads=2)
     z, noise = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 4))
     c = jnp.ones((4, 8))
@@ -135,7 +141,10 @@ def test_a_step_of_adam_moves_the_predicted_change_by_less_than_there_is_to_pred
 
 
 def test_position_table_is_that_of_dit():
-    """One token's row written out: sin and cos of the column in the first half of the channels, of the row in the second."""
+    """One token's row written out.
+
+    The first half of the channels has sin and cos of the column, the second half of the row.
+    """
     table = dit.sincos_positions(side=5, width=16)
     row, column = 3, 2
     frequencies = np.array([10000 ** (-k / 4) for k in range(4)])
@@ -180,7 +189,10 @@ def test_action_fusion_has_no_position_encoder_and_both_branches_see_what_they_s
     network = MIACNet(8, "mul")
     variables = network.init(jax.random.key(0), frame, frame, False)
     shifted = jnp.full_like(frame, 0.25)
-    run = lambda *frames: features(network, **variables, frame=frames[0], future=frames[1])[0]  # noqa: E731
+
+    def run(frame, future):
+        return features(network, **variables, frame=frame, future=future)[0]
+
     # Eq. 1 sees the difference alone.
     np.testing.assert_array_equal(run(frame, frame).action, run(shifted, shifted).action)
     assert np.abs(run(frame, frame).position - run(shifted, frame).position).max() > 0

@@ -1,4 +1,4 @@
-"""The pre-training step: who learns from what, and the same gradients however the batch is spread over devices."""
+"""The pre-training step: who learns from what; gradients do not depend on the number of devices."""
 
 import dataclasses
 from functools import partial

@@ -1,4 +1,7 @@
-"""A protocol in chunks: interrupted, shared out over devices or fed from the host, it gives the same numbers; which epoch counts."""
+"""A protocol in chunks; which epoch counts.
+
+It gives the same numbers interrupted, shared out over devices, and fed from device, host or disk.
+"""
 
 import dataclasses
 import types
