@@ -1,4 +1,5 @@
-"""The six readers on miniature copies of their datasets, record by record; then what is told when something is not there."""
+"""The six readers on miniature copies of their datasets, record by record; then what is told when
+something is not there."""
 
 import pathlib
 import shutil
@@ -72,7 +73,7 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
-# ----------------------------------------------------------------------------------------------------------- macro-expressions
+# -------------------------------------------------------------------------------- macro-expressions
 
 
 def test_labels_mean_the_same_in_every_source(tmp_path):
@@ -207,7 +208,7 @@ def test_afew(root, tmp_path):
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- micro-expressions
+# -------------------------------------------------------------------------------- micro-expressions
 
 CASME2 = {
     "sub01/EP02_01f": ("sub01", "happiness", 11, 0, 5, 10, "12"),
@@ -248,12 +249,15 @@ def test_casme2_by_the_sheet_of_2019(root, tmp_path, editions):
     }
     assert source.notes == (
         "frames of the sheet absent on disk, the nearest taken: 1 (sub01/EP03_02)",
-        "apex missing or impossible, the frame that differs most from the onset taken: 2 (sub02/EP06_01f, sub05/EP09_05f)",
-        "onset or offset missing or impossible, the clip's first or last frame taken: 1 (sub02/EP06_02f)",
+        "apex missing or impossible, the frame that differs most from the onset taken: 2 "
+        "(sub02/EP06_01f, sub05/EP09_05f)",
+        "onset or offset missing or impossible, the clip's first or last frame taken: 1 "
+        "(sub02/EP06_02f)",
         "known faults of the sheet, answered as corrections.py says: 1 (sub04/EP12_01f)",
         "rows of other emotions, which the protocol leaves out: 2 (fear 1, none given 1)",
         "clips on disk that the sheet does not list: 1 (sub07/EP09_09)",
-        "N = 7, published 249; classes that differ: happiness 1 (published 32), disgust 1 (published 63), repression 1 (published 27), "
+        "N = 7, published 249; classes that differ: happiness 1 (published 32), disgust 1 "
+        "(published 63), repression 1 (published 27), "
         "surprise 2 (published 28), others 2 (published 99)",
     )
 
@@ -365,11 +369,16 @@ def test_samm(root, tmp_path):
     )
     assert set(repairs(source, micro.KNOWN)) == {"028/028_4_1", "032/032_3_1"}
     assert repairs(source, frame_numbers.APEX) == {
-        "028/028_4_1": "apex 1143 is not after onset 1126 and up to offset 1134; 028_1131.jpg taken",
-        "032/032_3_1": "apex 1930 is not after onset 4935 and up to offset 4941; 032_4939.jpg taken",
+        "028/028_4_1": (
+            "apex 1143 is not after onset 1126 and up to offset 1134; 028_1131.jpg taken"
+        ),
+        "032/032_3_1": (
+            "apex 1930 is not after onset 4935 and up to offset 4941; 032_4939.jpg taken"
+        ),
     }
     assert notes(source, "N =") == [
-        "N = 4, published 136; classes that differ: happiness 1 (published 26), anger 1 (published 57), contempt 1 (published 12), "
+        "N = 4, published 136; classes that differ: happiness 1 (published 26), anger 1 (published "
+        "57), contempt 1 (published 12), "
         "surprise 0 (published 15), others 1 (published 26)"
     ]
 
@@ -396,7 +405,8 @@ def test_mmew_in_either_layout(root, tmp_path, by_subject):
         "wrong, and no sign of another count"
     )
     assert notes(source, "how the sheet counts") == [
-        "how the sheet counts frames, by its rows: as the files do 3; from elsewhere, where the files begin with the onset 2; "
+        "how the sheet counts frames, by its rows: as the files do 3; from elsewhere, where the "
+        "files begin with the onset 2; "
         "from 1 in each clip, where the files count on from elsewhere 1"
     ]
     assert repairs(source, frame_numbers.APEX) == {
@@ -411,7 +421,8 @@ def test_mmew_in_either_layout(root, tmp_path, by_subject):
 
 
 def test_mmew_by_a_sheet_of_other_numbers(root, tmp_path):
-    """Five clips of files from 1 in a sheet of absolute numbers, of which one has a wrong offset; and one that counts as its files do."""
+    """Five clips of files from 1 in a sheet of absolute numbers, of which one has a wrong offset;
+    and one that counts as its files do."""
     headings = [
         "Subject",
         "Filename",
@@ -479,13 +490,13 @@ def test_rows_that_no_rule_can_mend_are_set_aside(root, tmp_path):
     assert repairs(source, frame_numbers.BOUNDS) == {"sub01/EP01_03": "no onset and no offset"}
 
 
-# ------------------------------------------------------------------------------------------------------ where a root may point
+# --------------------------------------------------------------------------- where a root may point
 
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("dfew", "Clip"), ("dfew", "Clip/clip_224x224"), ("ferv39k", "2_ClipsforFaceCrop"), ("afew", "Val_AFEW"), ("casme2", "Cropped"),
-     ("samm", "SAMM"), ("samm", "SAMM/SAMM"), ("mmew", "Micro_Expression")],
+    [("dfew", "Clip"), ("dfew", "Clip/clip_224x224"), ("ferv39k", "2_ClipsforFaceCrop"),
+     ("afew", "Val_AFEW"), ("casme2", "Cropped"), ("samm", "SAMM"), ("samm", "SAMM/SAMM"), ("mmew", "Micro_Expression")],
 )  # fmt: skip
 def test_a_root_may_be_a_part_of_the_dataset(root, tmp_path, name, part):
     BUILD[name](root)
@@ -515,7 +526,7 @@ def test_letter_case_does_not_matter(root, tmp_path):
     assert len(read("dfew", root, tmp_path).clips) == 4
 
 
-# --------------------------------------------------------------------------------------------------- what is told in one line
+# ------------------------------------------------------------------------- what is told in one line
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -534,7 +545,8 @@ def test_a_dataset_that_is_not_there(tmp_path, name):
         said = error_of(name, tmp_path / root, tmp_path)
         flag = f"source={name}" if name in MACRO else f"target={name}"
         assert said.startswith(
-            f"{flag}: looked for {SHOWN[name]} under {tmp_path / root}, found nothing there ({found}"
+            f"{flag}: looked for {SHOWN[name]} under {tmp_path / root}, found nothing there "
+            f"({found}"
         )
         assert said.endswith("unpack the dataset there or give another root")
 
@@ -562,8 +574,8 @@ def test_afew_of_broken_videos_is_of_no_use(root, tmp_path):
     (root / "Train_AFEW" / "Happy").mkdir(parents=True)
     (root / "Train_AFEW" / "Happy" / "1.avi").write_bytes(b"")
     assert (
-        f"source=afew: none of 1 clips under {root} can be used (for example train/1: no frame could be decoded)"
-        in error_of("afew", root, tmp_path)
+        f"source=afew: none of 1 clips under {root} can be used (for example train/1: no frame "
+        f"could be decoded)" in error_of("afew", root, tmp_path)
     )
 
 

@@ -1,4 +1,5 @@
-"""The parts of the readers: the listing and its cache, positions of frames, estimated apices, sheets."""
+"""The parts of the readers: the listing and its cache, positions of frames, estimated apices,
+sheets."""
 
 import json
 import os
@@ -20,7 +21,7 @@ FAST = settings(max_examples=60, deadline=None)
 NUMBERS = st.lists(st.integers(0, 20000), min_size=1, max_size=40, unique=True).map(sorted)
 PREFIX = st.sampled_from(["", "img", "reg_img", "006_"])
 
-# ------------------------------------------------------------------------------------------------------------------ the listing
+# -------------------------------------------------------------------------------------- the listing
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ def test_a_listing_is_kept_until_a_folder_changes(tree, tmp_path, listed):
 
 
 def test_a_folder_that_changed_just_now_is_listed_again(tree, tmp_path, listed):
-    """A second change within one tick of the file system's clock would leave the same time behind."""
+    """A second change within one tick of the file system's clock would leave the same time
+    behind."""
     now = listing.time.time_ns() // 10**9
     settle(tree, now)
     clips(tree, tmp_path)
@@ -153,7 +155,7 @@ def test_notes_are_short():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- positions of frames
+# ------------------------------------------------------------------------------ positions of frames
 
 
 @FAST
@@ -187,7 +189,8 @@ def test_every_row_finds_a_place(numbers, onset, apex, offset, counts):
 
 @st.composite
 def rows(draw, counts):
-    """Files, what a sheet that counts so says of them (onset, apex, offset), and the true positions of the three."""
+    """Files, what a sheet that counts so says of them (onset, apex, offset), and the true positions
+    of the three."""
     count, shift = draw(st.integers(8, 200)), draw(st.integers(300, 9000))
     onset = draw(st.integers(0, count - 3))
     offset = draw(st.integers(onset + 2, count - 1))
@@ -206,7 +209,8 @@ def rows(draw, counts):
 @FAST
 @given(data=st.data(), counts=COUNTS, many=st.integers(1, 8))
 def test_a_sheet_is_rebased_as_most_of_its_rows_count(data, counts, many):
-    """Against a minority with a wrong offset or apex, which as rows alone could be read in other ways."""
+    """Against a minority with a wrong offset or apex, which as rows alone could be read in other
+    ways."""
     right = [data.draw(rows(counts)) for _ in range(many)]
     wrong = []
     for _ in range(many - 1):
@@ -300,7 +304,7 @@ def test_rebasing_is_not_for_every_dataset_nor_for_a_few_absent_frames():
     assert frame_numbers.counting([(range(5, 61), 3, 50)])[SAME] == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- estimated apices
+# --------------------------------------------------------------------------------- estimated apices
 
 
 @settings(max_examples=25, deadline=None)
@@ -335,7 +339,7 @@ def test_an_apex_among_unreadable_frames(tmp_path):
     assert micro.estimate_apex(clip) == 4, "without an onset to compare with, the middle"
 
 
-# --------------------------------------------------------------------------------------------------------------------- sheets
+# ------------------------------------------------------------------------------------------- sheets
 
 
 def test_a_sheet_is_text_whatever_its_cells_are(tmp_path):

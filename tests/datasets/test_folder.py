@@ -62,7 +62,7 @@ def error_of(root, tmp_path, **options):
     return str(error.value)
 
 
-# ---------------------------------------------------------------------------------------------------- what is read, and how
+# ---------------------------------------------------------------------------- what is read, and how
 
 
 def test_videos_and_frame_folders_at_any_depth(tmp_path):
@@ -195,7 +195,7 @@ def test_the_number_of_opencv_threads_is_given_back(tmp_path):
         cv2.setNumThreads(before)
 
 
-# ------------------------------------------------------------------------------------------- frames that are face crops already
+# --------------------------------------------------------------- frames that are face crops already
 
 
 @pytest.mark.parametrize("kind", ["frames", "video"])
@@ -248,7 +248,7 @@ def test_cropped_false_always_crops(tmp_path):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------- shots
+# -------------------------------------------------------------------------------------------- shots
 
 
 def test_a_video_is_split_at_a_hard_cut_and_each_shot_has_its_own_box(tmp_path):
@@ -332,7 +332,7 @@ def test_cuts_by_hand():
     assert shots.cuts([0.0, 0.4, 0.4, 0.4, 0.4, 0.4]) == []
 
 
-# ------------------------------------------------------------------------------------------------------------------ set aside
+# ---------------------------------------------------------------------------------------- set aside
 
 
 def test_every_bad_clip_is_set_aside_with_its_reason_and_costs_no_other(tmp_path):
@@ -393,7 +393,7 @@ def test_two_mpeg_streams_of_different_size_in_one_file(tmp_path):
         list(video.decode(tmp_path / "both.mpg"))
 
 
-# ------------------------------------------------------------------------------------------------------- nothing can be read
+# ------------------------------------------------------------------------------ nothing can be read
 
 
 def test_a_root_that_is_missing_or_a_file(tmp_path):
@@ -449,7 +449,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert "cannot be written (No space left on device)" in error_of(tmp_path / "data", tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------------------ the cache
+# ---------------------------------------------------------------------------------------- the cache
 
 
 @pytest.fixture
@@ -564,7 +564,7 @@ def test_two_runs_that_make_the_same_entry_agree(tmp_path, monkeypatch):
     ]
 
 
-# -------------------------------------------------------------------------------------------------------------- real videos
+# -------------------------------------------------------------------------------------- real videos
 
 
 @pytest.mark.skipif(not FACES.is_dir(), reason=f"the real videos are not at {FACES}")

@@ -33,7 +33,8 @@ SMIC = {  # id: class, numbers of the frames, position of the apex
 
 
 def make_smic(root, home="SMIC_all_cropped/HS", raw=False):
-    """SMIC's clips, changing up to the apex and back; s02_po_01 of one frame, s02_po_02 of none, and a clip that is no micro-expression."""
+    """SMIC's clips, changing up to the apex and back; s02_po_01 of one frame, s02_po_02 of none,
+    and a clip that is no micro-expression."""
     clips = {**SMIC, "s02/s02_po_01": ("positive", (1,), 0), "s02/s02_po_02": ("positive", (), 0)}
     for id, (emotion, numbers, apex) in clips.items():
         subject, name = id.split("/")
@@ -81,7 +82,7 @@ def source(name, classes, *clips, **options):
     return Dataset(name, records, tuple(classes), **options)
 
 
-# ------------------------------------------------------------------------------------------------------------------- SMIC
+# --------------------------------------------------------------------------------------------- SMIC
 
 
 @pytest.mark.parametrize("home", ["SMIC_all_cropped/HS", "HS", "SMIC/SMIC_all_cropped/HS/HS"])
@@ -112,7 +113,8 @@ def test_smic(tmp_path, home):
     assert {repair.kind for repair in found.repairs} == {frame_numbers.APEX}
     assert found.notes == (
         f"{frame_numbers.APEX}: 4 ({', '.join(SMIC)})",
-        "N = 4, published 164; classes that differ: negative 2 (published 70), positive 1 (published 51), surprise 1 (published 43)",
+        "N = 4, published 164; classes that differ: negative 2 (published 70), positive 1 "
+        "(published 51), surprise 1 (published 43)",
     )
 
 
@@ -130,14 +132,15 @@ def test_smic_that_is_not_there(tmp_path):
     (tmp_path / "HS" / "s01" / "micro" / "negative" / "s01_ne_01").mkdir(parents=True)
     said = error_of("smic", tmp_path, tmp_path)
     assert said.startswith(
-        f"target=smic: looked for {smic.SHOWN} under {tmp_path}, found nothing there (the folder holds HS"
+        f"target=smic: looked for {smic.SHOWN} under {tmp_path}, found nothing there (the folder "
+        f"holds HS"
     )
     assert "annotations=a.xlsx: target=smic takes no sheet, because it has none" in error_of(
         "smic", tmp_path, tmp_path, annotations="a.xlsx"
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- relabelled
+# --------------------------------------------------------------------------------------- relabelled
 
 
 @given(
@@ -168,7 +171,7 @@ def test_relabelled_tells_what_it_leaves_out():
     )
 
 
-# ------------------------------------------------------------------------------------------------------------------ joined
+# ------------------------------------------------------------------------------------------- joined
 
 
 def test_joined_keeps_people_apart_and_all_that_was_told():
@@ -209,7 +212,7 @@ def test_joined_refuses_other_classes_and_equal_names():
             merged.joined("both", [one, other])
 
 
-# ------------------------------------------------------------------------------------------------------------------ shared
+# ------------------------------------------------------------------------------------------- shared
 
 
 def test_shared_classes_have_one_order_and_clips_on_both_sides():
@@ -264,19 +267,21 @@ def test_shared_refuses_the_same_people_and_too_few_classes():
     for train, test in ((one, one), (composite, one), (one, composite)):
         with pytest.raises(
             UserError,
-            match=rf"test_target={test.name}: 2 of its subjects are in target={train.name} too \(for example one/01\)",
+            match=rf"test_target={test.name}: 2 of its subjects are in target={train.name} too "
+            rf"\(for example one/01\)",
         ):
             merged.shared(train, test)
     with pytest.raises(
         UserError,
-        match=r"test_target=two: expected two classes or more .*; found a, of c, a and a, b; give another",
+        match=r"test_target=two: expected two classes or more .*; found a, of c, a and a, b; give "
+        r"another",
     ):
         merged.shared(one, source("two", "ca", ("01", "a"), ("01", "c")))
     with pytest.raises(UserError, match="found none, of a, b and a, b; give another"):
         merged.shared(one, source("two", "ab", ("01", None)))
 
 
-# -------------------------------------------------------------------------------------------------------------- composite
+# ---------------------------------------------------------------------------------------- composite
 
 
 def test_the_published_numbers_add_up():
@@ -320,16 +325,20 @@ def test_the_composite(tmp_path):
     )
     assert {clip.fps for clip in found.clips} == {100, 200}
     assert {each.id for each in found.set_aside} == {
-        "casme2/sub02/EP06_02f", "casme2/sub03/EP01_01", "samm/010/010_2_1", "smic/s02/s02_po_01", "smic/s02/s02_po_02"
+        "casme2/sub02/EP06_02f", "casme2/sub03/EP01_01", "samm/010/010_2_1",
+        "smic/s02/s02_po_01", "smic/s02/s02_po_02",
     }  # fmt: skip
     assert (
-        "casme2: rows of other emotions, which the protocol leaves out: 4 (fear 1, none given 1, others 2)"
-        in found.notes
+        "casme2: rows of other emotions, which the protocol leaves out: 4 (fear 1, none given 1, "
+        "others 2)" in found.notes
     )
     assert found.notes[-1] == (
-        "N = 11 of 7 subjects, published 442 of 68; parts that differ: casme2 negative 2 (published 88), casme2 positive 1 (published 32), "
-        "casme2 surprise 1 (published 25), samm negative 2 (published 92), samm positive 1 (published 26), samm surprise 0 (published 15), "
-        "smic negative 2 (published 70), smic positive 1 (published 51), smic surprise 1 (published 43), casme2 subjects 2 (published 24), "
+        "N = 11 of 7 subjects, published 442 of 68; parts that differ: casme2 negative 2 "
+        "(published 88), casme2 positive 1 (published 32), "
+        "casme2 surprise 1 (published 25), samm negative 2 (published 92), samm positive 1 "
+        "(published 26), samm surprise 0 (published 15), "
+        "smic negative 2 (published 70), smic positive 1 (published 51), smic surprise 1 "
+        "(published 43), casme2 subjects 2 (published 24), "
         "samm subjects 2 (published 28), smic subjects 3 (published 16)"
     )
     alone = read("smic", tmp_path / "smic", tmp_path)
@@ -352,9 +361,9 @@ def test_the_composite_of_the_published_numbers_is_not_told(tmp_path, monkeypatc
     ]
     monkeypatch.setattr(megc2019, "PUBLISHED", counts | {"samm": ((2, 1, 0), 3)})
     last = read("megc2019", tmp_path, tmp_path).notes[-1]
-    assert (
-        last
-        == "N = 11 of 7 subjects, published 442 of 68; parts that differ: samm subjects 2 (published 3)"
+    assert last == (
+        "N = 11 of 7 subjects, published 442 of 68; "
+        "parts that differ: samm subjects 2 (published 3)"
     )
 
 
@@ -410,7 +419,8 @@ def test_the_composite_without_smic_and_by_the_later_sheet(tmp_path):
     assert found.notes[0] == f"no folder smic in {tmp_path}: the composite is without it"
     assert found.notes[1].startswith("no sheet CASME2-coding-2014… of CASME II")
     assert found.notes[-1].startswith(
-        "N = 8 of 5 subjects, published 442 of 68; parts that differ: casme2 negative 2 (published 88), "
+        "N = 8 of 5 subjects, published 442 of 68; parts that differ: casme2 negative 2 (published "
+        "88), "
     )
     assert "smic" not in found.notes[-1]
 
@@ -419,8 +429,8 @@ def test_what_the_composite_cannot_be_made_of(tmp_path):
     make_smic(tmp_path / "smic")
     (tmp_path / "casme2").mkdir()
     assert (
-        f"target=megc2019: looked for the datasets' folders casme2, samm and, if you have it, smic in {tmp_path}, found no samm;"
-        in (error_of("megc2019", tmp_path, tmp_path))
+        f"target=megc2019: looked for the datasets' folders casme2, samm and, if you have it, smic "
+        f"in {tmp_path}, found no samm;" in (error_of("megc2019", tmp_path, tmp_path))
     )
     assert "found no casme2 and no samm; put them there" in error_of(
         "megc2019", tmp_path / "absent", tmp_path

@@ -1,4 +1,5 @@
-"""Prepared data: what comes out is what went in, whatever was killed, lost or damaged meanwhile; and latents that stand for the VAE's."""
+"""Prepared data: what comes out is what went in, whatever was killed, lost or damaged meanwhile;
+and latents that stand for the VAE's."""
 
 import dataclasses
 import importlib
@@ -274,7 +275,8 @@ def test_a_damaged_shard_is_named_and_mended_alone(source, tmp_path, fault):
     else:
         with pytest.raises(
             UserError,
-            match=r"frames-00002.array_record: this shard (is missing|has \d+ bytes, expected \d+); delete",
+            match=r"frames-00002.array_record: this shard (is missing|has \d+ bytes, expected "
+            r"\d+); delete",
         ):
             prepared.read(out, "casme2", "target")
     others = {
@@ -427,7 +429,7 @@ def test_processes_and_threads_read_alike(source, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-# ------------------------------------------------------------------------------------------------------------------- latents
+# ------------------------------------------------------------------------------------------ latents
 
 
 def means(frames):
@@ -624,7 +626,7 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
         loss(state.params, state.batch_stats, plain, keys, params)
 
 
-# ------------------------------------------------------------------------------------------------------------------- the commands
+# ------------------------------------------------------------------------------------- the commands
 
 
 def test_prepare_then_pretrain_from_it(tmp_path):

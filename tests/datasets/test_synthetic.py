@@ -44,7 +44,7 @@ def all_pixels(source):
 REST = (activation({}),)
 
 
-# ------------------------------------------------------------------------------------------------------------------- the drawing
+# -------------------------------------------------------------------------------------- the drawing
 
 
 def test_render_is_finite_in_range_and_the_same_singly_and_in_batches():
@@ -137,7 +137,8 @@ def test_one_half_of_the_face_can_act_alone():
 
 
 def height_of_darkest(images, x, below, above):
-    """y of the darkest place of a column of the face: the line between the lips, the lashes or a brow."""
+    """y of the darkest place of a column of the face: the line between the lips, the lashes or a
+    brow."""
     size = images.shape[1]
     column, first, last = (round((value + 1) / 2 * size) for value in (x, below, above))
     return first + images[:, first:last, column].mean(-1).argmin(1)
@@ -170,7 +171,7 @@ def test_unknown_action_unit_is_refused():
         activation({99: 1.0})
 
 
-# ------------------------------------------------------------------------------------------------------------------- the clips
+# ---------------------------------------------------------------------------------------- the clips
 
 
 def macro(cache, **changes):
@@ -293,7 +294,7 @@ def test_the_expression_survives_the_sensor(tmp_path):
     assert (change.max((1, 2, 3)) > 10 * 255 * synthetic.NOISE / 2).mean() > 0.9
 
 
-# ------------------------------------------------------------------------------------------------------------------- the cache
+# ---------------------------------------------------------------------------------------- the cache
 
 
 def test_a_film_is_drawn_once(tmp_path):

@@ -1,4 +1,5 @@
-"""The scripts as people run them: from the repository root, in their own processes, with every bad flag and file."""
+"""The scripts as people run them: from the repository root, in their own processes, with every bad
+flag and file."""
 
 import contextlib
 import io

@@ -217,7 +217,8 @@ def test_bad_flags_end_in_one_line(inspect, tmp_path):
     ],
 )
 def test_every_script_runs_beside_it(script):
-    """Each finds experiments/ first on its path, and the standard library's `inspect` all the same."""
+    """Each finds experiments/ first on its path, and the standard library's `inspect` all
+    the same."""
     done = subprocess.run(
         [sys.executable, f"experiments/{script}.py", "--help"],
         cwd=ROOT,

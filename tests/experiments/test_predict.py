@@ -1,4 +1,5 @@
-"""predict.py on videos, folders and pairs, good and bad ones side by side, with a run of three subjects."""
+"""predict.py on videos, folders and pairs, good and bad ones side by side, with a run of three
+subjects."""
 
 import json
 import pathlib
@@ -201,7 +202,8 @@ def test_predictions_lie_in_a_folder_called_after_the_clip(script, tmp_path):
 
 
 def test_a_clip_of_a_fast_camera_is_one_clip(clips):
-    """140 frames: a folder is one clip, and so is a video of less than five seconds, or one of which the onset or apex is given."""
+    """140 frames: a folder is one clip, and so is a video of less than five seconds, or one of
+    which the onset or apex is given."""
     many = [FRAMES[i * len(FRAMES) // 140] for i in range(140)]
     drawn.image_folder(clips / "many", many)
     drawn.video(clips / "fast.avi", many, "MJPG", fps=200)

@@ -1,4 +1,5 @@
-"""Miniature copies of the six datasets, laid out as their authors ship them, with every fault they are known for. No frame is theirs."""
+"""Miniature copies of the six datasets, laid out as their authors ship them, with every fault they
+are known for. No frame is theirs."""
 
 import pathlib
 import sys
@@ -37,7 +38,8 @@ def nobody():
 
 
 def clip(folder, numbers, name="img{}.jpg", peak=None, image=None):
-    """Image files with these numbers; the picture changes up to number `peak` and back, or is `image(number)`."""
+    """Image files with these numbers; the picture changes up to number `peak` and back, or is
+    `image(number)`."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in numbers:
         level = 0 if peak is None else max(0, 100 - 10 * abs(n - peak))
@@ -65,7 +67,7 @@ def workbook(path, headings, rows, preamble=0):
     book.save(path)
 
 
-# ------------------------------------------------------------------------------------------------------------ macro-expressions
+# -------------------------------------------------------------------------------- macro-expressions
 
 
 def dfew(root, lists="EmoLabel_DataSplit/{}(single-labeled)/set_{}.csv"):
@@ -89,7 +91,8 @@ def dfew(root, lists="EmoLabel_DataSplit/{}(single-labeled)/set_{}.csv"):
 
 
 def ferv39k(root):
-    """Clips in a nested folder; Action/Sad/0003 is listed as Fear, Daily/Happy/0009 in no list, Action/Fear/0005 not there."""
+    """Clips in a nested folder; Action/Sad/0003 is listed as Fear, Daily/Happy/0009 in no list,
+    Action/Fear/0005 not there."""
     clips = root / "2_ClipsforFaceCrop" / "2_ClipsforFaceCrop"
     for id, frames in (
         ("Action/Happy/0267", 8),
@@ -112,7 +115,8 @@ def ferv39k(root):
 
 
 def afew(root):
-    """Train: 001 video and aligned faces, 002 video, 003 faces without a video, 004 one aligned face, 005 a broken video, 006 a video and
+    """Train: 001 video and aligned faces, 002 video, 003 faces without a video, 004 one aligned
+    face, 005 a broken video, 006 a video and
     one aligned face. Val: 001."""
     train, val = root / "Train_AFEW", root / "Val_AFEW" / "Val_AFEW"
     talk = [person(mouth=i % 3 / 2) for i in range(9)]
@@ -131,7 +135,7 @@ def afew(root):
     litter(root)
 
 
-# ------------------------------------------------------------------------------------------------------------ micro-expressions
+# -------------------------------------------------------------------------------- micro-expressions
 
 CASME2_HEADINGS = [
     "Subject",
@@ -147,7 +151,8 @@ CASME2_HEADINGS = [
 
 
 def casme2(root, *editions, frames="Cropped/Cropped"):
-    """The sheets of the years `editions` (2014, 2019; they differ in sub06), and frames, cropped or raw by the folder's name."""
+    """The sheets of the years `editions` (2014, 2019; they differ in sub06), and frames, cropped or
+    raw by the folder's name."""
     rows = [
         ["01", "EP02_01f", None, 95, 100, 105, None, "12", "happiness"],
         [
@@ -269,7 +274,8 @@ def samm(root, home="SAMM/SAMM"):
 
 
 def mmew(root, by_subject=False):
-    """Either layout. Numbers: as the files' but for S13-02-003, sheet absolute and files from 1, and S02-03-001, the other way about."""
+    """Either layout. Numbers: as the files' but for S13-02-003, sheet absolute and files from 1,
+    and S02-03-001, the other way about."""
     headings = [
         "Subject",
         "Filename",
@@ -326,7 +332,8 @@ ALL = {
     "samm": samm,
     "mmew": mmew,
 }
-"""Each writes its miniature into a folder that is there; `python tests/support/miniatures.py FOLDER` does so for all."""
+"""Each writes its miniature into a folder that is there; `python tests/support/miniatures.py
+FOLDER` does so for all."""
 
 if __name__ == "__main__":
     for name, build in ALL.items():

@@ -100,7 +100,7 @@ def test_another_file_is_refused(content, message, tmp_path):
     files.write_json(tmp_path / "config.json", content)
     with pytest.raises(UserError, match=message):
         run_config.read(tmp_path)
-    with pytest.raises(UserError, match="config.json"):
+    with pytest.raises(UserError, match=r"config.json"):
         run_config.read(tmp_path / "nowhere")
 
 
