@@ -167,10 +167,11 @@ def dataset_of(found: dict[str, Any], base: DatasetSpec | None = None) -> Datase
     fields = {field.name for field in dataclasses.fields(DatasetSpec)}
     given = {name: found.pop(name) for name in fields & found.keys()}
     spec = dataclasses.replace(base, **_absolute(given, "root", "annotations", "detector_model"))
-    meant = set(given)
+    checked, meant = spec, set(given)
     if found.get("test_target") == "synthetic":  # then drawn sizes are of that one
-        meant -= {field.name for field in registry.CHOSEN if field.metadata["drawn"]}
-    registry.check(spec, meant)
+        sizes = {field.name: field.default for field in registry.CHOSEN if field.metadata["drawn"]}
+        checked, meant = dataclasses.replace(spec, **sizes), meant - sizes.keys()
+    registry.check(checked, meant)
     return spec
 
 
