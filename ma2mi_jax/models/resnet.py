@@ -42,7 +42,8 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """Images to feature maps of h = H/32, w = W/32 places and D = 8 * width channels.
 
-    With `width=64`: 11,176,512 trainable parameters, the trunk both encoders of MIACNet use (paper §3.1).
+    With `width=64` it has 11,176,512 trainable parameters: the trunk that both encoders of MIACNet
+    use (paper §3.1).
 
     Attributes:
       width: channels of the first stage; doubled at each of the three later ones.

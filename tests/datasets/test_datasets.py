@@ -496,7 +496,8 @@ def test_rows_that_no_rule_can_mend_are_set_aside(root, tmp_path):
 @pytest.mark.parametrize(
     ("name", "part"),
     [("dfew", "Clip"), ("dfew", "Clip/clip_224x224"), ("ferv39k", "2_ClipsforFaceCrop"),
-     ("afew", "Val_AFEW"), ("casme2", "Cropped"), ("samm", "SAMM"), ("samm", "SAMM/SAMM"), ("mmew", "Micro_Expression")],
+     ("afew", "Val_AFEW"), ("casme2", "Cropped"), ("samm", "SAMM"), ("samm", "SAMM/SAMM"),
+     ("mmew", "Micro_Expression")],
 )  # fmt: skip
 def test_a_root_may_be_a_part_of_the_dataset(root, tmp_path, name, part):
     BUILD[name](root)
