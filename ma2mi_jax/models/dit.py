@@ -132,7 +132,7 @@ def unpatchify(x: Float[Array, "B T D"], patch: int, channels: int) -> Float[Arr
     return x.reshape(batch, side * patch, side * patch, channels)
 
 
-def sincos_positions(side: int, width: int) -> Float[np.ndarray, "side*side width"]:
+def sincos_positions(side: int, width: int) -> Float[np.ndarray, "places width"]:
     """Fixed two-dimensional sine-cosine positions, float32.
 
     Half of the channels are for the column, half for the row.
