@@ -114,7 +114,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         listener.log(note)
     protocol_asked = {
         "name": run.chosen_protocol,
-        "k": run.folds or 5,
+        "k": run.folds or registry.reader("target", run.dataset.name).k,
         "seed": run.folds_seed,
         "folds_file": run.folds_file,
         "select": run.select,

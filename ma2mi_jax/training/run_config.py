@@ -164,7 +164,7 @@ class FinetuneRun:
         "leave one subject out; k folds of subjects; another dataset (by dataset)",
         "protocol",
     )
-    folds: int | None = _field(None, "k of kfold (5)", "protocol")
+    folds: int | None = _field(None, "k of kfold (by dataset; 5 in the paper)", "protocol")
     folds_seed: int = _field(
         0, "of kfold and of what inner selection holds out", "protocol", least=0
     )

@@ -56,7 +56,9 @@ READER = Reader(
 SCRIPTS = """
 import contextlib, io, sys
 sys.path.insert(0, "experiments")
-import cli, inspect_dataset, prepare, pretrain, finetune
+import cli, flags, inspect_dataset, prepare, pretrain, finetune, reproduce
+from ma2mi_jax.training import finetuning_run
+from ma2mi_jax.training.run_config import FinetuneRun
 
 def said(script, *flags):
     out = io.StringIO()
@@ -67,6 +69,14 @@ def said(script, *flags):
 for script in (inspect_dataset, prepare, finetune):
     assert "toyset (Toy Set, also toys)" in said(script, "--help"), script
 assert "toyset" not in said(pretrain, "--help")
+assert reproduce.planned_targets() == ("casme2", "samm", "mmew", "synthetic")  # the paper's
+
+def stop(clips, classes):  # called when clips and folds are there, before the training
+    sys.exit(f"{len(clips)} clips of {', '.join(classes)}")
+
+run = flags.parse(FinetuneRun, ["--target=toys", "--preset=tiny"])
+assert run.chosen_protocol == "kfold"
+finetuning_run.carry_out(run, check=stop)  # three folds: five would be more than the subjects
 """
 
 
@@ -115,8 +125,9 @@ def run(repository, *command, data, check=0):
     return done.stdout + done.stderr
 
 
-def test_a_new_dataset_is_in_the_help_of_the_commands(repository, tmp_path):
-    run(repository, "-c", SCRIPTS, data=tmp_path)
+def test_a_new_dataset_is_in_the_help_of_the_commands_and_can_be_trained_on(repository, toyset):
+    said = run(repository, "-c", SCRIPTS, data=toyset, check=1)
+    assert said.strip().endswith("6 clips of happiness, surprise")
 
 
 def test_a_new_dataset_can_be_inspected(repository, toyset, tmp_path):
