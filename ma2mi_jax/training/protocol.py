@@ -26,7 +26,7 @@ from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint
 from ma2mi_jax.training.finetuning import Config, Data, MemberState
-from ma2mi_jax.training.members import Member, predict_clips, start, train_members
+from ma2mi_jax.training.members import Member, placed, predict_clips, start, train_members
 
 Select = Literal["last", "inner"]
 
@@ -235,6 +235,8 @@ class Chunk:
                 self.save(saved)
             on_epoch(epoch, self.history)
 
+        # What was restored, or learned before, may lie on one device, and is to be on all of them.
+        self.states, self.kept = placed((self.states, self.kept), self.mesh, "members")
         members = [*self.members, *[self.members[-1]] * self.copies]
         train_members(
             self.config,

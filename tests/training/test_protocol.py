@@ -5,6 +5,7 @@ It gives the same numbers interrupted, shared out over devices, and fed from dev
 
 import dataclasses
 import types
+from functools import partial
 
 import chex
 import jax
@@ -41,13 +42,21 @@ def data():
     return {"frames": frames, "label": np.arange(len(SUBJECTS), dtype=np.int32) % 3}
 
 
-def train(run, data, *, stop_after=None, **options):
+def train(run, data, *, stop_after=None, pretrained=None, **options):
     def on_epoch(chunk, epoch, history):
         if epoch == stop_after:
             raise Stop
 
     (history,) = protocol.train(
-        CONFIG, PARTS, None, data, run, on_epoch, select="inner", checkpoint_every=1, **options
+        CONFIG,
+        PARTS,
+        pretrained,
+        data,
+        run,
+        on_epoch,
+        select="inner",
+        checkpoint_every=1,
+        **options,
     )
     (states,) = protocol.saved(CONFIG, PARTS, run)
     return history, jax.device_get((states.params, states.batch_stats))
@@ -95,6 +104,18 @@ def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, t
     # Three members on two devices: one goes along twice.
     mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
     chex.assert_trees_all_equal(train(tmp_path, data, mesh=mesh), whole)
+
+
+def test_devices_share_members_that_start_from_a_run_and_are_interrupted(data, tmp_path):
+    """What a checkpoint gives lies on one device; it must get to all that train."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
+    fresh = jax.jit(partial(finetuning.init, CONFIG))(jax.random.key(5))
+    learned = jax.device_put((fresh.params, fresh.batch_stats), jax.devices()[0])
+    alone = train(tmp_path / "one", jax.device_put(data), pretrained=learned)
+    with pytest.raises(Stop):
+        train(tmp_path / "two", data, pretrained=learned, mesh=mesh, stop_after=1)
+    shared = train(tmp_path / "two", data, pretrained=learned, mesh=mesh)
+    chex.assert_trees_all_equal(shared, alone)
 
 
 @pytest.mark.parametrize(
