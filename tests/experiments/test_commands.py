@@ -256,7 +256,8 @@ def test_evaluate_reads_a_dataset_that_has_moved(command, tmp_path):
     command("finetune", *flags, "--batch-size=4", "--fold-chunk=2", f"--run={run}")
     before.rename(now)
     refused = command("evaluate", f"--run={run}", check=2).stderr.strip().splitlines()[-1]
-    assert f"--data-root={before}" in refused
+    assert f"under {before}" in refused
+    assert "give another --data-root" in refused
     assert "agrees" in command("evaluate", f"--run={run}", f"--data-root={now}").stdout
 
 
