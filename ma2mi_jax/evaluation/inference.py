@@ -53,6 +53,11 @@ class Part(NamedTuple):
     spotted: Spotted
     how: str
 
+    @property
+    def pair(self) -> np.ndarray:
+        """(2, size, size, 3) uint8: the crops of onset and apex."""
+        return self.frames[[self.spotted.onset, self.spotted.apex]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -89,7 +94,7 @@ class Answer:
     @property
     def pair(self) -> np.ndarray:
         """(2, size, size, 3) uint8: the crops of onset and apex."""
-        return self.part.frames[[self.part.spotted.onset, self.part.spotted.apex]]
+        return self.part.pair
 
     @property
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -360,7 +365,7 @@ def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> l
     """Every saved model's word on every part."""
     if not parts:
         return []
-    pairs_of = [part.frames[[part.spotted.onset, part.spotted.apex]][None] for part in parts]
+    pairs_of = [part.pair[None] for part in parts]
     every: list[list[gradcam.Explanation]] = [[] for _ in parts]
     with listener.progress("asking the models", len(run.members)) as advance:
         for _, params, batch_stats in finished.saved_members(run):
