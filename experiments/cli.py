@@ -118,14 +118,6 @@ def at_least(least: int):
 positive, natural = at_least(1), at_least(0)
 
 
-def fraction(text: str) -> float:
-    """A flag's number in [0, 1]."""
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
-
-
 def listed(allowed, kind=str):
     """A flag's comma-separated choices."""
 

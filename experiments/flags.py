@@ -141,7 +141,7 @@ def _reader(field: dataclasses.Field, hint: Any) -> Callable[[str], Any]:
         word = field.metadata.get("none")
         return whole if word is None else lambda text: None if text == word else whole(text)
     if hint is float:
-        return cli.fraction if field.metadata.get("most") == 1 else float
+        return float
     if typing.get_origin(hint) is tuple:
         return cli.span
     return str
@@ -213,7 +213,7 @@ def _absolute(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 def _from_config(kind: type, file: pathlib.Path) -> Any:
     stored = run_config.read(file.parent if file.name == "config.json" else file)
-    asked = stored.asked or from_command(stored.command)
+    asked = stored.asked or run_config.as_meant(from_command(stored.command), stored.resolved)
     if not isinstance(asked, kind):
         raise UserError(
             "[config={file}]: is of {there}.py; give the config.json of a run of {here}.py",

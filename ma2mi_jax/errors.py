@@ -49,6 +49,18 @@ class UserError(Exception):
         return _made_again, (self.message, self.values)
 
 
+def check_range(field: str, value: float, least: float | None, most: float | None) -> None:
+    """Raises UserError unless `least` <= `value` <= `most`; None is no bound."""
+    if least is not None and not value >= least:
+        raise UserError(
+            "[{field}={value}]: expected at least {least}", field=field, value=value, least=least
+        )
+    if most is not None and not value <= most:
+        raise UserError(
+            "[{field}={value}]: expected at most {most}", field=field, value=value, most=most
+        )
+
+
 def _parameter(reference: str, values: dict[str, Any]) -> str:
     """The parameter that `name` or `{name}` refers to."""
     return str(values[reference[1:-1]]) if reference.startswith("{") else reference

@@ -30,6 +30,20 @@ def check_pairs(frames: Array) -> None:
     )
 
 
+def shrink(images: Float[Array, "B S S C"], times: int) -> Float[Array, "B s s C"]:
+    """Means over squares of `times` × `times` pixels; `times` divides S."""
+    if times == 1:
+        return images
+    batch, size, _, channels = images.shape
+    side = size // times
+    return images.reshape(batch, side, times, side, times, channels).mean(axis=(2, 4))
+
+
+def enlarge(images: Float[Array, "B s s C"], times: int) -> Float[Array, "B S S C"]:
+    """Each pixel as a square of `times` × `times` equal ones."""
+    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+
 class Affine(NamedTuple):
     """τ(I)(p) = I(R(angle) · flip(p) + shift), one for each of B images.
 
@@ -63,6 +77,19 @@ def random_affine(
         )
 
     return jax.vmap(one)(keys)
+
+
+def whole_pixels(affine: Affine, size: int) -> Affine:
+    """The same flips, without rotation and with shifts of whole pixels of images of side `size`.
+
+    `warp` then only moves pixels: it averages none, so that noise and grain stay as they are.
+    """
+    pixels = size / 2
+    return affine._replace(
+        angle=jnp.zeros_like(affine.angle),
+        shift_x=jnp.round(affine.shift_x * pixels) / pixels,
+        shift_y=jnp.round(affine.shift_y * pixels) / pixels,
+    )
 
 
 def sources(affine: Affine, size: int) -> tuple[Float[Array, "B S S"], Float[Array, "B S S"]]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from ma2mi_jax.images import Affine, inside, warp
 
 Scale = Literal["unit", "raw"]
+Norm = Literal["l1", "l2"]
 
 
 def unit(features: Float[Array, "*places D"]) -> Float[Array, "*places D"]:
@@ -113,9 +114,9 @@ def position_losses(
 
 
 def reconstruction_loss(
-    predicted: Float[Array, "B S S C"], future: Float[Array, "B S S C"]
+    predicted: Float[Array, "B S S C"], future: Float[Array, "B S S C"], norm: Norm = "l1"
 ) -> Float[Array, ""]:
-    """L_rec = mean |Ẑ_{t+δ} − Z_{t+δ}| (Eq. 9).
+    """L_rec = mean |Ẑ_{t+δ} − Z_{t+δ}| (Eq. 9); with `l2` the mean of the squares.
 
     Raises:
       AssertionError: the two differ in shape.
@@ -123,4 +124,5 @@ def reconstruction_loss(
     chex.assert_equal_shape(
         [predicted, future], custom_message="expected Ẑ_{t+δ} and Z_{t+δ} of one shape"
     )
-    return jnp.mean(jnp.abs(predicted - future))
+    difference = predicted - future
+    return jnp.mean(jnp.abs(difference) if norm == "l1" else difference**2)

@@ -48,7 +48,7 @@ def finetune(config, data, key):
     state = finetuning.init(config, key, pretrained)
     rows, total, active = data["label"], jnp.asarray(5), jnp.asarray(True)
     state, metrics = finetuning.fold_step(config, state, data, rows, key, total, active)
-    found = gradcam.explain(config.architecture, state.params, state.batch_stats, data["frames"])
+    found = gradcam.explain(config, state.params, state.batch_stats, data["frames"])
     heat = gradcam.upsample(found.places, 64)
     return metrics, finetuning.predict(config, state, data, rows), heat
 

@@ -26,7 +26,7 @@ from ma2mi_jax.datasets import (
     synthetic,
 )
 from ma2mi_jax.datasets.common.reader import Kind, Reader
-from ma2mi_jax.errors import UserError
+from ma2mi_jax.errors import UserError, check_range
 
 READERS: tuple[Reader, ...] = (
     dfew.READER,
@@ -287,11 +287,7 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         )
 
     # ----- out of range -----
-    least, most = field.metadata["least"], field.metadata["most"]
-    if least is not None and not value >= least:
-        raise UserError("[{field}={value}]: expected at least {least}", least=least, **shown)
-    if most is not None and not value <= most:
-        raise UserError("[{field}={value}]: expected at most {most}", most=most, **shown)
+    check_range(field.name, value, field.metadata["least"], field.metadata["most"])
 
 
 def cache_dir() -> pathlib.Path:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ma2mi_jax.images import check_pairs, to_float
-from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.models.miacnet import classify, condition, features, fuse
+from ma2mi_jax.models.miacnet import classify, features, fuse
+from ma2mi_jax.training.finetuning import Config, tested_frames
 
 STRIDE = 32  # of ResNet18's last map
 
@@ -42,7 +42,7 @@ class Explanation(NamedTuple):
 
 @partial(jax.jit, static_argnums=0)
 def explain(
-    config: Architecture, params: Any, batch_stats: Any, pairs: UInt8[Array, "B 2 H W 3"]
+    config: Config, params: Any, batch_stats: Any, pairs: UInt8[Array, "B 2 H W 3"]
 ) -> Explanation:
     """What a fine-tuned model says about onset/apex pairs, and why.
 
@@ -50,16 +50,15 @@ def explain(
       params: {miacnet, classifier} of one model; `batch_stats` is MIACNet's.
       pairs: onset and apex.
     """
-    check_pairs(pairs)
-    frames = to_float(pairs)
-    network = config.miacnet(jnp.float32)
+    frames, architecture = tested_frames(config, pairs), config.architecture
+    network = architecture.miacnet(jnp.float32)
     found, _ = features(network, params["miacnet"], batch_stats, frames[:, 0], frames[:, 1])
     maps = {"action": found.action}
     if found.position is not None:
         maps["position"] = found.position
 
     def logits(maps):
-        c_delta = condition(maps["action"], maps.get("position"), config.fusion)
+        c_delta = architecture.condition(maps["action"], maps.get("position"))
         return classify(params["classifier"], c_delta)
 
     # Pairs do not mix, so one pull-back for each class serves all pairs: (K, B, K).
@@ -69,8 +68,14 @@ def explain(
     of_classes = jax.vmap(class_activation, (None, 0), 1)
     heat = {name: of_classes(maps[name], gradients[name]) for name in maps}
 
-    fused = fuse(maps["action"], maps.get("position"), config.fusion)
-    given = fused @ params["classifier"]["kernel"]  # (B, h, w, K)
+    fused = fuse(maps["action"], maps.get("position"), architecture.fusion)
+    kernel = params["classifier"]["kernel"]
+    if architecture.pooling == "flatten":  # a kernel for each place, and a sum for a mean
+        places = fused.shape[1:3]
+        kernel = kernel.reshape(*fused.shape[1:], -1)
+        given = np.prod(places) * jnp.einsum("bhwd,hwdk->bhwk", fused, kernel)
+    else:
+        given = fused @ kernel  # (B, h, w, K)
     places = jax.nn.relu(jnp.moveaxis(given, -1, 1))
     return Explanation(jax.nn.softmax(found), heat["action"], heat.get("position"), places)
 

@@ -370,7 +370,7 @@ def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> l
     with listener.progress("asking the models", len(run.members)) as advance:
         for _, params, batch_stats in finished.saved_members(run):
             for told, pair in zip(every, pairs_of, strict=True):
-                told.append(gradcam.explain(run.config.architecture, params, batch_stats, pair))
+                told.append(gradcam.explain(run.config, params, batch_stats, pair))
             advance()
 
     def answer(part: Part, told: Sequence[gradcam.Explanation]) -> Answer:

@@ -6,8 +6,11 @@ Pre-training and fine-tuning share them.
 import dataclasses
 from typing import Any, Literal
 
-from ma2mi_jax.models.dit import DiT, Predict
-from ma2mi_jax.models.miacnet import Fusion, MIACNet
+from jaxtyping import Array, Float
+
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.models.dit import DiT, Predict, Scales
+from ma2mi_jax.models.miacnet import Fusion, MIACNet, Pooling, condition
 
 Space = Literal["latent", "pixel"]
 
@@ -27,9 +30,16 @@ class Architecture:
       depth, dit_width, heads: of DiT; `DIT_SIZES` has the published ones.
       space: what DiT predicts: Z of the autoencoder (`latent`), or the frame itself (`pixel`,
         Table 1, †).
-      pixel_patch: DiT's patch in pixel space; in latent space it is 2.
+      pixel_patch: DiT's patch in pixel space, in pixels of the frame; in latent space it is 2.
+      pixel_shrink: in pixel space Z is the frame averaged over squares of so many pixels a side.
+        A patch then has fewer values, as many as DiT's width can carry (docs/choices.md).
       fusion: how F^a and F^p become C_Δ, see `miacnet.fuse`.
+      pooling: how their map becomes a vector, see `miacnet.condition`.
       predict: what DiT's output is, see `DiT`.
+      dit_scales: inside DiT, see `DiT`.
+
+    Raises:
+      UserError: `pixel_shrink` does not divide the patch.
     """
 
     image_size: int = 256
@@ -41,32 +51,52 @@ class Architecture:
     space: Space = "latent"
     fusion: Fusion = "mul"
     predict: Predict = "change"
+    pixel_shrink: int = 1
+    pooling: Pooling = "gap"
+    dit_scales: Scales = "ours"
+
+    def __post_init__(self):
+        if self.pixel_shrink < 1 or self.pixel_patch % self.pixel_shrink:
+            raise UserError(
+                "[pixel_shrink={shrink}]: expected a divisor of the patch of {patch} pixels",
+                shrink=self.pixel_shrink,
+                patch=self.pixel_patch,
+            )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Shape of Z of one frame: (32, 32, 4) at 256 px; in pixel space that of the frame."""
+        """Shape of Z of one frame: (32, 32, 4) at 256 px; in pixel space (H/s, H/s, 3)."""
         if self.space == "pixel":
-            return (self.image_size, self.image_size, 3)
+            side = self.image_size // self.pixel_shrink
+            return (side, side, 3)
         side = self.image_size // LATENT_SHRINK
         return (side, side, LATENT_CHANNELS)
 
     @property
     def patch(self) -> int:
         """Side of DiT's patches, in samples of Z."""
-        return self.pixel_patch if self.space == "pixel" else 2
+        return self.pixel_patch // self.pixel_shrink if self.space == "pixel" else 2
 
     @property
     def condition_features(self) -> int:
         """Length of C_Δ."""
-        return 8 * self.width * (2 if self.fusion == "concat" else 1)
+        places = (self.image_size // 32) ** 2 if self.pooling == "flatten" else 1
+        return 8 * self.width * (2 if self.fusion == "concat" else 1) * places
 
     def miacnet(self, dtype: Any, axis_name: str | None = None) -> MIACNet:
         """The two encoders; `dtype` and `axis_name` as in `ResNet18`."""
-        return MIACNet(self.width, self.fusion, dtype, axis_name)
+        return MIACNet(self.width, self.fusion, self.pooling, dtype, axis_name)
+
+    def condition(
+        self, action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None
+    ) -> Float[Array, "B K"]:
+        """C_Δ of the encoders' maps; K is `condition_features`."""
+        return condition(action, position, self.fusion, self.pooling)
 
     def dit(self, dtype: Any) -> DiT:
         """The predictor of Ẑ_{t+δ}; it computes in `dtype`."""
-        return DiT(self.depth, self.dit_width, self.heads, self.patch, self.predict, dtype)
+        sizes = (self.depth, self.dit_width, self.heads, self.patch)
+        return DiT(*sizes, self.predict, self.dit_scales, dtype)
 
 
 DIT_SIZES = {  # Peebles & Xie 2023, Table 1; the 2 in the name is the patch in latent space
@@ -79,5 +109,9 @@ DIT_SIZES = {  # Peebles & Xie 2023, Table 1; the 2 in the name is the patch in 
 PRESETS = {
     "paper": Architecture(image_size=256, width=64, **DIT_SIZES["DiT-B/2"]),
     "small": Architecture(image_size=128, width=32, depth=6, dit_width=384, heads=6, pixel_patch=8),
+    # The smallest whose maps have places enough to speak about L_pos, for the drawn benchmark.
+    "bench": Architecture(
+        image_size=192, width=16, depth=4, dit_width=128, heads=2, pixel_patch=16, pixel_shrink=4
+    ),
     "tiny": Architecture(image_size=96, width=16, depth=4, dit_width=128, heads=2, pixel_patch=8),
 }

@@ -2,8 +2,9 @@
 
 No noise and no timestep; C_Δ takes the label's place.
 
-Three scales differ from DiT's. With DiT's own, pre-training stays at the copy of the frame for
-hundreds to thousands of steps before C_Δ is used at all (docs/experiments.md).
+Three scales differ from DiT's, unless the published ones are asked for. With those, pre-training
+stays at the copy of the frame for hundreds to thousands of steps before C_Δ is used at all
+(docs/experiments.md).
 
 - The change to predict is small, so the output is divided by √width. Otherwise a step of Adam moves
   it by as much as there is to predict, or more.
@@ -11,6 +12,7 @@ hundreds to thousands of steps before C_Δ is used at all (docs/experiments.md).
 - C_Δ is embedded at the scale of its length. DiT's 0.02 is for its own embedding of time.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -20,9 +22,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 Predict = Literal["change", "latent"]
+Scales = Literal["ours", "published"]
 dense = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros
-POSITIONS = 0.2  # scale of the table of positions beside the patches
+POSITIONS = 0.2  # our scale of the table of positions beside the patches
+EMBEDDING = nn.initializers.normal(0.02)  # DiT's, of the two layers that embed time
 
 
 class DiTBlock(nn.Module):
@@ -67,6 +71,7 @@ class DiT(nn.Module):
       patch: side of a patch; S must be divisible by it.
       predict: `change`: Ẑ = Z_t + output, which starts as a copy of the frame; `latent`: the
         output alone (docs/choices.md).
+      scales: of the output, the positions and C_Δ's embedding: `ours`, see above, or `published`.
     """
 
     depth: int = 12
@@ -74,6 +79,7 @@ class DiT(nn.Module):
     heads: int = 12
     patch: int = 2
     predict: Predict = "change"
+    scales: Scales = "ours"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -85,10 +91,17 @@ class DiT(nn.Module):
         x = nn.Dense(self.width, kernel_init=dense, dtype=self.dtype, name="patches")(
             patchify(z, self.patch)
         )  # (B, T, D)
-        x = x + POSITIONS * jnp.asarray(sincos_positions(side, self.width), x.dtype)
+        ours = self.scales == "ours"
+        positions = jnp.asarray(sincos_positions(side, self.width), x.dtype)
+        x = x + (POSITIONS if ours else 1) * positions
 
-        c = nn.silu(nn.Dense(self.width, dtype=self.dtype, name="condition1")(c))
-        c = nn.Dense(self.width, dtype=self.dtype, name="condition2")(c)  # (B, D)
+        embed = partial(
+            nn.Dense,
+            self.width,
+            kernel_init=nn.initializers.lecun_normal() if ours else EMBEDDING,
+            dtype=self.dtype,
+        )
+        c = embed(name="condition2")(nn.silu(embed(name="condition1")(c)))  # (B, D)
 
         for i in range(self.depth):
             x = DiTBlock(self.heads, dtype=self.dtype, name=f"block{i}")(x, c)
@@ -102,7 +115,9 @@ class DiT(nn.Module):
             x
         )  # (B, T, patch² C)
         output = unpatchify(x, self.patch, channels).astype(jnp.float32)
-        return z + output / self.width**0.5 if self.predict == "change" else output
+        if self.predict == "latent":
+            return output
+        return z + (output / self.width**0.5 if ours else output)
 
 
 def _norm(dtype):

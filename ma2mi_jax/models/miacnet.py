@@ -17,6 +17,8 @@ from ma2mi_jax.models.resnet import ResNet18
 Fusion = Literal["mul", "add", "concat", "regions", "action"]
 FUSIONS = get_args(Fusion)
 
+Pooling = Literal["gap", "flatten"]
+
 Encoder = Literal["action", "position"]
 ENCODERS = get_args(Encoder)
 
@@ -40,11 +42,13 @@ class MIACNet(nn.Module):
       width: first-stage channels of both ResNet18s; a feature map has D = 8 * width channels.
       fusion: how F^a and F^p become C_Δ, see `fuse`; `action` has no position encoder (Table 4,
         row 1).
+      pooling: how the fused map becomes a vector, see `condition`.
       dtype, axis_name: as in `ResNet18`.
     """
 
     width: int = 64
     fusion: Fusion = "mul"
+    pooling: Pooling = "gap"
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -88,10 +92,10 @@ class MIACNet(nn.Module):
     ) -> Float[Array, "B K"]:
         """C_Δ of the pair (I_t, I_{t+δ}) or (onset, apex), float32; frames in [−1, 1].
 
-        K is D, or 2 D with fusion `concat`.
+        K is `Architecture.condition_features`.
         """
         found = self.features(frame, future, train=ENCODERS if train else ())
-        return condition(found.action, found.position, self.fusion)
+        return condition(found.action, found.position, self.fusion, self.pooling)
 
 
 def features(
@@ -125,10 +129,20 @@ def features(
 
 
 def condition(
-    action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None, fusion: Fusion
+    action: Float[Array, "B h w D"],
+    position: Float[Array, "B h w D"] | None,
+    fusion: Fusion,
+    pooling: Pooling = "gap",
 ) -> Float[Array, "B K"]:
-    """C_Δ: F^a and F^p fused, then the mean over the plane; K is D, or 2 D with `concat`."""
-    return fuse(action, position, fusion).mean(axis=(1, 2))
+    """C_Δ: F^a and F^p fused, then pooled.
+
+    `gap` is the mean over the plane (K is D, or 2 D with `concat`); `flatten` keeps all places one
+    after the other (h·w times as many).
+    """
+    fused = fuse(action, position, fusion)
+    if pooling == "flatten":
+        return fused.reshape(fused.shape[0], -1)
+    return fused.mean(axis=(1, 2))
 
 
 def fuse(

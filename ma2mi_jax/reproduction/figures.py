@@ -130,7 +130,7 @@ def draw_figure6(
     rows = []
     for i, clip, pair in zip(chosen, shown, frames, strict=True):
         params, batch_stats = models[seed, predictions.folds[i]]
-        found = gradcam.explain(tuned.config.architecture, params, batch_stats, pair[None])
+        found = gradcam.explain(tuned.config, params, batch_stats, pair[None])
         label, predicted = predictions.labels[i], predictions.classes[0, i]
         heat = {}
         for name in heatmaps.MAPS:

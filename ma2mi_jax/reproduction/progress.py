@@ -91,7 +91,7 @@ def mismatch(
     if asked is None:
         if from_command is None:
             return "it was made by an earlier version"
-        asked = from_command(stored.command)
+        asked = run_config.as_meant(from_command(stored.command), stored.resolved)
     if stored.script == "finetune":  # the pre-training is the same, wherever it lies
         asked = dataclasses.replace(asked, init=wanted.init)
     if asked != wanted:

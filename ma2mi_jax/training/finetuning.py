@@ -12,15 +12,18 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from ma2mi_jax.images import check_pairs, random_affine, to_float, warp
+from ma2mi_jax.images import Affine, check_pairs, random_affine, to_float, warp, whole_pixels
 from ma2mi_jax.losses import reconstruction_loss
 from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.models.miacnet import ENCODERS, classify, condition, features, init_classifier
+from ma2mi_jax.models.miacnet import ENCODERS, classify, features, init_classifier
 from ma2mi_jax.training import pretraining
 
 Tune = Literal["both", "action", "position"]
+Statistics = Literal["running", "batch"]
+Augmentation = Literal["affine", "crop"]
+TestFrames = Literal["sharp", "filtered"]
 Data = dict[str, Any]
 Metrics = dict[str, Float[Array, ""]]
 
@@ -30,13 +33,20 @@ class Config:
     """One fine-tuning run. Defaults are the paper's (§4.3); where it is silent: docs/choices.md.
 
     Attributes:
-      tune: which encoder learns (Table 2); the other keeps its parameters and BatchNorm statistics.
+      tune: which encoder learns (Table 2); the other keeps its parameters.
+      frozen_statistics: BatchNorm of an encoder that does not learn uses, and keeps, its `running`
+        statistics; or it takes those of the `batch`, and the running ones move.
       reconstruction: the pre-training whose L_rec is kept beside the cross-entropy (Table 2), or
         None.
+      reconstruction_weight: of that L_rec.
       learning_rate, decay, weight_decay: of AdamW. Over a member's own steps the rate falls
         exponentially to `decay` times its start.
+      augmentation: `affine` rotates and crops at any place, which averages neighbouring pixels;
+        `crop` has no rotation and crops at whole pixels, which averages none.
       rotation (degrees), translation (of the image's side), flip: of the augmentation, which is the
         same for onset and apex. A translation of 16/256 is a crop from a reflection-padded 288.
+      test_frames: clips are tested as they are (`sharp`), or `filtered`: moved by half a pixel, so
+        that they are as smooth as what `affine` trains on.
       dtype: of the computation, `float32` or `bfloat16`. Parameters, statistics and losses are
         float32.
     """
@@ -44,15 +54,19 @@ class Config:
     architecture: Architecture
     classes: int
     tune: Tune = "both"
+    frozen_statistics: Statistics = "running"
     reconstruction: pretraining.Config | None = None
+    reconstruction_weight: float = 1.0
     epochs: int = 80
     batch_size: int = 16
     learning_rate: float = 4e-4
     decay: float = 0.01
     weight_decay: float = 0.1
+    augmentation: Augmentation = "affine"
     rotation: float = 5.0
     translation: float = 16 / 256
     flip: bool = True
+    test_frames: TestFrames = "sharp"
     dtype: str = "float32"
 
 
@@ -123,6 +137,27 @@ def augment(
     tau = random_affine(
         keys, rotation=config.rotation, translation=config.translation, flip=config.flip
     )
+    if config.augmentation == "crop":
+        tau = whole_pixels(tau, frames.shape[2])
+    return _warp_pairs(frames, tau)
+
+
+def tested_frames(config: Config, pairs: UInt8[Array, "B 2 H W 3"]) -> Float[Array, "B 2 H W 3"]:
+    """Onset and apex as a model is asked about them, in [−1, 1].
+
+    `filtered` moves them by half a pixel in x and y: each pixel becomes the mean of four.
+    """
+    check_pairs(pairs)
+    frames = to_float(pairs)
+    if config.test_frames == "sharp":
+        return frames
+    zero = jnp.zeros(len(frames))
+    shift = zero + 1 / frames.shape[2]  # in units of half an image
+    return _warp_pairs(frames, Affine(zero, zero + 1, shift, shift))
+
+
+def _warp_pairs(frames: Float[Array, "B 2 H W 3"], tau: Affine) -> Float[Array, "B 2 H W 3"]:
+    """τ of each pair applied to its onset and its apex."""
     onset, apex = frames[:, 0], frames[:, 1]
     moved = warp(jnp.concatenate([onset, apex], axis=-1), tau)
     return jnp.stack(jnp.split(moved, 2, axis=-1), axis=1)
@@ -167,7 +202,8 @@ def fold_step(
         )
         value = optax.softmax_cross_entropy_with_integer_labels(logits, label).mean()
         if config.reconstruction:
-            value += _reconstruction_loss(config, params, data.get("vae"), frames, c_delta)
+            kept = _reconstruction_loss(config, params, data.get("vae"), frames, c_delta)
+            value += config.reconstruction_weight * kept
         return value, (logits, batch_stats)
 
     (value, (logits, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -191,8 +227,7 @@ def predict(
       data: as for `fold_step`.
       indices: the clips.
     """
-    check_pairs(data["frames"])
-    frames = to_float(data["frames"][indices])
+    frames = tested_frames(config, data["frames"][indices])
     logits, _, _ = _forward(config, state.params, state.batch_stats, frames, train=False)
     return jax.nn.softmax(logits)
 
@@ -203,21 +238,19 @@ def predict(
 def _forward(
     config: Config, params: Any, batch_stats: Any, frames: Float[Array, "B 2 H W 3"], train: bool
 ) -> tuple[Float[Array, "B classes"], Float[Array, "B K"], Any]:
-    """Logits, C_Δ and BatchNorm statistics of pairs in [−1, 1].
-
-    An encoder that is not tuned runs on its running statistics.
-    """
+    """Logits, C_Δ and BatchNorm statistics of pairs in [−1, 1]."""
     network = config.architecture.miacnet(jnp.dtype(config.dtype))
-    tuned = [name for name in ENCODERS if config.tune in ("both", name)]
+    anew = "both" if config.frozen_statistics == "batch" else config.tune
+    measured = [name for name in ENCODERS if anew in ("both", name)]
     maps, batch_stats = features(
         network,
         params["miacnet"],
         batch_stats,
         frames[:, 0],
         frames[:, 1],
-        train=tuned if train else (),
+        train=measured if train else (),
     )
-    c_delta = condition(maps.action, maps.position, config.architecture.fusion)
+    c_delta = config.architecture.condition(maps.action, maps.position)
     return classify(params["classifier"], c_delta), c_delta, batch_stats
 
 
@@ -237,7 +270,7 @@ def _reconstruction_loss(
     kept = dataclasses.replace(config.reconstruction, dtype=config.dtype)
     z, z_apex = (pretraining.latents(kept, vae_params, frames[:, k]) for k in range(2))
     predicted = pretraining.predict_future(kept, params["dit"], z, c_delta)
-    return reconstruction_loss(predicted, z_apex)
+    return reconstruction_loss(predicted, z_apex, kept.reconstruction_loss)
 
 
 def _tuned(config: Config, params: Any) -> Any:

@@ -63,18 +63,22 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
     with parameters_called(run="init"):
         found = finished.read_pretrained(path)
     config = found.config
-    if run.fusion and run.fusion != config.architecture.fusion:
-        raise UserError(
-            "[fusion={asked}]: the run in [init] was made with fusion {there}; leave [fusion] out",
-            asked=run.fusion,
-            there=config.architecture.fusion,
-        )
-    if run.preset and run.preset != preset_of(config.architecture):
-        raise UserError(
-            "[preset={asked}]: the run in [init] was made with preset {there}; leave [preset] out",
-            asked=run.preset,
-            there=preset_of(config.architecture),
-        )
+    has = {
+        "fusion": config.architecture.fusion,
+        "pooling": config.architecture.pooling,
+        "preset": preset_of(config.architecture),
+    }
+    for name, there in has.items():
+        asked = getattr(run, name)
+        if asked and asked != there:
+            with parameters_called(field=name):
+                raise UserError(
+                    "[field={asked}]: the run in [init] was made with {name} {there}; "
+                    "leave [field] out",
+                    asked=asked,
+                    name=name,
+                    there=there,
+                )
     if run.keep_reconstruction and config.objective != "ma2mi":
         raise UserError(
             "[keep_reconstruction]: the run in [init] was pre-trained by {objective}, "
@@ -87,7 +91,10 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
 
 def from_scratch(run: FinetuneRun) -> Architecture:
     """The networks of a run that starts from no pre-training."""
-    return dataclasses.replace(PRESETS[run.preset or "paper"], fusion=run.fusion or "mul")
+    preset = PRESETS[run.preset or "paper"]
+    return dataclasses.replace(
+        preset, fusion=run.fusion or preset.fusion, pooling=run.pooling or preset.pooling
+    )
 
 
 def preset_of(architecture: Architecture) -> str:

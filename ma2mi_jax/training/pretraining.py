@@ -20,15 +20,14 @@ import optax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ma2mi_jax.clips.pairs import DEFAULT_DELTA
-from ma2mi_jax.images import Affine, check_pairs, random_affine, to_float
-from ma2mi_jax.losses import Scale, position_losses, reconstruction_loss
+from ma2mi_jax.images import Affine, check_pairs, enlarge, random_affine, shrink, to_float
+from ma2mi_jax.losses import Norm, Scale, position_losses, reconstruction_loss
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import (
     ENCODERS,
     Features,
     classify,
-    condition,
     features,
     init_classifier,
 )
@@ -46,6 +45,7 @@ class Config:
       objective: `ma2mi`, or `maer` (then `classes` is the number of macro labels).
       position_loss: train E_p by L_pos alone (True) or by L_rec (False).
       position_scale: L3 on `unit` vectors or on `raw` features.
+      reconstruction_loss: the norm of L_rec; `l1` is the paper's.
       rotation (degrees), translation (of the image's side), flip: the range of τ.
       delta: the range of δ, both ends included.
       steps, batch_size, learning_rate, decay, weight_decay: of AdamW. Over `steps` the rate falls
@@ -61,9 +61,10 @@ class Config:
     classes: int = 0
     position_loss: bool = True
     position_scale: Scale = "unit"
+    reconstruction_loss: Norm = "l1"
     rotation: float = 20.0
     translation: float = 0.1
-    flip: bool = True
+    flip: bool = False
     delta: tuple[int, int] = DEFAULT_DELTA
     steps: int = 1000
     batch_size: int = 32
@@ -173,15 +174,15 @@ def ma2mi_loss(
     tau = _tau(config, keys)
     maps, batch_stats = _features(config, params, batch_stats, frame, future, tau, axis_name)
     l_pos = _position_losses(config, maps, tau)  # Eq. 2-6
-    c_delta = condition(maps.action, _for_condition(maps, tau), config.architecture.fusion)
+    c_delta = config.architecture.condition(maps.action, _for_condition(maps, tau))
 
     z, z_future = _latent_pair(config, vae_params, batch, frame, future, keys)  # Eq. 7
     predicted = predict_future(config, params["dit"], z, c_delta)  # Eq. 8
-    l_rec = reconstruction_loss(predicted, z_future)  # Eq. 9
+    l_rec = reconstruction_loss(predicted, z_future, config.reconstruction_loss)  # Eq. 9
 
     parts = {"loss_rec": l_rec, **l_pos}
     loss = sum(parts.values())  # Eq. 10
-    metrics = {"loss": loss, **parts, **_monitors(maps, z, z_future)}
+    metrics = {"loss": loss, **parts, **_monitors(config, maps, z, z_future)}
     return loss, (batch_stats, metrics, predicted)
 
 
@@ -205,7 +206,7 @@ def maer_loss(
     """
     first, middle = _frames(batch)
     maps, batch_stats = _features(config, params, batch_stats, first, middle, None, axis_name)
-    c_delta = condition(maps.action, maps.position, config.architecture.fusion)
+    c_delta = config.architecture.condition(maps.action, maps.position)
     logits = classify(params["classifier"], c_delta)
 
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
@@ -221,11 +222,11 @@ def latents(
 ) -> Float[Array, "B S S C"]:
     """Z = E_ae(I) (Eq. 7), without gradient; frames in [−1, 1].
 
-    In latent space S = H/8 and C = 4; in pixel space Z is the frame. With `keys` Z is a sample of
-    the posterior, else its mean.
+    In latent space S = H/8 and C = 4; in pixel space Z is the frame, averaged over squares where
+    the architecture shrinks it. With `keys` Z is a sample of the posterior, else its mean.
     """
     if config.architecture.space == "pixel":
-        return frames
+        return shrink(frames, config.architecture.pixel_shrink)
     # In float32 whatever the step computes in: in bfloat16 rounding hides how a latent changes by
     # half a pixel of motion.
     return jax.lax.stop_gradient(autoencoder.encode(config.vae, vae_params, frames, keys=keys))
@@ -291,9 +292,9 @@ def _latent_pair(
     )
 
 
-def _monitors(maps: Features, z, z_future) -> Metrics:
+def _monitors(config: Config, maps: Features, z, z_future) -> Metrics:
     """`copy_baseline`, the L_rec of a copy of the frame, and the mean feature norm of F^p."""
-    found = {"copy_baseline": reconstruction_loss(z, z_future)}
+    found = {"copy_baseline": reconstruction_loss(z, z_future, config.reconstruction_loss)}
     if maps.position is not None:
         norms = jnp.linalg.norm(jax.lax.stop_gradient(maps.position), axis=-1)
         found["position_norm"] = jnp.mean(norms)
@@ -393,12 +394,13 @@ def _reconstruct(config: Config, state: PretrainState, frames, vae_params):
     frame, future = _frames({"frames": frames})
     network = config.architecture.miacnet(jnp.dtype(config.dtype))
     maps, _ = features(network, state.params["miacnet"], state.batch_stats, frame, future)
-    c_delta = condition(maps.action, maps.position, config.architecture.fusion)
+    c_delta = config.architecture.condition(maps.action, maps.position)
     z = latents(config, vae_params, frame)
     predicted = predict_future(config, state.params["dit"], z, c_delta)
 
     if config.architecture.space == "pixel":
-        return jnp.clip(predicted, -1, 1), z
+        times = config.architecture.pixel_shrink
+        return enlarge(jnp.clip(predicted, -1, 1), times), enlarge(z, times)
     return tuple(
         autoencoder.decode(config.vae, vae_params, each, dtype=config.dtype)
         for each in (predicted, z)

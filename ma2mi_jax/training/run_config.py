@@ -22,26 +22,30 @@ from ma2mi_jax import files
 from ma2mi_jax.clips.pairs import DEFAULT_DELTA
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
-from ma2mi_jax.errors import UserError
-from ma2mi_jax.losses import Scale
+from ma2mi_jax.errors import UserError, check_range
+from ma2mi_jax.losses import Norm, Scale
 from ma2mi_jax.models.architecture import PRESETS, Architecture, Space
-from ma2mi_jax.models.dit import Predict
-from ma2mi_jax.models.miacnet import Fusion
+from ma2mi_jax.models.dit import Predict, Scales
+from ma2mi_jax.models.miacnet import Fusion, Pooling
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.runs import folder
 from ma2mi_jax.training import folds
-from ma2mi_jax.training.finetuning import Tune
+from ma2mi_jax.training.finetuning import Augmentation, Statistics, TestFrames, Tune
 from ma2mi_jax.training.protocol import Select
 
-Preset = Literal["paper", "small", "tiny"]
+Preset = Literal["paper", "small", "bench", "tiny"]
 Precision = Literal["auto", "float32", "bfloat16"]
 ProtocolName = Literal["loso", "kfold", "cross"]
 RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
-FORMAT = 2  # of config.json; 1 had no part `asked`
+FORMAT = 3  # of config.json; 1 had no part `asked`; up to 2 nothing was said of τ
 
 
 def _field(default: Any, help: str, group: str, *, neutral: bool = False, **more: Any) -> Any:
-    """A field with its help. `neutral` fields change no number and do not tell runs apart."""
+    """A field with its help. `neutral` fields change no number and do not tell runs apart.
+
+    A number is at least `least`, at most `most` and more than `above`, where these are given. An
+    integer is at least 1 if nothing else is said.
+    """
     metadata = {"help": help, "group": group, **more}
     return dataclasses.field(default=default, compare=not neutral, metadata=metadata)
 
@@ -62,7 +66,9 @@ class PretrainRun:
         0, "processes that read frames; 0 reads in threads", "data", neutral=True, least=0
     )
     preset: Preset = _field(
-        "paper", "paper: 256 px, DiT-B/2; small: 128 px; tiny: 96 px", "network"
+        "paper",
+        "paper: 256 px, DiT-B/2; small: 128 px; bench: 192 px, narrow; tiny: 96 px",
+        "network",
     )
     space: Space = _field("latent", "what DiT predicts in", "network")
     vae: str = _field(
@@ -78,7 +84,12 @@ class PretrainRun:
         None, "weights of a ResNet18, .safetensors, from which both encoders start", "network"
     )
     fusion: Fusion = _field("mul", "how F^a and F^p become C_Δ", "network")
+    pooling: Pooling = _field("gap", "C_Δ is the mean over places, or all of them", "network")
     predict: Predict = _field("change", "DiT's output: added to Z_t, or used alone", "network")
+    dit_scales: Scales = _field("ours", "DiT's scales: ours, or the published ones", "network")
+    pixel_shrink: int | None = _field(
+        None, "pixel space: Z is the frame averaged over squares of N x N (by preset)", "network"
+    )
     objective: Literal["ma2mi", "maer"] = _field(
         "ma2mi", "maer: the labelled baseline of Table 1", "training"
     )
@@ -87,6 +98,12 @@ class PretrainRun:
     )
     position_loss: bool = _field(True, "train E_p by L_pos alone", "training")
     position_scale: Scale = _field("unit", "L3 on unit or raw features", "training")
+    reconstruction_loss: Norm = _field("l1", "the norm of L_rec; the paper's is l1", "training")
+    tau_rotation: float = _field(20.0, "largest rotation of τ, degrees", "training", least=0)
+    tau_translation: float = _field(
+        0.1, "largest shift of τ, share of the side", "training", least=0, most=1
+    )
+    tau_flip: bool = _field(False, "τ mirrors half of the images too", "training")
     epochs: int | None = _field(
         None, "length of the run (80, unless steps are given)", "training", instead_of="steps"
     )
@@ -94,7 +111,10 @@ class PretrainRun:
         None, "length of the run, in updates", "training", instead_of="epochs"
     )
     batch_size: int = _field(32, "pairs a step, an even number", "training")
-    learning_rate: float = _field(4e-4, "at the start; falls to 1% over the run", "training")
+    learning_rate: float = _field(4e-4, "at the start of the run", "training", above=0)
+    decay: float = _field(
+        0.01, "share of the learning rate that is left at the end", "training", above=0, most=1
+    )
     weight_decay: float = _field(0.01, "of AdamW", "training")
     precision: Precision = _field("auto", "of the computation", "training")
     seed: int = _field(0, "of weights, order, pairs and τ", "training", least=0)
@@ -107,15 +127,21 @@ class PretrainRun:
 
     def __post_init__(self):
         object.__setattr__(self, "delta", tuple(self.delta))
+        _check_numbers(self)
         if not 1 <= self.delta[0] <= self.delta[1]:
             raise UserError("[delta={delta}]: expected 1 <= first <= last", delta=self.delta)
+        if self.pixel_shrink and self.space != "pixel":
+            raise UserError(
+                "[pixel_shrink={shrink}]: is only for [space=pixel]; give that too, or remove it",
+                shrink=self.pixel_shrink,
+            )
+        self.architecture  # noqa: B018 - raises if its sizes do not go together
         if self.batch_size % 2:
             raise UserError(
                 "[batch_size={size}]: expected an even number, since L2 compares neighbours of a "
                 "batch",
                 size=self.batch_size,
             )
-        _check_rate(self.learning_rate)
         if self.epochs and self.steps:
             raise UserError("[epochs] and [steps] both give the length of the run; give one")
         if self.objective == "maer" and not registry.reader("source", self.dataset.name).labelled:
@@ -140,8 +166,15 @@ class PretrainRun:
     @property
     def architecture(self) -> Architecture:
         """The networks that are asked for."""
+        preset = PRESETS[self.preset]
         return dataclasses.replace(
-            PRESETS[self.preset], space=self.space, fusion=self.fusion, predict=self.predict
+            preset,
+            space=self.space,
+            fusion=self.fusion,
+            predict=self.predict,
+            pixel_shrink=self.pixel_shrink or preset.pixel_shrink,
+            pooling=self.pooling,
+            dit_scales=self.dit_scales,
         )
 
     @property
@@ -193,18 +226,37 @@ class FinetuneRun:
         "none", "a pre-training run's folder, a ResNet18's .safetensors, or none", "network"
     )
     preset: Preset | None = _field(
-        None, "paper, small or tiny (paper); a pre-training run has its own", "network"
+        None, "size of the networks (paper); a pre-training run has its own", "network"
     )
     fusion: Fusion | None = _field(None, "(mul); a pre-training run has its own", "network")
+    pooling: Pooling | None = _field(None, "(gap); a pre-training run has its own", "network")
     tune: Tune = _field("both", "which encoder learns; Table 2", "network")
+    frozen_statistics: Statistics = _field(
+        "running", "BatchNorm of an encoder that does not learn", "network"
+    )
     keep_reconstruction: bool = _field(
         False, "add L_rec of onset → apex, with the run's DiT; Table 2", "network"
     )
+    reconstruction_weight: float = _field(1.0, "of the kept L_rec", "network", least=0)
     vae: str = _field(SD_VAE_HUB, "autoencoder of a kept reconstruction in latent space", "network")
     epochs: int = _field(80, "passes over a fold's training clips", "training")
     batch_size: int = _field(16, "clips a step", "training", least=1)
-    learning_rate: float = _field(4e-4, "at the start; falls to 1% over the run", "training")
+    learning_rate: float = _field(4e-4, "at the start of the run", "training", above=0)
+    decay: float = _field(
+        0.01, "share of the learning rate that is left at the end", "training", above=0, most=1
+    )
     weight_decay: float = _field(0.1, "of AdamW", "training")
+    augmentation: Augmentation = _field(
+        "affine", "affine: rotation, crop, flip; crop: whole pixels, no rotation", "training"
+    )
+    rotation: float = _field(5.0, "largest rotation, degrees", "training", least=0)
+    translation: float = _field(
+        16 / 256, "largest shift of the crop, share of the side", "training", least=0, most=1
+    )
+    flip: bool = _field(True, "mirror half of the pairs", "training")
+    test_frames: TestFrames = _field(
+        "sharp", "test clips as they are, or smoothed as augmentation does", "training"
+    )
     precision: Precision = _field("auto", "of the computation", "training")
     fold_chunk: int | None = _field(
         None, "fine-tunes that are trained at once", "training", neutral=True, none="auto"
@@ -226,6 +278,7 @@ class FinetuneRun:
     script = "finetune"
 
     def __post_init__(self):
+        _check_numbers(self)
         if (self.chosen_protocol == "cross") != bool(self.test_target):
             raise UserError("[protocol=cross] and [test_target] go together: give both, or neither")
         if self.test_root and not self.test_target:
@@ -254,7 +307,6 @@ class FinetuneRun:
             raise UserError(
                 "[folds_file]: [protocol=cross] has a single fold, all of [test_target]; remove it"
             )
-        _check_rate(self.learning_rate)
         if self.batch_size < 2:
             raise UserError(
                 "[batch_size={size}]: expected at least 2, for BatchNorm takes its statistics over "
@@ -315,9 +367,28 @@ Run = PretrainRun | FinetuneRun
 KINDS: dict[str, type[Run]] = {"pretrain": PretrainRun, "finetune": FinetuneRun}
 
 
-def _check_rate(rate: float) -> None:
-    if not (math.isfinite(rate) and rate > 0):
-        raise UserError("[learning_rate={rate}]: expected a number > 0", rate=rate)
+def _check_numbers(run: Run) -> None:
+    """Raises UserError if a number of the run is out of the range of its field."""
+    hints = typing.get_type_hints(type(run))
+    for field in dataclasses.fields(run):
+        value = getattr(run, field.name)
+        if type(value) not in (int, float):
+            continue
+        least = field.metadata.get("least", 1 if int in _kinds(hints[field.name]) else None)
+        check_range(field.name, value, least, field.metadata.get("most"))
+        above, finite = field.metadata.get("above"), math.isfinite(value)
+        if not finite or (above is not None and not value > above):
+            raise UserError(
+                "[{field}={value}]: expected a number{over}",
+                field=field.name,
+                value=value,
+                over="" if above is None else f" > {above}",
+            )
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types that `X` or `X | None` stands for."""
+    return typing.get_args(hint) or (hint,)
 
 
 # ---------------------------------------------------------------------------------- config.json
@@ -370,6 +441,8 @@ def read(path: pathlib.Path) -> Stored:
                 known=FORMAT,
             )
         asked = from_json(KINDS[record["script"]], record["asked"])
+        if record["format"] < 3:
+            asked = as_meant(asked, record["resolved"])
         return Stored(record["script"], asked, record["resolved"], record["command"])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -378,6 +451,13 @@ def read(path: pathlib.Path) -> Stored:
             file=file,
             error=error,
         ) from None
+
+
+def as_meant(asked: Run, resolved: Mapping[str, Any]) -> Run:
+    """A run object from before format 3, which could not say whether τ mirrors; it always did."""
+    if isinstance(asked, PretrainRun):
+        return dataclasses.replace(asked, tau_flip=resolved["config"]["flip"])
+    return asked
 
 
 def from_json(kind: type, content: Mapping[str, Any]) -> Any:

@@ -25,9 +25,10 @@ from ma2mi_jax.models.miacnet import FUSIONS, features
 from ma2mi_jax.training import finetuning
 
 
-def model(fusion, size=96, width=4):
+def model(fusion, size=96, width=4, pooling="gap"):
     """A network with random weights and three classes, and three pairs of frames."""
-    config = finetuning.Config(Architecture(image_size=size, width=width, fusion=fusion), classes=3)
+    architecture = Architecture(image_size=size, width=width, fusion=fusion, pooling=pooling)
+    config = finetuning.Config(architecture, classes=3)
     state = jax.jit(finetuning.init, static_argnums=0)(config, jax.random.key(0))
     rng = np.random.default_rng(0)
     head = {
@@ -54,7 +55,7 @@ def feature_maps(config, params, batch_stats, pairs):
 def test_maps_are_those_of_the_formulas(fusion):
     """α worked out by hand: with a linear classifier on top, the gradients are known."""
     config, params, batch_stats, pairs = model(fusion)
-    found = gradcam.explain(config.architecture, params, batch_stats, pairs)
+    found = gradcam.explain(config, params, batch_stats, pairs)
     action, position = feature_maps(config, params, batch_stats, pairs)
     kernel, bias = (
         np.asarray(params["classifier"][name]) for name in ("kernel", "bias")
@@ -103,10 +104,24 @@ def test_maps_are_those_of_the_formulas(fusion):
     np.testing.assert_allclose(found.probabilities, jax.nn.softmax(logits), rtol=1e-3, atol=1e-5)
 
 
+def test_places_that_the_classifier_tells_apart_add_up_to_the_logit():
+    config, params, batch_stats, pairs = model("mul", pooling="flatten")
+    found = gradcam.explain(config, params, batch_stats, pairs)
+    action, position = feature_maps(config, params, batch_stats, pairs)
+    kernel, bias = (np.asarray(params["classifier"][name]) for name in ("kernel", "bias"))
+    each = (action * position).reshape(3, 9, 32, 1) * kernel.reshape(9, 32, 3)  # (B, places, D, K)
+    logits = each.sum((1, 2)) + bias
+    np.testing.assert_allclose(found.probabilities, jax.nn.softmax(logits), rtol=1e-3, atol=1e-5)
+    given = 9 * each.sum(2).reshape(3, 3, 3, 3)
+    np.testing.assert_allclose(
+        found.places, np.maximum(np.moveaxis(given, -1, 1), 0), rtol=1e-3, atol=1e-3
+    )
+
+
 def test_a_pair_is_explained_alone():
     config, params, batch_stats, pairs = model("mul")
-    together = gradcam.explain(config.architecture, params, batch_stats, pairs)
-    alone = gradcam.explain(config.architecture, params, batch_stats, pairs[1:2])
+    together = gradcam.explain(config, params, batch_stats, pairs)
+    alone = gradcam.explain(config, params, batch_stats, pairs[1:2])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1:2], b, rtol=1e-3, atol=1e-4 * abs(b).max()),
         together,
@@ -237,7 +252,7 @@ def measured(seed):
     """
     config, state = trained(*planted(8, 0)[:2], seed)
     frames, label, regions = planted(6, 1)
-    found = gradcam.explain(config.architecture, state.params, state.batch_stats, frames)
+    found = gradcam.explain(config, state.params, state.batch_stats, frames)
     pick = np.arange(len(label))
     maps = {name: getattr(found, name)[pick, label] for name in ("action", "position", "places")}
     own = {name: lift(heat, regions[pick, label]) for name, heat in maps.items()}

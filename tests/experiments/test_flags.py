@@ -55,12 +55,10 @@ def known_to(script):
 
 WORDS = st.text("abcAB089 ._-='\"é", min_size=1, max_size=8)
 PATHS = WORDS.map(lambda text: f"/data/{text.strip('.')}x")  # with no `..`, so that they stay
-RATES = st.floats(1e-9, 1e9)
 OTHERS = {  # fields that take more or fewer values than their type says
     "delta": st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda d: (d[0], sum(d))),
     "batch_size": st.integers(1, 99).map(lambda n: 2 * n),
-    "wrong_labels": st.floats(0, 1),
-    "learning_rate": RATES,
+    "pixel_shrink": st.sampled_from((1, 2, 4)),
     "weight_decay": st.floats(allow_nan=False, allow_infinity=False),
     "test_target": st.sampled_from(registry.names("target")),
     "test_root": PATHS,
@@ -78,7 +76,10 @@ def values_of(field, hint):
         return st.sampled_from(typing.get_args(bare))
     least = field.metadata.get("least")
     whole = st.integers(1 if least is None else least, 999)
-    return {bool: st.booleans(), int: whole, str: WORDS}[bare]
+    real = st.floats(
+        least or 0, field.metadata.get("most", 1e9), exclude_min="above" in field.metadata
+    )
+    return {bool: st.booleans(), int: whole, float: real, str: WORDS}[bare]
 
 
 @st.composite
@@ -150,9 +151,11 @@ ELSE = {  # one other value than the default for fields that take no plain one
     "batch_size": 8,
     "learning_rate": 3e-3,
     "wrong_labels": 0.1,
+    "pixel_shrink": 2,
 }
 TOGETHER = {  # what goes with a field
     "wrong_labels": {"objective": "maer"},
+    "pixel_shrink": {"space": "pixel"},
     "folds": {"protocol": "kfold"},
     "test_root": {"test_target": "samm"},
     "test_annotations": {"test_target": "samm"},
@@ -249,7 +252,7 @@ def test_paths_of_data_hold_from_any_folder(tmp_path, monkeypatch):
         ("--source=dfew --position-loss=maybe", ["--position-loss", "true or false"]),
         ("--source=dfew --steps=0", ["--steps", ">= 1"]),
         ("--source=dfew --steps=1 --epochs=1", ["--epochs", "--steps"]),
-        ("--source=dfew --wrong-labels=2 --objective=maer", ["--wrong-labels", "0 to 1"]),
+        ("--source=dfew --wrong-labels=2 --objective=maer", ["--wrong-labels=2.0", "at most 1"]),
         ("--source=dfew --batch-size=3", ["--batch-size=3", "even"]),
         ("--source=dfew --learning-rate=x", ["--learning-rate"]),
         ("--source=dfew --learning-rate=nan", ["--learning-rate=nan", "> 0"]),
@@ -260,7 +263,7 @@ def test_paths_of_data_hold_from_any_folder(tmp_path, monkeypatch):
         ("--source=synthetic --split=train", ["--split=train", "--source=synthetic"]),
         ("--target=casme2 --subjects=4", ["--subjects=4", "--target=synthetic"]),
         ("--target=casme2 --amplitude=.5", ["--amplitude=0.5", "--target=synthetic"]),
-        ("--target=synthetic --amplitude=3", ["--amplitude", "0 to 1"]),
+        ("--target=synthetic --amplitude=3", ["--amplitude=3.0", "at most 1"]),
         ("--target=synthetic --data-root=/no/such", ["--data-root=/no/such", "drawn"]),
         ("--target=casme2 --test-target=casme2", ["--test-target=casme2", "--target"]),
         ("--target=casme2 --fold-chunk=many", ["--fold-chunk", "many"]),

@@ -1,5 +1,7 @@
 """ResNet18 and the DiT block against PyTorch implementations with the same weights."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import optax
 import pytest
 from weights import WHY_TORCH, count, shaken
 
+from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import dit
-from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.models.architecture import PRESETS, Architecture
 from ma2mi_jax.models.miacnet import FUSIONS, MIACNet, condition, features
 from ma2mi_jax.models.resnet import ResNet18
 
@@ -121,6 +124,32 @@ def test_dit_starts_as_a_copy_of_the_frame_and_patches_round_trip():
     )  # the second patch lies to the right of the first
 
 
+@pytest.mark.parametrize(("scales", "positions", "output"), [("ours", 0.2, 4), ("published", 1, 1)])
+def test_scales_of_dit(scales, positions, output):
+    """Without blocks DiT is two linear maps, which its condition shifts and scales."""
+    z = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    c = np.ones((2, 6), np.float32)
+    network = dit.DiT(depth=0, width=16, heads=2, scales=scales)
+    fresh = network.init(jax.random.key(0), z, c)
+    params = shaken(fresh)["params"]
+    w = {name: np.asarray(p["kernel"]) for name, p in params.items()}
+    b = {name: np.asarray(p["bias"]) for name, p in params.items()}
+    silu = lambda x: x / (1 + np.exp(-x))  # noqa: E731
+    embedded = silu(c @ w["condition1"] + b["condition1"]) @ w["condition2"] + b["condition2"]
+    shift, scale = np.split(silu(embedded) @ w["modulation"] + b["modulation"], 2, -1)
+
+    x = dit.patchify(z, 2) @ w["patches"] + b["patches"]
+    x = x + positions * dit.sincos_positions(4, 16)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = (x * (1 + scale[:, None]) + shift[:, None]) @ w["output"] + b["output"]
+    expected = z + dit.unpatchify(x, 2, 4) / output
+    np.testing.assert_allclose(
+        network.apply({"params": params}, z, c), expected, rtol=2e-4, atol=1e-4
+    )
+    embeds = np.asarray(fresh["params"]["condition2"]["kernel"]).std()
+    assert 0.015 < embeds < 0.025 if scales == "published" else embeds > 0.2
+
+
 @pytest.mark.parametrize("width", [64, 256])
 def test_a_step_of_adam_moves_the_predicted_change_by_less_than_there_is_to_predict(width):
     """Otherwise L1 keeps pulling it back to the copy.
@@ -168,6 +197,13 @@ def test_fusions(fusion):
     expected["regions"] = (region * a).sum((1, 2))
     expected["concat"] = np.concatenate([a.mean((1, 2)), p.mean((1, 2))], -1)
     np.testing.assert_allclose(condition(a, p, fusion), expected[fusion], rtol=1e-5)
+    kept = condition(a, p, fusion, "flatten")
+    assert kept.shape == (2, 9 * expected[fusion].shape[-1])
+    np.testing.assert_allclose(kept.reshape(2, 9, -1).mean(1), expected[fusion], rtol=1e-5)
+    for pooling, found in (("gap", expected[fusion]), ("flatten", kept)):
+        asked = Architecture(image_size=96, width=0.5, fusion=fusion, pooling=pooling)
+        assert asked.condition_features == found.shape[-1]
+        np.testing.assert_allclose(asked.condition(a, p), found, rtol=1e-5)
     with pytest.raises(ValueError, match="sum"):
         condition(a, p, "sum")
 
@@ -196,6 +232,16 @@ def test_action_fusion_has_no_position_encoder_and_both_branches_see_what_they_s
     # Eq. 1 sees the difference alone.
     np.testing.assert_array_equal(run(frame, frame).action, run(shifted, shifted).action)
     assert np.abs(run(frame, frame).position - run(shifted, frame).position).max() > 0
+
+
+def test_a_shrunk_frame_has_the_same_patches_with_fewer_values():
+    whole = dataclasses.replace(PRESETS["bench"], space="pixel", pixel_shrink=1)
+    small = dataclasses.replace(whole, pixel_shrink=4)
+    assert (*whole.latent_shape, whole.patch) == (192, 192, 3, 16)
+    assert (*small.latent_shape, small.patch) == (48, 48, 3, 4)
+    for shrink in (0, 3, 32):
+        with pytest.raises(UserError, match=rf"pixel_shrink={shrink}: expected a divisor"):
+            dataclasses.replace(whole, pixel_shrink=shrink)
 
 
 def test_presets_fit_their_patches():

@@ -99,6 +99,28 @@ def test_loss_is_the_sum_of_equation_10_and_reconstruction_is_equation_9(state):
     )
 
 
+def test_squared_reconstruction_of_frames_that_are_averaged():
+    config = dataclasses.replace(
+        CONFIG,
+        architecture=dataclasses.replace(TINY, pixel_shrink=4),
+        reconstruction_loss="l2",
+        position_loss=False,
+    )
+    state = start(config)
+    _, (_, metrics, predicted) = jax.jit(partial(pretraining.ma2mi_loss, config))(
+        state.params, state.batch_stats, batch_of(), jax.random.split(jax.random.key(0), 16)
+    )
+    frames = batch_of()["frames"].astype(np.float64) / 127.5 - 1
+    z, z_future = frames.reshape(16, 2, 24, 4, 24, 4, 3).mean((3, 5)).swapaxes(0, 1)
+    np.testing.assert_allclose(predicted, z, atol=1e-5)  # a fresh DiT copies the frame
+    expected = pytest.approx(((z - z_future) ** 2).mean(), rel=1e-5)
+    assert float(metrics["loss_rec"]) == expected
+    assert float(metrics["copy_baseline"]) == expected
+    shown, copied = pretraining.reconstruct(config, state, batch_of()["frames"][:1])
+    assert shown.shape == copied.shape == (1, 96, 96, 3)
+    np.testing.assert_allclose(copied[0, ::4, ::4], z[0], atol=1e-5)
+
+
 def test_jit_pmap_and_shard_map_give_the_same_gradients(state):
     batch = batch_of()
     devices = jax.devices()
