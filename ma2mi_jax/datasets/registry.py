@@ -134,6 +134,14 @@ class DatasetSpec:
     )
     detector_model: str | None = _field(None, "the .onnx file of the yunet detector")
     clips: int = _field(600, "number of drawn clips", only="source", drawn=True, least=1)
+    speech: float = _field(
+        0.5,
+        "share of drawn clips in which the person speaks, from 0 to 1",
+        only="source",
+        drawn=True,
+        least=0,
+        most=1,
+    )
     subjects: int = _field(12, "number of drawn subjects", only="target", drawn=True, least=1)
     clips_per_subject: int = _field(
         14, "number of drawn clips of each subject", only="target", drawn=True, least=1

@@ -16,13 +16,16 @@ def read_source(
     cache: str,
     size: int,
     clips: int,
+    speech: float,
     data_seed: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Clips of macro-expressions; `root` is not used. See `drawn.synthetic.macro_source`."""
     from ma2mi_jax.datasets.drawn import synthetic
 
-    return synthetic.macro_source(cache, clips=clips, size=size, seed=data_seed, progress=progress)
+    return synthetic.macro_source(
+        cache, clips=clips, size=size, seed=data_seed, speech=speech, progress=progress
+    )
 
 
 def read_target(
@@ -55,7 +58,8 @@ SOURCE = Reader(
     "Drawn faces",
     kind="source",
     read=read_source,
-    takes=("clips", "data_seed"),
+    takes=("clips", "speech", "data_seed"),
+    wrong_labels=0.15,
     drawn=True,
 )
 TARGET = Reader(

@@ -111,7 +111,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
         "source": run.dataset.name,
         "clips": len(clips),
         "fingerprint": fingerprint(dataset.clips),
-        "wrong_labels": run.wrong_labels,
+        "wrong_labels": run.share_of_wrong_labels,
         "autoencoder": None if vae_params is None else autoencoder.fingerprint(vae_params),
         "init": torchvision.fingerprint(run.init) if run.init else None,
     }
@@ -243,7 +243,7 @@ def clips_of(run: PretrainRun, dataset: Dataset) -> tuple[Clip, ...]:
             "unpack the dataset's lists of labels too",
             count=len(dataset.clips),
         )
-    return tuple(mislabelled(labelled, len(dataset.classes), run.wrong_labels, run.seed))
+    return tuple(mislabelled(labelled, len(dataset.classes), run.share_of_wrong_labels, run.seed))
 
 
 def config_of(run: PretrainRun, dataset: Dataset, per_epoch: int, vae) -> pretraining.Config:

@@ -93,8 +93,13 @@ class PretrainRun:
     objective: Literal["ma2mi", "maer"] = _field(
         "ma2mi", "maer: the labelled baseline of Table 1", "training"
     )
-    wrong_labels: float = _field(
-        0.0, "maer: share of clips that get another class's label", "training", least=0, most=1
+    wrong_labels: float | None = _field(
+        None,
+        "maer: share of clips that get another class's label "
+        f"({registry.reader('source', 'synthetic').wrong_labels:g} of drawn clips, 0 of others)",
+        "training",
+        least=0,
+        most=1,
     )
     position_loss: bool = _field(True, "train E_p by L_pos alone", "training")
     position_scale: Scale = _field("unit", "L3 on unit or raw features", "training")
@@ -150,6 +155,8 @@ class PretrainRun:
                 "choose another source, or leave [objective] out",
                 name=self.dataset.name,
             )
+        if self.wrong_labels == self._usual_wrong_labels:
+            object.__setattr__(self, "wrong_labels", None)  # said or not, it is the same run
         if self.wrong_labels and self.objective != "maer":
             raise UserError(
                 "[wrong_labels={share}]: [objective={objective}] sees no labels; "
@@ -157,6 +164,17 @@ class PretrainRun:
                 share=self.wrong_labels,
                 objective=self.objective,
             )
+
+    @property
+    def _usual_wrong_labels(self) -> float:
+        if self.objective != "maer":
+            return 0.0
+        return registry.reader("source", self.dataset.name).wrong_labels
+
+    @property
+    def share_of_wrong_labels(self) -> float:
+        """What is asked for, else what the dataset has; in [0, 1]."""
+        return self._usual_wrong_labels if self.wrong_labels is None else self.wrong_labels
 
     @property
     def folder(self) -> pathlib.Path:

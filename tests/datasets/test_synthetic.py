@@ -1,5 +1,6 @@
 """The drawn faces and the clips made of them."""
 
+import inspect
 import os
 
 import jax
@@ -19,6 +20,7 @@ from ma2mi_jax.datasets.drawn.portrait import (
     render,
     render_frames,
 )
+from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 
 SIZE = 48
@@ -205,7 +207,7 @@ def test_macro_clips_are_labelled_and_each_of_another_person(tmp_path):
     )
     assert {clip.label for clip in source.clips} == set(range(7))
     people = [
-        synthetic.macro_script(synthetic._stream(synthetic._MACRO, i, 1), "happy", 5).identity
+        synthetic.macro_script(synthetic._stream(synthetic._MACRO, i, 1), "happy", 5, 1.0).identity
         for i in range(8)
     ]
     assert len({float(who.face_width) for who in people}) == 8
@@ -215,7 +217,7 @@ def test_a_macro_clip_moves_little_from_frame_to_frame_and_more_over_time():
     moved = []
     for index in range(20):
         units = synthetic.macro_script(
-            synthetic._stream(synthetic._MACRO, index, 0), "fear", 24
+            synthetic._stream(synthetic._MACRO, index, 0), "fear", 24, speech=0.0
         ).units[:, :-1]  # without blinks
         assert units.min() >= 0
         assert units.max() <= 1
@@ -225,6 +227,71 @@ def test_a_macro_clip_moves_little_from_frame_to_frame_and_more_over_time():
         )
     near, far = np.mean(moved, 0)
     assert far > 2 * near
+
+
+def test_a_macro_clip_begins_at_any_level_of_its_expression_and_peaks_at_any_time():
+    brow = UNITS.index(4)
+    shown = np.stack([scripted(index).units[:, brow].max(-1) for index in range(300)])
+    shown /= shown.max(1, keepdims=True)
+    for begins in np.histogram(shown[:, 0], 5, (0, 1))[0], np.histogram(shown[:, -1], 5, (0, 1))[0]:
+        assert begins.min() > 0.08 * len(shown)
+    assert np.histogram(shown.argmax(1), 4, (0, 24))[0].min() > 0.1 * len(shown)
+
+
+def scripted(index, emotion="angry", speech=0.0):
+    stream = synthetic._stream(synthetic._MACRO, index, 0)
+    return synthetic.macro_script(stream, emotion, 24, speech)
+
+
+MOUTH = [UNITS.index(unit) for unit in (10, 15, 17, 20, 23, 25, 26)]
+
+
+def test_speech_moves_the_mouth_of_a_share_of_people_and_nothing_else():
+    speaking = 0
+    for index in range(200):
+        silent, half, all_ = (scripted(index, speech=share) for share in (0.0, 0.5, 1.0))
+        for left, right in zip(jax.tree.leaves(silent), jax.tree.leaves(all_), strict=True):
+            if np.shape(left) != np.shape(silent.units):
+                np.testing.assert_array_equal(left, right)
+        for row in set(range(len(UNITS))) - set(MOUTH):
+            np.testing.assert_array_equal(silent.units[:, row], all_.units[:, row])
+        speaks = not np.array_equal(half.units, silent.units)
+        np.testing.assert_array_equal(half.units, (all_ if speaks else silent).units)
+        speaking += speaks
+        assert all_.units.min() >= 0
+        assert all_.units.max() <= 1
+    assert 0.4 < speaking / 200 < 0.6
+
+
+def test_a_jaw_speaks_at_the_rate_of_syllables():
+    jaw = UNITS.index(26)
+    jaws = np.stack(
+        [synthetic._speech(np.random.default_rng(seed), 100)[1][:, jaw] for seed in range(100)]
+    )
+    assert jaws.max(1).mean() > 0.4
+    strength = np.square(np.abs(np.fft.rfft(jaws - jaws.mean(1, keepdims=True), axis=1))).mean(0)
+    rates = np.fft.rfftfreq(100, 1 / synthetic.FPS)
+    at = (rates >= synthetic.SYLLABLES[0] - 0.5) & (rates <= synthetic.SYLLABLES[1] + 0.5)
+    assert at[strength.argmax()]
+    assert strength[at].sum() > 0.5 * strength.sum()
+
+
+def test_speech_does_not_depend_on_the_label():
+    jaw = UNITS.index(26)
+    moved = [
+        np.mean([scripted(index, emotion, 1.0).units[:, jaw].std() for index in range(200)])
+        for emotion, full in synthetic.EMOTIONS.items()
+        if 26 not in full  # else the expression moves the jaw too
+    ]
+    assert len(moved) == 6
+    assert min(moved) > 0.8 * max(moved)
+
+
+def test_defaults_of_drawn_clips_stand_in_two_places_and_agree():
+    ours = inspect.signature(synthetic.macro_source).parameters
+    assert ours["speech"].default == DatasetSpec("synthetic", "source").speech
+    theirs = inspect.signature(synthetic.micro_source).parameters
+    assert theirs["amplitude"].default == DatasetSpec("synthetic", "target").amplitude
 
 
 def test_micro_clips_have_subjects_labels_and_one_onset_and_apex(tmp_path):
@@ -317,10 +384,11 @@ def test_every_parameter_and_the_generator_version_name_a_film_of_their_own(tmp_
         micro(tmp_path, subjects=2),
     )
     macro(tmp_path)
-    assert len(os.listdir(tmp_path)) == 6
+    macro(tmp_path, speech=0.0)
+    assert len(os.listdir(tmp_path)) == 7
     monkeypatch.setattr(synthetic, "GENERATOR", synthetic.GENERATOR + 1)
     macro(tmp_path)
-    assert len(os.listdir(tmp_path)) == 7
+    assert len(os.listdir(tmp_path)) == 8
 
 
 def test_an_interrupted_film_is_drawn_again(tmp_path):
@@ -341,6 +409,7 @@ def test_an_interrupted_film_is_drawn_again(tmp_path):
     [
         (macro, {"clips": 0}, "clips=0: drawn faces need at least 1"),
         (macro, {"frames": 1}, "frames=1: drawn faces need at least 2"),
+        (macro, {"speech": -0.5}, "speech=-0.5: drawn faces need at least 0"),
         (macro, {"seed": -1}, "seed=-1: drawn faces need at least 0"),
         (micro, {"subjects": 0}, "subjects=0: drawn faces need at least 1"),
         (micro, {"size": 8}, "size=8: drawn faces need at least 16"),

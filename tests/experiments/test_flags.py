@@ -91,8 +91,8 @@ def specs(draw, kind):
         sizes = [f for f in registry.CHOSEN if f.metadata["drawn"]]
         for field in sizes:
             if field.metadata["only"] in (None, kind):
-                number = st.floats(0, 1) if field.name == "amplitude" else st.integers(1, 99)
-                given[field.name] = draw(number)
+                share = field.metadata["most"] == 1
+                given[field.name] = draw(st.floats(0, 1) if share else st.integers(1, 99))
         return DatasetSpec(reader.name, kind, **given)
     names = ["root", "detector_model", *(n for n in ("split", "annotations") if n in reader.takes)]
     for name in names:
@@ -225,6 +225,8 @@ def test_spellings():
     assert pretraining("--position-loss=false").position_loss is False
     assert pretraining("--position-loss=True").position_loss is True
     assert pretraining("--wrong-labels=1", "--objective=maer").wrong_labels == 1.0
+    drawn = flags.parse(PretrainRun, ["--source=synthetic", "--speech=0", "--clips=9"]).dataset
+    assert (drawn.speech, drawn.clips) == (0.0, 9)
     assert pretraining("--workers=0").workers == 0
     assert finetuning("--fold-chunk=auto").fold_chunk is None
     assert finetuning("--fold-chunk=3").fold_chunk == 3
@@ -259,6 +261,8 @@ def test_paths_of_data_hold_from_any_folder(tmp_path, monkeypatch):
         ("--source=dfew --preset=huge", ["--preset", "huge", "tiny"]),
         ("--source=folder --objective=maer", ["--objective=maer", "--source=folder"]),
         ("--source=dfew --clips=9", ["--clips=9", "--source=synthetic"]),
+        ("--source=dfew --speech=1", ["--speech=1", "--source=synthetic"]),
+        ("--source=synthetic --speech=2", ["--speech", "0 to 1"]),
         ("--source=dfew --clips=600", ["--clips=600", "--source=synthetic"]),  # also the default
         ("--source=synthetic --split=train", ["--split=train", "--source=synthetic"]),
         ("--target=casme2 --subjects=4", ["--subjects=4", "--target=synthetic"]),

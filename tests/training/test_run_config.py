@@ -6,6 +6,7 @@ import json
 import pytest
 
 from ma2mi_jax import files
+from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import PRESETS
@@ -58,7 +59,19 @@ def test_what_makes_sense_is_not_refused():
     FinetuneRun(DatasetSpec("mmew", "target"), folds=3)  # the paper's protocol for it is kfold
     FinetuneRun(CASME2, test_target="samm", test_root="/a", test_annotations="a.csv")
     PretrainRun(DFEW, objective="maer", wrong_labels=0.5)
+    PretrainRun(DFEW, wrong_labels=0.0)
     PretrainRun(DFEW, delta=[1, 1], steps=3)
+
+
+def test_labels_are_as_wrong_as_the_dataset_has_them_unless_a_share_is_given():
+    drawn = DatasetSpec("synthetic", "source")
+    usual = PretrainRun(drawn, objective="maer")
+    assert usual.share_of_wrong_labels == registry.reader("source", "synthetic").wrong_labels > 0
+    assert PretrainRun(drawn, objective="maer", wrong_labels=0.0).share_of_wrong_labels == 0
+    assert PretrainRun(drawn).share_of_wrong_labels == 0  # no label is read
+    assert PretrainRun(DFEW, objective="maer").share_of_wrong_labels == 0
+    said = PretrainRun(drawn, objective="maer", wrong_labels=usual.share_of_wrong_labels)
+    assert said == usual
 
 
 # ----- config.json --------------------------------------------------------------------------------

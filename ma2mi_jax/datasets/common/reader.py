@@ -30,6 +30,8 @@ class Reader:
         that takes "annotations" has a sheet.
       aliases: other spellings of `name`.
       labelled: whether the clips have labels.
+      wrong_labels: share of labels that are made wrong unless a person chooses a share, in [0, 1].
+        Real labels are as wrong as they are, so 0 is theirs.
       published: number of clips: of a source as published, of a target as evaluated in the paper.
         None where there is no such number.
       protocol: the paper's for this target: "loso" leaves one subject out at a time, "kfold" makes
@@ -47,6 +49,7 @@ class Reader:
     takes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     labelled: bool = True
+    wrong_labels: float = 0.0
     published: int | None = None
     protocol: Literal["loso", "kfold"] = "loso"
     k: int = 5

@@ -30,7 +30,7 @@ from ma2mi_jax.datasets.drawn.portrait import (
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import fingerprint, whole
 
-GENERATOR = 3  # raise it with every change that alters a pixel: kept films carry it in their names
+GENERATOR = 4  # raise it with every change that alters a pixel: kept films carry it in their names
 
 EMOTIONS = {  # the classes of DFEW, in its order
     "happy": (6, 12, 25),
@@ -50,6 +50,25 @@ MICRO_EMOTIONS = {  # the classes of CASME II; each shows as one of its combinat
     "others": tuple((first, second) for first in _OTHERS for second in _OTHERS if first < second),
 }
 FREQUENCIES = (0.16, 0.24, 0.15, 0.15, 0.30)  # of the micro classes, unequal as in the real sets
+
+# What a mouth does when it speaks: full units of a vowel and of a consonant by turns. Where the
+# numbers are from: docs/choices.md.
+VOWELS = (
+    {25: 0.55, 26: 0.65},  # as in "father"
+    {25: 0.50, 20: 0.50, 26: 0.20},  # "see"
+    {25: 0.30, 23: 0.80, 26: 0.25},  # "you"
+    {25: 0.40, 26: 0.35},  # "the"
+)
+CONSONANTS = (
+    {23: 0.40, 17: 0.40},  # m, b, p
+    {25: 0.20, 10: 0.35, 17: 0.20},  # f, v
+    {25: 0.20, 20: 0.15},  # t, d, s, n
+    {25: 0.25, 23: 0.50, 10: 0.20},  # sh, w
+    {25: 0.30, 15: 0.25, 26: 0.15},  # l, r, k
+)
+OPENING = (25, 26)  # units that a speaker's articulation commands alone
+SYLLABLES = (3.0, 5.0)  # a second
+FPS = 25  # pictures a second, as in films
 
 # As in real clips (docs/experiments.md). In 24 of them, at 96 px and δ in [3, 8], the median noise
 # is 1.2/255, and the median difference in brightness is .003. Small motions are part of both.
@@ -77,6 +96,7 @@ def macro_source(
     frames: int = 24,
     size: int,
     seed: int,
+    speech: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Clips of macro-expressions, each of another person.
@@ -87,6 +107,8 @@ def macro_source(
       frames: of each clip.
       size: pixels along a side.
       seed: not negative; names the people and all they do.
+      speech: share of clips in which the person speaks, whatever the class. Two shares differ in
+        the mouths of those who speak under one of them alone.
       progress: called with (frames drawn, frames in all) while drawing.
 
     Returns:
@@ -95,16 +117,17 @@ def macro_source(
     Raises:
       UserError: a number is out of range, or `cache` cannot be written.
     """
-    _check_at_least(clips=(clips, 1), frames=(frames, 2), size=(size, 16), seed=(seed, 0))
+    _check_at_least(
+        clips=(clips, 1), frames=(frames, 2), size=(size, 16), seed=(seed, 0), speech=(speech, 0)
+    )
     names = tuple(EMOTIONS)
     labels = [index % len(names) for index in range(clips)]
     scripts = [
-        macro_script(_stream(_MACRO, index, seed), names[label], frames)
+        macro_script(_stream(_MACRO, index, seed), names[label], frames, speech)
         for index, label in enumerate(labels)
     ]
-    path = _film(
-        cache, "macro", {"clips": clips, "frames": frames, "seed": seed}, scripts, size, progress
-    )
+    parameters = {"clips": clips, "frames": frames, "seed": seed, "speech": float(speech)}
+    path = _film(cache, "macro", parameters, scripts, size, progress)
     records = (
         Clip(
             id=f"{names[label]}/{index:06d}",
@@ -193,8 +216,12 @@ def micro_source(
 # ----- scripts ------------------------------------------------------------------------------------
 
 
-def macro_script(rng: np.random.Generator, emotion: str, frames: int) -> Script:
-    """Someone new swings into an expression and partly back, the head never quite still."""
+def macro_script(rng: np.random.Generator, emotion: str, frames: int, speech: float) -> Script:
+    """A clip out of a film: someone new shows an expression, and in a share of clips speaks.
+
+    The clip is cut anywhere: it may begin before the expression does, in the middle of its rise, or
+    after its peak. The head is never quite still.
+    """
     who, pose, light = random_identity(rng), _pose(rng, 1.0), _light(rng)
     units = np.zeros((frames, len(UNITS), 2))
     peak, time = rng.uniform(0.6, 1.0), _swing_times(rng)
@@ -216,7 +243,39 @@ def macro_script(rng: np.random.Generator, emotion: str, frames: int) -> Script:
     pose = Pose(
         *(still + scale * _drift(rng, frames) for still, scale in zip(pose, drift, strict=True))
     )
-    return Script(who, np.clip(units, 0, 1), pose, _flickering(rng, light, frames))
+    light = _flickering(rng, light, frames)
+
+    speaks, (talking, mouth) = rng.random() < speech, _speech(rng, frames)
+    if speaks:
+        opening = [UNITS.index(unit) for unit in OPENING]
+        units[:, opening] *= 1 - talking[:, None, None]
+        units += (talking[:, None] * mouth)[:, :, None]
+    return Script(who, np.clip(units, 0, 1), pose, light)
+
+
+def _speech(rng: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """When someone speaks, (frames,) in [0, 1], and what the mouth does then, (frames, 17).
+
+    Syllables follow each other, each a consonant and a vowel, and the mouth glides from one to the
+    next. A phrase begins before the clip or in it, and it ends in the clip or after it.
+    """
+    period, effort = FPS / rng.uniform(*SYLLABLES), rng.uniform(0.5, 1.0)
+    syllables = 4 + int(frames * SYLLABLES[1] / FPS)
+    goals = np.zeros((2 * syllables, len(UNITS)))
+    for row, goal in enumerate(goals):
+        sounds = (CONSONANTS, VOWELS)[row % 2]
+        for unit, intensity in sounds[rng.integers(len(sounds))].items():
+            goal[UNITS.index(unit)] = effort * rng.uniform(0.7, 1.2) * intensity
+    lengths = period / 2 * rng.uniform(0.8, 1.2, len(goals))
+    moments = np.cumsum(lengths) - rng.uniform(1, 3) * period
+
+    time = np.arange(frames)
+    place = np.interp(time, moments, np.arange(len(goals)))
+    last = np.minimum(place.astype(int), len(goals) - 2)
+    mouth = goals[last] + (goals[last + 1] - goals[last]) * _ease(place - last)[:, None]
+    begin = rng.uniform(-0.5, 0.5) * frames
+    end = begin + rng.uniform(0.5, 1.5) * frames
+    return _ease((time - begin) / 3) * _ease((end - time) / 3), mouth
 
 
 def _sitter(rng: np.random.Generator) -> Script:
@@ -286,20 +345,32 @@ def _sides(rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(weights)
 
 
-def _swing_times(rng: np.random.Generator) -> tuple[float, float, float]:
-    """When the expression peaks, how far it is at the start and at the end."""
-    return rng.uniform(0.35, 0.9), rng.uniform(0.0, 0.5), rng.uniform(0.0, 0.7)
+def _swing_times(rng: np.random.Generator) -> tuple[float, float, float, float, float]:
+    """An expression as `_swing` takes it, longer than the clip as often as shorter.
+
+    It peaks at any time in the clip. How far it is at the clip's start follows from that and is
+    anything from 0 to 1.
+    """
+    peak, (rise, fall) = rng.uniform(0.0, 1.0), rng.uniform(0.35, 1.0, 2)
+    return peak, rise, fall, rng.uniform(0.0, 0.5), rng.uniform(0.0, 0.7)
 
 
-def _swing(frames: int, lag: float, peak: float, start: float, end: float) -> np.ndarray:
-    """A smooth rise from `start` to 1 at time `peak`, then a fall towards `end`.
+def _swing(
+    frames: int, lag: float, peak: float, rise: float, fall: float, before: float, after: float
+) -> np.ndarray:
+    """A smooth rise from `before` to 1 at time `peak`, then a fall to `after`.
 
-    All times are in [0, 1].
+    The times of the clip are from 0 to 1; `rise` and `fall` say how long the two take.
     """
     time = np.linspace(0, 1, frames) - lag
-    up, down = np.clip(time / peak, 0, 1), np.clip((time - peak) / max(1 - peak, 0.35), 0, 1)
-    ease = [t * t * (3 - 2 * t) for t in (up, down)]
-    return start + (1 - start) * ease[0] - (1 - end) * ease[1]
+    up, down = _ease((time - peak) / rise + 1), _ease((time - peak) / fall)
+    return before + (1 - before) * up - (1 - after) * down
+
+
+def _ease(time: np.ndarray) -> np.ndarray:
+    """0 up to time 0, 1 from time 1 on, smooth between."""
+    time = np.clip(time, 0, 1)
+    return time * time * (3 - 2 * time)
 
 
 def _drift(rng: np.random.Generator, frames: int) -> np.ndarray:
