@@ -13,9 +13,14 @@ Prints medians over clips, of frames in [−1, 1]:
   less head   the same once an affine motion of the head is taken out, too
   face        the same of blurred frames, in which noise hardly counts
   noise       deviation of a frame's fine grain, in grey levels of 255, small motions included
+
+These are estimates from pixels. Drawn macro clips know the truth, so for them a second table says
+what L_rec is left, on people of no dataset, if a network knows a part of the change: see `floors`
+in ma2mi_jax/datasets/drawn/truth.py.
 """
 
 import dataclasses
+import functools
 
 import cli
 import cv2
@@ -23,6 +28,8 @@ import flags
 import numpy as np
 
 from ma2mi_jax.clips.pairs import DEFAULT_DELTA, future_pair, load_pairs
+from ma2mi_jax.datasets import registry
+from ma2mi_jax.images import shrink
 from ma2mi_jax.training import finetuning_run
 
 BLUR = 2.0  # pixels: what is finer counts as grain
@@ -110,6 +117,28 @@ def main(argv):
         for name, row in zip(names, quartiles, strict=True)
     ]
     cli.table(f"{f.spec.name}: {len(clips)} clips, {f.size} px", ("", *COLUMNS), rows)
+    if f.spec.kind == "source" and registry.is_drawn(f.spec):
+        show_floors(f, len(clips))
+
+
+def show_floors(f, pairs):
+    """What L_rec is left of so many pairs of other people; exact, for drawn faces alone."""
+    from ma2mi_jax.datasets.drawn import truth
+
+    cache = str(registry.cache_dir() / f.spec.name)
+    asked = {"size": f.size, "delta": f.delta, "speech": f.spec.speech}
+    with cli.LISTENER.reading("drawing") as progress:
+        known = truth.held_out_pairs(cache, pairs=pairs, **asked, progress=progress)
+    rows = []
+    for side in (1, 2):
+        for norm in ("l1", "l2"):
+            for denoised in (True, False):
+                found = truth.floors(
+                    known, norm, latent=functools.partial(shrink, times=side), denoised=denoised
+                )
+                name = f"{norm}, Z of {side} x {side} px" + ("" if denoised else ", noise of Z_t")
+                rows.append((name, *(f"{value:.5f}" for value in found.values())))
+    cli.table(f"L_rec if this is known: {pairs} pairs", ("", *found), rows)
 
 
 if __name__ == "__main__":

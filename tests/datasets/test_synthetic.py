@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ma2mi_jax.clips.frames import read_frame
-from ma2mi_jax.datasets.drawn import synthetic
+from ma2mi_jax.datasets.drawn import films, synthetic
 from ma2mi_jax.datasets.drawn.portrait import (
     UNITS,
     Light,
@@ -207,7 +207,7 @@ def test_macro_clips_are_labelled_and_each_of_another_person(tmp_path):
     )
     assert {clip.label for clip in source.clips} == set(range(7))
     people = [
-        synthetic.macro_script(synthetic._stream(synthetic._MACRO, i, 1), "happy", 5, 1.0).identity
+        synthetic.macro_script(films.stream(films.MACRO, i, 1), "happy", 5, 1.0).identity
         for i in range(8)
     ]
     assert len({float(who.face_width) for who in people}) == 8
@@ -217,7 +217,7 @@ def test_a_macro_clip_moves_little_from_frame_to_frame_and_more_over_time():
     moved = []
     for index in range(20):
         units = synthetic.macro_script(
-            synthetic._stream(synthetic._MACRO, index, 0), "fear", 24, speech=0.0
+            films.stream(films.MACRO, index, 0), "fear", 24, speech=0.0
         ).units[:, :-1]  # without blinks
         assert units.min() >= 0
         assert units.max() <= 1
@@ -239,7 +239,7 @@ def test_a_macro_clip_begins_at_any_level_of_its_expression_and_peaks_at_any_tim
 
 
 def scripted(index, emotion="angry", speech=0.0):
-    stream = synthetic._stream(synthetic._MACRO, index, 0)
+    stream = films.stream(films.MACRO, index, 0)
     return synthetic.macro_script(stream, emotion, 24, speech)
 
 
@@ -318,8 +318,8 @@ def test_nobody_is_in_macro_and_micro_whatever_the_seeds():
         2**64,
     )  # seeds beyond 32 bits must not spill into the other numbers of a stream
     streams = {
-        (kind, index, seed): synthetic._stream(kind, index, seed).integers(2**63)
-        for kind in (synthetic._MACRO, synthetic._PERSON, synthetic._MICRO, synthetic._SENSOR)
+        (kind, index, seed): films.stream(kind, index, seed).integers(2**63)
+        for kind in (films.MACRO, films.PERSON, films.MICRO, films.SENSOR, films.HELD_OUT)
         for index in range(3)
         for seed in seeds
     }
@@ -327,12 +327,12 @@ def test_nobody_is_in_macro_and_micro_whatever_the_seeds():
 
 
 def test_amplitude_scales_the_expression_and_nothing_else():
-    sitter = synthetic._sitter(synthetic._stream(synthetic._PERSON, 0, 0))
+    sitter = synthetic._sitter(films.stream(films.PERSON, 0, 0))
     for emotion in synthetic.MICRO_EMOTIONS:
         for index in range(10):
             (none, shown), (some, _) = (
                 synthetic.micro_script(
-                    synthetic._stream(synthetic._MICRO, index, 0), sitter, emotion, amplitude
+                    films.stream(films.MICRO, index, 0), sitter, emotion, amplitude
                 )
                 for amplitude in (0.0, 0.3)
             )
@@ -358,7 +358,7 @@ def test_the_expression_survives_the_sensor(tmp_path):
     )
     np.testing.assert_array_equal(strong[0::2], none[0::2])  # the onsets
     change = np.abs(strong[1::2] - none[1::2])
-    assert (change.max((1, 2, 3)) > 10 * 255 * synthetic.NOISE / 2).mean() > 0.9
+    assert (change.max((1, 2, 3)) > 10 * 255 * films.NOISE / 2).mean() > 0.9
 
 
 # ---------------------------------------------------------------------------------------- the cache
@@ -386,7 +386,7 @@ def test_every_parameter_and_the_generator_version_name_a_film_of_their_own(tmp_
     macro(tmp_path)
     macro(tmp_path, speech=0.0)
     assert len(os.listdir(tmp_path)) == 7
-    monkeypatch.setattr(synthetic, "GENERATOR", synthetic.GENERATOR + 1)
+    monkeypatch.setattr(films, "GENERATOR", films.GENERATOR + 1)
     macro(tmp_path)
     assert len(os.listdir(tmp_path)) == 8
 

@@ -531,3 +531,4 @@ def test_the_benchmark_of_motion_tells_light_from_motion(environment):
         check=True,
     )
     assert "noise" in done.stdout
+    assert "both" in done.stdout  # drawn faces know it exactly

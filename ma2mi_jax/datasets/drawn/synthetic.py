@@ -1,36 +1,28 @@
 """The synthetic benchmark: drawn faces, as macro clips to learn from and micro pairs to recognise.
 
-It stands in for no real dataset. A clip begins as a `Script`: the numbers that say what each frame
-shows. Scripts are made by NumPy alone and take no time. `_film` has them drawn by `portrait.py`
-into one array file, which is kept, so that the next call finds it there.
+It stands in for no real dataset. A clip begins as a script that says what each frame shows, and
+`films.py` has it drawn.
 
 Macro clips are of many people, each of whom is seen once. Micro clips are of a few subjects, whom
 no macro clip shows, whatever the seeds.
 """
 
-import functools
-import json
-import os
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import jax
 import numpy as np
 
 from ma2mi_jax.clips.clip import Clip, Dataset
 from ma2mi_jax.clips.frames import ArrayFrames
-from ma2mi_jax.datasets.drawn.portrait import (
-    UNITS,
-    Identity,
-    Light,
-    Pose,
-    random_identity,
-    render_frames,
+from ma2mi_jax.datasets.drawn.films import (
+    FLICKER,
+    MACRO,
+    MICRO,
+    PERSON,
+    Progress,
+    Script,
+    check_at_least,
+    film,
+    stream,
 )
-from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import fingerprint, whole
-
-GENERATOR = 4  # raise it with every change that alters a pixel: kept films carry it in their names
+from ma2mi_jax.datasets.drawn.portrait import UNITS, Light, Pose, random_identity
 
 EMOTIONS = {  # the classes of DFEW, in its order
     "happy": (6, 12, 25),
@@ -70,24 +62,6 @@ OPENING = (25, 26)  # units that a speaker's articulation commands alone
 SYLLABLES = (3.0, 5.0)  # a second
 FPS = 25  # pictures a second, as in films
 
-# As in real clips (docs/experiments.md). In 24 of them, at 96 px and δ in [3, 8], the median noise
-# is 1.2/255, and the median difference in brightness is .003. Small motions are part of both.
-NOISE = 1.25 / 255  # standard deviation of the sensor's
-FLICKER = 0.002  # and of a frame's brightness, relative
-BATCH = 16  # frames drawn at once: few enough for the cache of a CPU
-
-# Streams of random numbers. No two of them share a number, whatever the seeds.
-_MACRO, _PERSON, _MICRO, _SENSOR = range(4)
-
-
-class Script(NamedTuple):
-    """What the frames of a clip show."""
-
-    identity: Identity
-    units: np.ndarray  # (frames, 17, 2), see `portrait.activation`
-    pose: Pose  # of (frames,) arrays
-    light: Light  # of (frames,) arrays
-
 
 def macro_source(
     cache: str,
@@ -97,7 +71,7 @@ def macro_source(
     size: int,
     seed: int,
     speech: float = 0.5,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Clips of macro-expressions, each of another person.
 
@@ -117,17 +91,17 @@ def macro_source(
     Raises:
       UserError: a number is out of range, or `cache` cannot be written.
     """
-    _check_at_least(
+    check_at_least(
         clips=(clips, 1), frames=(frames, 2), size=(size, 16), seed=(seed, 0), speech=(speech, 0)
     )
     names = tuple(EMOTIONS)
     labels = [index % len(names) for index in range(clips)]
     scripts = [
-        macro_script(_stream(_MACRO, index, seed), names[label], frames, speech)
+        macro_script(stream(MACRO, index, seed), names[label], frames, speech)
         for index, label in enumerate(labels)
     ]
     parameters = {"clips": clips, "frames": frames, "seed": seed, "speech": float(speech)}
-    path = _film(cache, "macro", parameters, scripts, size, progress)
+    path = film(cache, "macro", parameters, scripts, size, progress)
     records = (
         Clip(
             id=f"{names[label]}/{index:06d}",
@@ -147,7 +121,7 @@ def micro_source(
     size: int,
     seed: int,
     amplitude: float = 0.3,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Pairs of an onset and an apex frame of micro-expressions.
 
@@ -168,7 +142,7 @@ def micro_source(
     Raises:
       UserError: a number is out of range, or `cache` cannot be written.
     """
-    _check_at_least(
+    check_at_least(
         subjects=(subjects, 1),
         clips_per_subject=(clips_per_subject, 1),
         size=(size, 16),
@@ -178,12 +152,12 @@ def micro_source(
     names = tuple(MICRO_EMOTIONS)
     scripts, records = [], []
     for subject in range(subjects):
-        rng = _stream(_PERSON, subject, seed)
+        rng = stream(PERSON, subject, seed)
         sitter, labels = _sitter(rng), _labels(rng, clips_per_subject)
         for number, label in enumerate(labels):
             index = subject * clips_per_subject + number
             script, shown = micro_script(
-                _stream(_MICRO, index, seed), sitter, names[label], amplitude
+                stream(MICRO, index, seed), sitter, names[label], amplitude
             )
             name = f"s{subject + 1:0{len(str(max(10, subjects)))}d}"
             scripts.append(script)
@@ -196,7 +170,7 @@ def micro_source(
         "seed": seed,
         "amplitude": float(amplitude),
     }
-    path = _film(cache, "micro", parameters, scripts, size, progress)
+    path = film(cache, "micro", parameters, scripts, size, progress)
     clips = tuple(
         Clip(
             id,
@@ -394,88 +368,3 @@ def _flickering(rng: np.random.Generator, light: Light, frames: int) -> Light:
     return Light(*(np.full(frames, value) for value in light))._replace(
         gain=light.gain * (1 + rng.normal(0, FLICKER, frames))
     )
-
-
-# ----- films --------------------------------------------------------------------------------------
-
-
-def _film(
-    cache: str,
-    kind: str,
-    parameters: dict,
-    scripts: Sequence[Script],
-    size: int,
-    progress: Callable[[int, int], None] | None,
-) -> str:
-    """Path of the film: a `.npy` file, uint8 (frames of all scripts, size, size, 3).
-
-    It is drawn if it is not there yet, and it is never there in part.
-    """
-    name = json.dumps([GENERATOR, kind, size, parameters], sort_keys=True)
-    path = os.path.abspath(os.path.join(cache, f"{kind}-{fingerprint([name])}.npy"))
-    if os.path.exists(path):
-        return path
-    sensor = _stream(_SENSOR, int(kind == "micro"), parameters["seed"])
-    try:
-        os.makedirs(cache, exist_ok=True)
-        with whole(path, shared=True) as unfinished:
-            _draw(unfinished, scripts, size, sensor, progress)
-    except OSError as error:
-        raise UserError(
-            "{cache}: the drawn frames cannot be kept there ({reason}); give another cache folder",
-            cache=cache,
-            reason=error.strerror or error,
-        ) from error
-    return path
-
-
-def _draw(
-    path: os.PathLike,
-    scripts: Sequence[Script],
-    size: int,
-    sensor: np.random.Generator,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Draws all frames of all scripts into the `.npy` file at `path`, with the sensor's noise."""
-    clip = np.repeat(np.arange(len(scripts)), [len(script.units) for script in scripts])
-    people = jax.tree.map(
-        lambda *leaves: np.stack(leaves), *(script.identity for script in scripts)
-    )
-    units, pose, light = (
-        jax.tree.map(
-            lambda *leaves: np.concatenate(leaves).astype(np.float32),
-            *(getattr(script, part) for script in scripts),
-        )
-        for part in ("units", "pose", "light")
-    )
-    film = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.uint8, shape=(len(clip), size, size, 3)
-    )
-    for first in range(0, len(clip), BATCH):
-        # the last batch is filled up: one shape, one compilation
-        rows = np.minimum(np.arange(first, first + BATCH), len(clip) - 1)
-        person = jax.tree.map(functools.partial(np.take, indices=clip[rows], axis=0), people)
-        others = jax.tree.map(
-            functools.partial(np.take, indices=rows, axis=0), (units, pose, light)
-        )
-        images = np.asarray(render_frames(person, *others, size))[: len(clip) - first]
-        images = images + NOISE * sensor.standard_normal(images.shape, np.float32)
-        film[first : first + BATCH] = np.clip(255 * images + 0.5, 0, 255).astype(np.uint8)
-        if progress is not None:
-            progress(min(first + BATCH, len(clip)), len(clip))
-    film.flush()
-
-
-def _stream(kind: int, index: int, seed: int) -> np.random.Generator:
-    return np.random.default_rng([kind, index, seed])
-
-
-def _check_at_least(**numbers: tuple[float, float]) -> None:
-    for name, (value, least) in numbers.items():
-        if not value >= least:
-            raise UserError(
-                "[{name}={value}]: drawn faces need at least {least}; give that or more",
-                name=name,
-                value=value,
-                least=least,
-            )
