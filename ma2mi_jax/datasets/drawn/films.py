@@ -20,8 +20,8 @@ from ma2mi_jax.files import fingerprint, whole
 
 GENERATOR = 4  # raise it with every change that alters a pixel: kept films carry it in their names
 
-# As in real clips (docs/experiments-tiny.md). In 24 of them, at 96 px and δ in [3, 8], the median noise
-# is 1.2/255, and the median difference in brightness is .003. Small motions are part of both.
+# As in real clips (docs/experiments-tiny.md). In 24 of them, at 96 px and δ in [3, 8], the median
+# noise is 1.2/255, and the median difference in brightness is .003. Small motions are part of both.
 NOISE = 1.25 / 255  # standard deviation of the sensor's
 FLICKER = 0.002  # and of a frame's brightness, relative
 BATCH = 16  # frames drawn at once: few enough for the cache of a CPU
