@@ -5,7 +5,8 @@
   python experiments/pretrain.py --source=fervk39      # finds data/ferv39k or $MA2MI_DATA/ferv39k
 
 Writes into the run's folder: config.json, metrics.jsonl, TensorBoard events, checkpoints/,
-curves.png, reconstructions.png, summary.json. The same command resumes an interrupted run.
+curves.png, reconstructions.png, summary.json; of drawn faces also learned.png. The same command
+resumes an interrupted run.
 """
 
 import cli
@@ -34,6 +35,9 @@ def main(argv):
 def draw(done: pretraining_run.Finished) -> None:
     """The pictures; the summary is there already, should one of them fail."""
     drawing.pretraining_curves(done.run.folder / "curves.png", done.lines)
+    looks = [line["learned"] for line in done.lines if line.get("learned")]
+    if looks and "r2_c_delta" in looks[0]:
+        drawing.what_is_learned(done.run.folder / "learned.png", looks)
     if done.run.objective == "ma2mi":
         # An unreadable clip must not keep the others from being shown.
         readable = [clip for clip in done.clips if clip.id not in done.replaced]

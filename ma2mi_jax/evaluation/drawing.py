@@ -3,6 +3,7 @@ and subjects."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -148,6 +149,51 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
             )
         axis.set_xlabel("step")
         axis.legend(fontsize=8)
+    save(figure, path)
+
+
+def what_is_learned(path: pathlib.Path, looks: Sequence[Mapping[str, Any]]) -> None:
+    """What a pre-training has learned, and when: L_rec between copy and floors, and R² by name.
+
+    Args:
+      path: of the picture.
+      looks: those of `metrics.jsonl`, on a source of drawn faces.
+    """
+    steps = [look["step"] for look in looks]
+    names = [n for n in looks[0]["r2_c_delta"] if n not in ("pose", "units")]
+    height = 0.21 * len(names) + 1.6
+    figure, axes = plt.subplots(
+        1, 3, figsize=(7 + 0.9 * len(steps), height), width_ratios=(1.3, 1, 1), layout="constrained"
+    )
+    if "loss_rec" in looks[0]:
+        copy = looks[-1]["floors"]["copy"]
+        for name, label in (("loss_rec", "this pair's C_Δ"), ("loss_rec_other", "another's C_Δ")):
+            axes[0].plot(steps, [look[name] / copy for look in looks], marker="o", label=label)
+        for name, value in looks[-1]["floors"].items():
+            axes[0].axhline(value / copy, color="grey", linewidth=0.8, linestyle=":")
+            axes[0].annotate(
+                name, (steps[-1], value / copy), fontsize=7, ha="right", va="bottom", color="grey"
+            )
+        axes[0].set(ylabel="L_rec / copy", title="people never seen", ylim=(0, 1.1))
+    else:
+        for name, label in (("r2_c_delta", "from C_Δ"), ("r2_places", "from all places")):
+            axes[0].plot(steps, [look[name]["units"] for look in looks], marker="o", label=label)
+        axes[0].set(ylabel="R²", title="mean over action units")
+    axes[0].set(xlabel="step")
+    axes[0].legend(fontsize=8)
+    for axis, key, title in zip(
+        axes[1:], ("r2_c_delta", "r2_places"), ("R² from C_Δ", "R² from all places"), strict=True
+    ):
+        values = np.array([[look[key][name] for look in looks] for name in names], float)
+        axis.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+        for row, column in np.ndindex(values.shape):
+            value = values[row, column]
+            text = "–" if np.isnan(value) else f"{value:.2f}"
+            colour = "white" if value > 0.6 else "black"
+            axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        axis.set_xticks(range(len(steps)), steps, rotation=90, fontsize=7)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set(title=title, xlabel="step")
     save(figure, path)
 
 

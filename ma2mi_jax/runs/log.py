@@ -3,7 +3,7 @@ TensorBoard."""
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorboardX
@@ -35,14 +35,24 @@ class MetricsLog:
         self._file = file.open("a")
         self._events = tensorboardX.SummaryWriter(str(path), purge_step=start if start else None)
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes one line; `step` is the number of updates already made."""
+    def write(
+        self, step: int, values: Mapping[str, float], learned: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes one line; `step` is the number of updates already made.
+
+        Args:
+          learned: a look at what was learned (`training.learned`), where one was taken.
+        """
         line = {"step": step} | {name: float(value) for name, value in values.items()}
+        if learned:
+            line["learned"] = dict(learned)
         self.lines.append(line)
         self._file.write(json.dumps(files.plain(line)) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._events.add_scalar(name, float(value), step)
+        for name, value in _flat(learned or {}, "learned"):
+            self._events.add_scalar(name, value, learned["step"])
 
     def __enter__(self):
         return self
@@ -50,6 +60,15 @@ class MetricsLog:
     def __exit__(self, *_):
         self._file.close()
         self._events.close()
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """All numbers in nested mappings, by names like `learned/floors/copy`."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}/{name}")
+        else:
+            yield f"{prefix}/{name}", float(value)
 
 
 def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from ma2mi_jax.models.weights import diffusers, torchvision
 from ma2mi_jax.runs import checkpoint, folder
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.runs.log import MetricsLog
-from ma2mi_jax.training import pretraining, run_config
+from ma2mi_jax.training import learned, pretraining, run_config
 from ma2mi_jax.training.run_config import PretrainRun
 
 SHOWN = {  # metrics beside the bar, and their names there
@@ -140,6 +140,11 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     state = init(jax.random.key(run.seed), encoders)
     vae_params = jax.device_put(vae_params, whole)
     step_fn = jax.jit(functools.partial(pretraining.train_step, config), donate_argnums=0)
+    looks = 0 < run.look_every <= config.steps
+    people = None
+    if looks:
+        with listener.reading("drawing held-out faces") as progress:
+            people = learned.held_out(run.dataset, config, vae_params, progress=progress)
 
     sizes = sizes_of(state, vae_params)
     told = ", ".join(f"{name} {size:,}" for name, size in sizes.items() if size)
@@ -169,17 +174,21 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
         ):
             pending, last = [], time.monotonic()
             for step in range(start, config.steps):
-                batch = next(iterator)
+                batch, seen = next(iterator), None
+                if looks and step % run.look_every == 0:
+                    seen = learned.look(config, state, batch["frames"], people, vae_params)
                 needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
                 state, metrics = step_fn(state, needed, vae_params)
                 pending.append((batch["drawn"], batch["replaced"]))
                 final = step + 1 == config.steps
-                if step % run.log_every == 0 or final:
+                if looks and final:
+                    seen = learned.look(config, state, batch["frames"], people, vae_params)
+                if step % run.log_every == 0 or final or seen:
                     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
                     now = time.monotonic()
                     values["pairs_per_second"] = len(pending) * config.batch_size / (now - last)
                     last = now
-                    log.write(step, {"epoch": step / per_epoch, **values})
+                    log.write(step, {"epoch": step / per_epoch, **values}, seen)
                     count_replaced(replaced, clips, pending, listener)
                     pending = []
                     stop_if_not_finite(state, run.folder)
@@ -201,7 +210,10 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     # ----------------------------------------------------------------------------- the summary
     lines = log.lines
     tail = lines[-max(1, len(lines) // 10) :]
-    names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate")]
+    last_look = lines[-1].get("learned")
+    if last_look and (said := learned.caution(config, last_look)):
+        listener.log(said)
+    names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate", "learned")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
     files.write_json(
         run.folder / run_config.RESULTS["pretrain"],
@@ -217,6 +229,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             "epochs": config.steps / per_epoch,
             "final": final,
             "final_is": f"mean over the last {len(tail)} logged steps",
+            "learned": last_look,
             "seconds": round(seconds, 1),
             "steps_this_session": config.steps - start,
             "parameters": sizes,

@@ -127,6 +127,13 @@ class PretrainRun:
     overwrite: bool = _field(False, "delete the run that is there", "output", neutral=True)
     checkpoint_every: int = _field(500, "steps between two checkpoints", "output", neutral=True)
     log_every: int = _field(10, "steps between two lines of the log", "output", neutral=True)
+    look_every: int = _field(
+        500,
+        "steps between two looks at what was learned; 0 never looks, nor does a shorter run",
+        "output",
+        neutral=True,
+        least=0,
+    )
 
     script = "pretrain"
 
