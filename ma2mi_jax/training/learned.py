@@ -31,7 +31,7 @@ from ma2mi_jax.training.pretraining import Config, PretrainState
 PAIRS = 512  # held-out people, half of whom fit the linear maps that are tested on the others
 BATCH = 32
 TABLE = 0.9  # cosine with the map of a grey image above which F^p hardly sees the face
-PENALTIES = np.logspace(0, 7, 15)  # of ridge regression, chosen for each quantity
+PENALTIES = np.logspace(0, 8, 17)  # of ridge regression, chosen for each quantity
 
 Look = dict[str, Any]
 
@@ -188,8 +188,8 @@ def r2(seen: Float[np.ndarray, "N K"], truth: Float[np.ndarray, "N T"]) -> Float
     for half in (0, 1):
         fit, test = people % 2 == half, people % 2 != half
         mean, scale = seen[fit].mean(0), seen[fit].std(0)
-        used = scale > 1e-6 * scale.max()
-        x = (seen[:, used].astype(np.float64) - mean[used]) / scale[used]
+        # A feature that is silent but for a few people is not to outweigh all others.
+        x = (seen - mean) / np.maximum(scale, 0.1 * scale.mean())
         y = truth - truth[fit].mean(0)
         model = RidgeCV(PENALTIES, alpha_per_target=True).fit(x[fit], y[fit])
         error += ((y[test] - model.predict(x[test])) ** 2).sum(0)
