@@ -28,6 +28,7 @@ LIBRARIES = (  # numbers depend on them
     "grain",
     "numpy",
     "opencv-python-headless",
+    "scikit-learn",
 )
 
 

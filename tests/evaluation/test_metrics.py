@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import metrics as sklearn
 
 from ma2mi_jax.evaluation import metrics
 
@@ -19,9 +20,6 @@ def outcomes(draw):
 @settings(deadline=None, max_examples=60)
 @given(outcomes())
 def test_scores_are_those_of_scikit_learn(case):
-    sklearn = pytest.importorskip(
-        "sklearn.metrics", reason="scikit-learn is a test-only dependency"
-    )
     labels, predictions, classes = case
     counts = metrics.confusion(labels, predictions, classes)
     every = list(range(classes))
