@@ -107,6 +107,11 @@ def print_answers(found: Answers, classes) -> None:
                 f"{answer.part.clip.id}: the apex changes the face hardly more than one frame the "
                 "next; onset and apex are guesses"
             )
+        if answer.part.lacks:
+            cli.say(
+                f"{answer.part.clip.id}: the video is cut off or damaged; {answer.part.lacks} are "
+                "used"
+            )
     for each in found.failed:  # lines, not a table, which would fold long paths
         cli.say(f"not used: {each.id}: {each.reason}")
 

@@ -23,6 +23,10 @@ class FrameError(Exception):
     """A frame or video that cannot be read; the message names the file and what is wrong."""
 
 
+class Unreachable(FrameError):
+    """A file that could not be opened or read this time: the disk may be back tomorrow."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Box:
     """A square region of a frame, in pixels of that frame; it may reach over the border."""

@@ -1,91 +1,207 @@
 """Videos, decoded once from their start.
 
-Nothing here seeks: jumping to a frame of a video is slow, and on a file of variable frame rate it
-gives the wrong frame.
+FFmpeg (through PyAV) says of every frame how large it is and when it is shown. Nothing here
+seeks: jumping to a frame of a video is slow, and on a file of variable frame rate it gives the
+wrong frame.
 """
 
-import re
-from collections.abc import Iterator
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import BinaryIO, NamedTuple
 
-import cv2
+import av
 import numpy as np
 
-from ma2mi_jax.clips.frames import FrameError
+from ma2mi_jax.clips.frames import FrameError, Unreachable
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
 
-# Where a packet of encoded video gives the size of the picture, by the codec's four letters. For
-# h264 it is the whole parameter set, in which the size has no fixed place.
-_SIZE_IN_PACKET = {
-    "mjpg": re.compile(rb"\xff[\xc0-\xc2]\x00\x11\x08(....)", re.DOTALL),
-    "mpg1": re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL),
-    "mpg2": re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL),
-    "vp80": re.compile(rb"\x9d\x01\x2a(....)", re.DOTALL),
-    "h264": re.compile(rb"\x00\x00\x01[\x27\x47\x67](.{8})", re.DOTALL),
-}
+# What decodes: something that could not be read may be readable with the next version.
+DECODER = f"PyAV {av.__version__}, libavcodec {av.library_versions['libavcodec']}"
+
+WIDEST_PIXEL = 4  # a pixel of another shape than 1:4 ... 4:1 is a wrong entry in the file
+PAUSE = 10  # a gap of so many usual gaps between two frames is a pause of the recording
+MOST = 0.9  # of the gaps between frames: the others may be frames that were lost
+SLACK = 1.5  # frames by which the length of a whole video may be wrong in its header
 
 
-def decode(path: str) -> Iterator[np.ndarray]:
-    """All frames of a video file from its start, uint8 RGB of shape (h, w, 3).
+class Frame(NamedTuple):
+    """A frame of a video.
+
+    Attributes:
+      image: (h, w, 3) uint8 RGB, upright and with square pixels.
+      time: when it is shown, in seconds; None if the file does not say.
+    """
+
+    image: np.ndarray
+    time: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What is known about a video when its end has been reached.
+
+    Attributes:
+      frames: the number of frames that were given.
+      announced: how many the file should hold.
+      fps: frames per second, see `rate`.
+    """
+
+    frames: int
+    announced: int
+    fps: float
+
+
+def decode(path: str, tell: Callable[[Report], None] | None = None) -> Iterator[Frame]:
+    """The frames of a video file from its first whole one until its end, or until its first damage.
+
+    What follows a damage is counted, not given: frames that are built on it look like pictures, and
+    the time between two of them is not known.
+
+    Args:
+      path: the file; its name may be any that the system allows.
+      tell: called with the report after the last frame.
 
     Raises:
-      FrameError: the file does not decode at all, or its frame size changes midway.
+      FrameError: nothing can be decoded, the frame size changes, or the pixels have an absurd
+        shape.
+      Unreachable: the file cannot be opened or read.
     """
-    _require_one_size(str(path))
-    capture = cv2.VideoCapture(str(path))
-    shape, count = None, 0
-
     try:
-        while True:
-            good, image = capture.read()
-            if not good:
-                break
-            if shape is not None and image.shape != shape:
-                before, after = (f"{w}x{h}" for h, w, _ in (shape, image.shape))
-                raise FrameError(
-                    f"{path}: the frame size changes from {before} to {after} at frame {count}"
-                )
-            shape, count = image.shape, count + 1
-            yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
-
-    if not count:
-        raise FrameError(f"{path}: no frame could be decoded")
+        # FFmpeg would take a name such as `s01:ep02.mp4` for an address: so it gets the open file
+        with open(path, "rb") as file:
+            yield from _decode(file, str(path), tell)
+    except av.FFmpegError:
+        raise FrameError(f"{path}: no frame could be decoded") from None
+    except OSError as error:
+        raise Unreachable(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _require_one_size(path: str) -> None:
-    """Raises FrameError if the encoded frames differ in size.
+def _decode(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) -> Iterator[Frame]:
+    with av.open(file) as container:
+        stream = container.streams.best("video")
+        if stream is None:
+            raise FrameError(f"{path}: no frame could be decoded")
+        stream.codec_context.thread_count = 1  # videos are decoded side by side, one a thread
+        stream.codec_context.options = {"err_detect": "explode"}  # do not paint over what lacks
+        shape, ticks, ends = None, [], collections.Counter()
+        count, whole = 0, True
 
-    OpenCV would scale all of them to the size of the first one, and so distort the faces.
+        # ----- frames -----
+        for packet in _packets(container):
+            if packet is None:
+                count, whole = count + 1, not ticks
+                continue
+            if packet.pts is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                ends[packet.stream_index] = max(ends[packet.stream_index], end)
+            for picture in _pictures(packet) if packet.stream_index == stream.index else ():
+                count += 1
+                if picture is None:
+                    whole = not ticks
+                if picture is None or not whole:
+                    continue
+                image = _upright(picture, _square(path, picture, stream.sample_aspect_ratio))
+                if shape is not None and image.shape != shape:
+                    before, after = (f"{w}x{h}" for h, w, _ in (shape, image.shape))
+                    raise FrameError(
+                        f"{path}: the frame size changes from {before} to {after} at frame "
+                        f"{len(ticks)}"
+                    )
+                shape = image.shape
+                ticks.append(picture.pts)
+                yield Frame(image, picture.time)
+
+        # ----- what lacks -----
+        if not ticks:
+            raise FrameError(f"{path}: no frame could be decoded")
+        if tell is not None:
+            times = [t for t in ticks if t is not None]
+            fps = rate(times, stream.time_base, stream.average_rate)
+            announced = max(count, _announced(container, stream, ends, fps))
+            tell(Report(len(ticks), announced, fps))
+
+
+def _packets(container: av.container.InputContainer) -> Iterator[av.Packet | None]:
+    """The packets of all streams; None at the end if the file breaks off inside one."""
+    try:
+        yield from container.demux()
+    except av.FFmpegError:
+        yield None
+
+
+def _pictures(packet: av.Packet) -> list[av.VideoFrame | None]:
+    """What can be decoded with this packet; None stands for each frame that is not whole."""
+    if packet.is_corrupt:
+        return [None]
+    try:
+        found = packet.decode()
+    except av.FFmpegError:
+        return [None]
+    return [None if picture.is_corrupt else picture for picture in found]
+
+
+def _square(path: str, picture: av.VideoFrame, ratio: Fraction | None) -> tuple[int, int]:
+    """Width and height of the picture with square pixels; `ratio` is width : height of its own."""
+    ratio = ratio or Fraction(1)
+    if not 1 <= max(ratio, 1 / ratio) <= WIDEST_PIXEL:
+        raise FrameError(f"{path}: its pixels are {ratio.numerator}:{ratio.denominator} wide")
+    return round(picture.width * max(ratio, 1)), round(picture.height * max(1 / ratio, 1))
+
+
+def _upright(picture: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 3) uint8 RGB, scaled to (width, height) and then turned as the file asks for."""
+    image = picture.to_ndarray(format="rgb24", width=size[0], height=size[1])
+    turns = round(picture.rotation / 90) % 4  # counterclockwise
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def rate(ticks: Sequence[int], tick: Fraction, header: Fraction | None) -> float:
+    """Frames per second of frames that are shown at these times, 0 if nobody knows.
+
+    It is their mean rate without pauses of the recording. Ticks are often milliseconds; so where
+    the gaps between the frames are the header's to a tick, the header is more exact.
+
+    Args:
+      ticks: the times of the frames in their order, in units of `tick`.
+      tick: in seconds.
+      header: frames per second as the file's header has it, None if it does not say.
     """
-    # the packets as they lie in the file, without decoding them
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_FORMAT, -1])
-
-    try:
-        letters = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
-        codec = letters.decode("latin-1").lower()
-        if codec not in _SIZE_IN_PACKET:
-            return
-
-        first, count = None, 0
-        while True:
-            good, packet = capture.read()
-            if not good:
-                return
-            size = _SIZE_IN_PACKET[codec].search(packet.tobytes())
-            first = first or (size and size[1])
-            if size and size[1] != first:
-                raise FrameError(f"{path}: the frame size changes at frame {count}")
-            count += 1
-    finally:
-        capture.release()
+    gaps = np.diff(np.asarray(ticks, np.int64))
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
+        return float(header or 0)
+    if header and np.mean(np.abs(gaps - float(1 / header / tick)) <= 1) >= MOST:
+        return float(header)
+    gaps = gaps[gaps <= PAUSE * np.median(gaps)]
+    return float(len(gaps) / (int(gaps.sum()) * tick))
 
 
-def video_fps(path: str) -> float:
-    """Frames per second as the video's header has it, 0 if the header does not say."""
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return float(capture.get(cv2.CAP_PROP_FPS))
-    finally:
-        capture.release()
+def _announced(
+    container: av.container.InputContainer,
+    stream: av.video.VideoStream,
+    ends: Mapping[int, float],
+    fps: float,
+) -> int:
+    """How many frames the file should hold by the length in its header; 0 if it says nothing, or
+    if it is as long as it says.
+
+    Args:
+      ends: by the index of a stream, where its last packet ends, in seconds.
+      fps: frames per second.
+    """
+    kind, start, end = container.format.name, 0, ends[stream.index]
+    if kind == "avi" and stream.average_rate:  # FFmpeg takes its length from the size of the file
+        length = stream.frames / stream.average_rate
+    elif "mp4" in kind and stream.duration:  # the length after the cuts of an edit list
+        start = (stream.start_time or 0) * stream.time_base
+        length = start + stream.duration * stream.time_base
+    elif kind in ("matroska,webm", "flv") and container.duration:
+        length = container.duration / av.time_base  # of the longest stream
+        end = max(ends.values())
+    else:
+        return 0
+    cut_off = fps and length - end > SLACK / fps
+    return round(float(length - start) * fps) if cut_off else 0

@@ -15,7 +15,7 @@ from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro
-from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
+from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
@@ -117,9 +117,18 @@ def read(
         ),
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
+    lacking, repairs = damaged(extracted)
+    notes += lacking
     clips.sort(key=lambda clip: clip.id)
     set_aside.sort(key=lambda refused: refused.id)
-    return Dataset("afew", tuple(clips), macro.EMOTIONS, tuple(set_aside), tuple(notes))
+    return Dataset(
+        "afew",
+        tuple(clips),
+        macro.EMOTIONS,
+        tuple(set_aside),
+        tuple(notes),
+        repairs=tuple(repairs),
+    )
 
 
 def _aligned(place: str, split: str, cache: str) -> dict[str, ImageFolder]:

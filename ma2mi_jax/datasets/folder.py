@@ -14,7 +14,7 @@ from ma2mi_jax.clips import faces, frames, video
 from ma2mi_jax.clips.clip import Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common import disk
-from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract
+from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
@@ -81,9 +81,14 @@ def read(
         for what, count in counts.items()
         if count
     )
+    lacking, repairs = damaged(found)
     by_id = operator.attrgetter("id")
     return Dataset(
-        "folder", tuple(sorted(clips, key=by_id)), (), tuple(sorted(set_aside, key=by_id)), notes
+        "folder",
+        tuple(sorted(clips, key=by_id)),
+        set_aside=tuple(sorted(set_aside, key=by_id)),
+        notes=(*notes, *lacking),
+        repairs=tuple(repairs),
     )
 
 

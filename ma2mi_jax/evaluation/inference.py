@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ma2mi_jax import files
-from ma2mi_jax.clips import faces, frames, pairs, video
+from ma2mi_jax.clips import faces, frames, pairs
 from ma2mi_jax.clips.clip import Clip, SetAside
 from ma2mi_jax.clips.spotting import Spotted, spot
 from ma2mi_jax.datasets import registry
@@ -45,6 +45,7 @@ class Part(NamedTuple):
       frames: (n, size, size, 3) uint8 crops.
       spotted: onset and apex in the part.
       how: onset and apex came about, in words.
+      lacks: how much of a damaged video is used, as "59 of 100 frames"; empty if it is whole.
     """
 
     clip: Clip
@@ -52,6 +53,7 @@ class Part(NamedTuple):
     frames: np.ndarray
     spotted: Spotted
     how: str
+    lacks: str = ""
 
     @property
     def pair(self) -> np.ndarray:
@@ -319,10 +321,7 @@ def item_of(clip: Given, whole: bool = False) -> extract.Item:
         raise ValueError("no such file or folder")
     if path.suffix.lower() in frames.IMAGE_SUFFIXES:
         raise ValueError("a single image; give two, ONSET,APEX")
-    longest = math.inf
-    if not whole:
-        longest = max(extract.LONGEST, round(SECONDS * video.video_fps(path)))
-    return extract.Item(path.stem, str(path.resolve()), longest=longest)
+    return extract.Item(path.stem, str(path.resolve()), seconds=math.inf if whole else SECONDS)
 
 
 def parts_of(
@@ -347,7 +346,8 @@ def parts_of(
         try:
             count = len(clip.frames)
             images = np.stack([pairs.read_nearest(clip, i, size)[1] for i in range(count)])
-            parts.append(Part(clip, shot.first, images, spot(images, *inside), how))
+            spotted = spot(images, *inside)
+            parts.append(Part(clip, shot.first, images, spotted, how, found.verdict.lacks))
         except (frames.FrameError, ValueError) as error:
             failed.append(SetAside(clip.id, " ".join(str(error).split())))
     if given and not parts and not failed:

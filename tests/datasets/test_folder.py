@@ -361,7 +361,7 @@ def test_every_bad_clip_is_set_aside_with_its_reason_and_costs_no_other(tmp_path
         "huge": "an unreadable image: img2.jpg",
         "mixed": "images of different sizes: img1.jpg is 320x240, img3.jpg is 240x320",
         "one image": "a single image: a pair of frames needs two",
-        "resized": "the frame size changes at frame 3",
+        "resized": "the frame size changes from 320x240 to 240x320 at frame 3",
         "single": "only one frame: a pair of frames needs two",
     }
 
@@ -376,21 +376,23 @@ def test_a_video_without_a_face_is_set_aside(tmp_path):
     }
 
 
-@pytest.mark.parametrize("codec", ["MJPG", "mp4v", "PIM1"])
-def test_videos_of_one_size_pass(tmp_path, codec):
-    path = drawn.video(tmp_path / "a.avi", talking(30), codec)
-    assert len(list(video.decode(path))) == 30
-
-
-def test_two_mpeg_streams_of_different_size_in_one_file(tmp_path):
-    small = [cv2.resize(WALL, (160, 128))] * 5
-    parts = [
-        drawn.video(tmp_path / f"{i}.mpg", images, "PIM1").read_bytes()
-        for i, images in enumerate((walls(5), small))
-    ]
-    (tmp_path / "both.mpg").write_bytes(b"".join(parts))
-    with pytest.raises(frames.FrameError, match="the frame size changes"):
-        list(video.decode(tmp_path / "both.mpg"))
+def test_a_damaged_video_is_used_as_far_as_it_is_whole_and_told_with_both_counts(tmp_path):
+    whole = drawn.video(tmp_path / "whole.avi", talking(20), "MJPG").read_bytes()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "data" / "good.avi").write_bytes(whole)
+    for run in ("found out", "remembered"):
+        source = read(tmp_path / "data", tmp_path)
+        cut, good = source.clips
+        count = len(cut.frames)
+        assert 5 < count < 12, run
+        assert len(good.frames) == 20
+        lacks = f"{count} of 20 frames"
+        assert source.notes == (
+            f"cut off or damaged videos that are used as far as they are whole: 1 (cut: {lacks})",
+        )
+        (repair,) = source.repairs
+        assert (repair.id, repair.what) == ("cut", f"{lacks} are used")
 
 
 # ------------------------------------------------------------------------------ nothing can be read
@@ -457,7 +459,9 @@ def decoded(monkeypatch):
     """The paths that were decoded, and the images that were read, so far."""
     paths, decode, read_frame = [], video.decode, frames.read_frame
     monkeypatch.setattr(
-        video, "decode", lambda path: paths.append(os.path.basename(path)) or decode(path)
+        video,
+        "decode",
+        lambda path, *tell: paths.append(os.path.basename(path)) or decode(path, *tell),
     )
     monkeypatch.setattr(
         frames,

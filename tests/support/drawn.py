@@ -2,7 +2,9 @@
 
 import struct
 import zlib
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 
@@ -40,6 +42,42 @@ def video(path, images, codec="mp4v", fps=25):
     for image in images:
         writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     writer.release()
+    return path
+
+
+def film(
+    path, images, codec="h264", fps=25, *, form=None, times=None, pixels=None, turned=0, **options
+):
+    """A video as people have it, which OpenCV cannot write.
+
+    Args:
+      images: uint8 RGB, all of one size.
+      codec: as FFmpeg calls its encoder.
+      fps: frames per second of the header.
+      form: of the file, as FFmpeg calls it; by default the suffix says it.
+      times: of the frames, in milliseconds; by default they follow `fps`.
+      pixels: width : height of a pixel.
+      turned: degrees, counterclockwise, by which a player turns the picture.
+      options: of the file, such as movflags="faststart".
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format=form, options=options) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.bit_rate = 4_000_000
+        if pixels:
+            stream.codec_context.sample_aspect_ratio = pixels
+        stream.codec_context.thread_count = 1
+        if turned:
+            stream.set_display_rotation(turned)
+        for i, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, fps)
+            if times is not None:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     return path
 
 

@@ -10,22 +10,25 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from ma2mi_jax.clips import faces, frames, opencv, shots, video
-from ma2mi_jax.clips.clip import Clip, SetAside
-from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder
+from ma2mi_jax.clips.clip import Clip, Repair, SetAside
+from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder, Unreachable
+from ma2mi_jax.datasets.common.disk import some
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import fingerprint, whole_folder
 
-RULES = 3
+RULES = 4
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
 cache entry is used."""
 
@@ -59,11 +62,13 @@ class Verdict:
       shots: in their order.
       fps: frames per second, 0 where unknown.
       reason: why the whole of it is of no use; empty if it is of use.
+      lacks: how much of a damaged video is used, as "59 of 100 frames"; empty if it is whole.
     """
 
     shots: tuple[Shot, ...] = ()
     fps: float = 0.0
     reason: str = ""
+    lacks: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +79,13 @@ class Item:
       id: of its clip.
       path: of the video file or of the folder.
       images: what the folder holds; None for a video.
-      longest: frames after which a shot is divided; None is LONGEST.
+      seconds: a shot is not divided before it has lasted so long.
     """
 
     id: str
     path: str
     images: ImageFolder | None = None
-    longest: float | None = None
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +135,20 @@ def extract(
     return [_extracted(item, *result.result()) for item, result in zip(items, results, strict=True)]
 
 
+def damaged(found: Sequence[Extracted]) -> tuple[list[str], list[Repair]]:
+    """What is to be told of videos that are used as far as they are whole: a note if there are any,
+    and a repair for each."""
+    lacking = {each.item.id: each.verdict.lacks for each in found if each.clips}
+    lacking = {id: lacks for id, lacks in lacking.items() if lacks}
+    if not lacking:
+        return [], []
+    kind = "cut off or damaged videos that are used as far as they are whole"
+    examples = some(f"{id}: {lacks}" for id, lacks in lacking.items())
+    return [f"{kind}: {len(lacking)} ({examples})"], [
+        Repair(id, kind, f"{lacks} are used") for id, lacks in lacking.items()
+    ]
+
+
 def _extracted(item: Item, entry: str, verdict: Verdict) -> Extracted:
     clips, set_aside = _clips(item, entry, verdict)
     return Extracted(item, verdict, tuple(clips), tuple(set_aside))
@@ -150,13 +169,15 @@ def _prepare(
     if verdict is not None:
         return entry, verdict
 
-    verdict = _judge(item, detector, cropped)
     try:
+        verdict = _judge(item, detector, cropped)
         with _new_entry(entry) as unfinished:
             if item.images is None:
                 _keep_frames(item.path, verdict, size, unfinished)
             with (unfinished / "verdict.json").open("w") as file:
                 json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
+    except Unreachable as error:  # not kept: the next run may reach it
+        return "", Verdict(reason=str(error).removeprefix(f"{item.path}: "))
     except FrameError as error:
         return "", Verdict(reason=f"changed while it was read: {error}")
     return entry, verdict
@@ -164,12 +185,23 @@ def _prepare(
 
 def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdict:
     try:
-        if item.images is None:
-            found = _shots(video.decode(item.path), detector, cropped, item.longest)
-            return Verdict(found, video.video_fps(item.path))
-        if len(item.images) == 1:
-            return Verdict(reason="a single image: a pair of frames needs two")
-        return Verdict(_shots(_images(item.images), detector, cropped, item.longest))
+        if item.images is not None:
+            if len(item.images) == 1:
+                return Verdict(reason="a single image: a pair of frames needs two")
+            seen = _seen(_images(item.images), detector, cropped)
+            return Verdict(_shots(seen, item.seconds, 0, cropped))
+        told: list[video.Report] = []
+        images = (frame.image for frame in video.decode(item.path, told.append))
+        seen = _seen(images, detector, cropped)
+        (report,) = told
+        lacks = report.announced > report.frames
+        return Verdict(
+            _shots(seen, item.seconds, report.fps, cropped),
+            report.fps,
+            lacks=f"{report.frames} of {report.announced} frames" if lacks else "",
+        )
+    except Unreachable:
+        raise
     except FrameError as error:
         return Verdict(reason=str(error).removeprefix(f"{item.path}: "))
 
@@ -191,13 +223,22 @@ def _images(images: ImageFolder) -> Iterator[np.ndarray]:
         yield image
 
 
-def _shots(
-    images: Iterable[np.ndarray],
-    detector: faces.Detector,
-    cropped: bool | None,
-    longest: float | None = None,
-) -> tuple[Shot, ...]:
-    """The shots, each with its face. The frames are gone through once, and none is kept."""
+class _Seen(NamedTuple):
+    """What is left of frames that have been gone through.
+
+    Attributes:
+      changes: from each frame to the next, for `shots.spans`.
+      looks: the faces in each frame that was searched, by its position.
+      shape: height and width of the frames.
+    """
+
+    changes: list[float]
+    looks: dict[int, list[faces.Face]]
+    shape: tuple[int, int]
+
+
+def _seen(images: Iterable[np.ndarray], detector: faces.Detector, cropped: bool | None) -> _Seen:
+    """Goes through the frames once, and keeps none."""
     changes, looks, before = [], {}, None
     for i, image in enumerate(images):
         thumbnail = shots.thumbnail(image)
@@ -205,13 +246,25 @@ def _shots(
         before = thumbnail
         if not cropped and i % LOOK_EVERY == 0:
             looks[i] = _look(image, detector, cropped)
-    if len(changes) == 1:
-        return (Shot(0, 1, reason="only one frame: a pair of frames needs two"),)
+    return _Seen(changes, looks, image.shape[:2])
 
-    height, width = image.shape[:2]
-    parts = shots.spans(changes, min(longest or LONGEST, len(changes)))
+
+def _shots(seen: _Seen, seconds: float, fps: float, cropped: bool | None) -> tuple[Shot, ...]:
+    """The shots, each with its face.
+
+    Args:
+      seen: the frames.
+      seconds: as for `Item`.
+      fps: frames per second, 0 where unknown.
+      cropped: as for `folder.read`.
+    """
+    count = len(seen.changes)
+    if count == 1:
+        return (Shot(0, 1, reason="only one frame: a pair of frames needs two"),)
+    longest = count if math.isinf(seconds) else max(LONGEST, round(seconds * fps))
+    parts = shots.spans(seen.changes, min(longest, count))
     return tuple(
-        _shot(first, end, looks, (height, width), cropped, alone=len(parts) == 1)
+        _shot(first, end, seen.looks, seen.shape, cropped, alone=len(parts) == 1)
         for first, end in parts
     )
 
@@ -282,7 +335,8 @@ def _clips(item: Item, entry: str, verdict: Verdict) -> tuple[list[Clip], list[S
         # with zeros in front, so that sorting keeps the order of the shots
         name = item.id if count == 1 else f"{item.id}#{number:0{len(str(count))}d}"
         if shot.reason:
-            set_aside.append(SetAside(name, shot.reason))
+            lacks = f"; cut off or damaged after {verdict.lacks}" if verdict.lacks else ""
+            set_aside.append(SetAside(name, shot.reason + lacks))
         elif item.images is None:  # the cached frames are crops already
             names = tuple(_frame_name(i) for i in range(shot.first, shot.end))
             clips.append(Clip(name, ImageFolder(entry, names), fps=verdict.fps))
@@ -305,7 +359,7 @@ def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
       OSError: the video or the image is not there.
     """
     stat = os.stat(item.path)
-    parts = [item.path, stat.st_mtime_ns, detector, cropped, item.longest, RULES]
+    parts = [item.path, stat.st_mtime_ns, detector, cropped, item.seconds, RULES]
     if item.images is None:
         parts += [stat.st_size, size, frames.JPEG_QUALITY]
     else:
@@ -323,7 +377,7 @@ def _load(entry: str) -> Verdict | None:
             Shot(s["first"], s["end"], s["box"] and Box(**s["box"]), s["reason"])
             for s in kept["shots"]
         )
-        return Verdict(found, kept["fps"], kept["reason"])
+        return Verdict(found, kept["fps"], kept["reason"], kept["lacks"])
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, KeyError, TypeError):  # a machine lost power while it was written
@@ -358,9 +412,9 @@ def _keep_frames(path: str, verdict: Verdict, size: int, folder: pathlib.Path) -
         if not shot.reason
         for i in range(shot.first, shot.end)
     }
-    for i, image in enumerate(video.decode(path) if boxes else ()):
+    for i, frame in enumerate(video.decode(path) if boxes else ()):
         if i in boxes:
-            picture = frames.crop(image, boxes[i], size)
+            picture = frames.crop(frame.image, boxes[i], size)
             # not by cv2.imwrite, which does not tell when the disk is full
             (folder / _frame_name(i)).write_bytes(frames.jpeg(picture))
 
