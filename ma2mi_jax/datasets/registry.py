@@ -14,7 +14,9 @@ from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets import (
     afew,
+    casme,
     casme2,
+    casme_sq,
     dfew,
     ferv39k,
     folder,
@@ -38,6 +40,8 @@ READERS: tuple[Reader, ...] = (
     samm.READER,
     mmew.READER,
     smic.READER,
+    casme.READER,
+    casme_sq.READER,
     megc2019.READER,
     synthetic.TARGET,
 )

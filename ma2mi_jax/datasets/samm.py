@@ -7,8 +7,6 @@ face.
 """
 
 import dataclasses
-import os
-import re
 from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
@@ -40,7 +38,7 @@ def read(
 
     The arguments and the errors are those of `casme2.read`.
     """
-    frames = _subjects(os.path.abspath(root))
+    frames = next(iter(micro.subjects_folders(root, "[0-9]{3}")), None)
     folders = micro.clips_by_subject(TRAITS, frames, cache=cache)
     if not folders:
         raise disk.not_found("target", "samm", root, SHOWN)
@@ -56,18 +54,6 @@ def read(
         detector=detector,
         progress=progress,
     )
-
-
-def _subjects(root: str) -> str | None:
-    """The folder that holds the subjects' folders: `root`, or one at most two levels below it."""
-    level = [root]
-    for _ in range(3):
-        level = [disk.innermost(folder) for folder in level]
-        for folder in level:
-            if any(re.fullmatch("[0-9]{3}", name) for name in disk.folders(folder)):
-                return folder
-        level = [os.path.join(folder, name) for folder in level for name in disk.folders(folder)]
-    return None
 
 
 READER = Reader(

@@ -1,4 +1,4 @@
-"""Miniature copies of the six datasets, laid out as their authors ship them, with every fault they
+"""Miniature copies of the datasets, laid out as their authors ship them, with every fault they
 are known for. No frame is theirs."""
 
 import pathlib
@@ -324,6 +324,69 @@ def mmew(root, by_subject=False):
     litter(root)
 
 
+def casme(root, sections=("Section A", "Section B"), name="{}-{{:03d}}.jpg"):
+    """Raw frames in two sections, or all cropped in one folder; the last row disagrees with its
+    folder, as five rows of the real sheet do."""
+    rows = [
+        [1, "EP01_5", None, 73, 76, 0, 81, None, "4", "disgust"],
+        [1, "EP01_8", None, 1, 4, 7, 9, None, "L14", "tense"],
+        [9, "EP02_01", None, 11, 14, 0, 17, None, "10+12", "Amusement"],
+        [9, "EP02_02", None, 250, 270, 0, 299, None, "4+7", "repression"],
+    ]
+    headings = ["Subject", "Filename", None, "OnsetF", "ApexF1", "ApexF2", "OffsetF", None, "AUs"]
+    workbook(root / "CASME.xlsx", [*headings, "Emotion"], rows)
+    first, second = (root / section for section in (sections * 2)[:2])
+    for folder, id, numbers, peak in (
+        (first, "sub01/EP01_5", range(73, 82), 76),
+        (first, "sub01/EP01_8", range(1, 10), 4),
+        (second, "sub09/EP02_01", range(11, 18), 14),
+        (second, "sub09/EP02_02", range(100, 150), 120),
+    ):
+        clip(folder / id, numbers, name.format(id.split("/")[1]), peak)
+    litter(root)
+
+
+def casme_sq(root, place="selectedpic"):
+    """The folders of expressions, or whole recordings; four micro-expressions, one without an
+    offset, and a macro-expression. Subjects 1 and 2 of the sheet are s15 and s16."""
+    recorded = place == "rawpic"
+    subjects = [[15, "s15", 1], [16, "s16", 2]]
+    films = [["0101", "disgust1"], [401, "happy1"]]
+    rows = [
+        [1, "disgust1_1", 52, 55, 59, "4+7", "negative", "micro-expression", "disgust"],
+        [1, "disgust1_2", 90, 94, 0, "4", "Negative", "micro-expression", "disgust"],
+        [1, "happy1_1", 11, 15, 40, "6+12", "positive", "macro-expression", "happiness"],
+        [2, "happy1_1", 11, 14, 18, "12", "positive", "micro-expression", "happiness"],
+        [2, "happy1_2", 31, 35, 38, "25", "other", "micro-expression", "happiness"],
+    ]
+    path = root / "CAS(ME)^2code_final(Updated).xlsx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    book = openpyxl.Workbook()
+    pages = {"CASFEcode_final": rows, "naming rule1": subjects, "naming rule2": films}
+    for title, lines in pages.items():
+        page = book.create_sheet(title)
+        for line in lines:
+            page.append(line)
+    book.save(path)
+    clips = {
+        "s15/disgust1_1": (range(52, 60), 55),
+        "s15/disgust1_2": (range(90, 101), 94),
+        "s15/happy1_1": (range(11, 41), 15),
+        "s16/happy1_1": (range(11, 19), 14),
+        "s16/happy1_2": (range(31, 39), 35),
+    }
+    if recorded:
+        clips = {
+            "s15/15_0101disgustingteeth": (range(1, 111), 55),
+            "s15/15_0401girlcrash": (range(1, 61), 15),
+            "s16/16_0401girlcrash": (range(1, 61), 14),
+        }
+    for id, (numbers, peak) in clips.items():
+        folder = id[1:] if place == "cropped" else id  # the subjects of cropped have no s
+        clip(root / place / place / folder, numbers, "img{}.jpg", peak)
+    litter(root)
+
+
 ALL = {
     "dfew": dfew,
     "ferv39k": ferv39k,
@@ -331,6 +394,8 @@ ALL = {
     "casme2": lambda root: casme2(root, 2014, 2019),
     "samm": samm,
     "mmew": mmew,
+    "casme": casme,
+    "casme_sq": casme_sq,
 }
 """Each writes its miniature into a folder that is there; `python tests/support/miniatures.py
 FOLDER` does so for all."""

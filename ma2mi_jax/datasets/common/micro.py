@@ -48,6 +48,15 @@ RULES = 1  # version of the rules for boxes and apices, which are kept: raise it
 LOOKS = 12  # other frames that are searched where the onset shows no face
 SIZE = 256  # pixels along a side at which frames are compared
 
+SPELLINGS = {
+    "other": "others",
+    "happy": "happiness",
+    "sad": "sadness",
+    "angry": "anger",
+    "surprised": "surprise",
+}
+"""Other spellings of emotions, so that those of two datasets have one name."""
+
 KNOWN = "known faults of the sheet, answered as corrections.py says"
 ELSEWHERE = "no face on the onset frame, that of another frame taken"
 FACE_OF_SUBJECT = "no face found, the box of the subject's other clips taken"
@@ -60,14 +69,15 @@ class Traits:
 
     Attributes:
       name: as a person asks for it.
-      published: the classes of the paper, each with the number of clips that it evaluated.
+      published: the classes of the paper, each with the number of clips that it evaluated; None
+        where that number is not known.
       subject: how subjects are spelled, a format of one integer.
       fps: frames per second of the recording.
       rebases: whether sheet and files may count frames from different origins.
     """
 
     name: str
-    published: Mapping[str, int]
+    published: Mapping[str, int | None]
     subject: str
     fps: float
     rebases: bool = False
@@ -113,7 +123,7 @@ def read(
     Raises:
       UserError: not one row can be used, or the cache cannot be written.
     """
-    by_id = {id.lower(): _numbered(frames) for id, frames in folders.items()}
+    by_id = {id.lower(): numbered(frames) for id, frames in folders.items()}
     votes = _votes(traits, rows, by_id) if traits.rebases else {}
     counts = next(iter(votes), None)
 
@@ -190,6 +200,27 @@ def clips_by_subject(traits: Traits, frames: str | None, *, cache: str) -> dict[
     return clips
 
 
+def subjects_folders(root: str, subject: str) -> list[str]:
+    """The folders that hold subjects' folders: `root`, or those at most two levels below it.
+
+    Args:
+      root: where to look. The first level at which there is a subject's folder ends the search.
+      subject: regular expression for the names of subjects' folders; letter case does not matter.
+    """
+    level = [os.path.abspath(root)]
+    for _ in range(3):
+        level = [disk.innermost(folder) for folder in level]
+        found = [
+            folder
+            for folder in level
+            if any(re.fullmatch(subject, name, re.IGNORECASE) for name in disk.folders(folder))
+        ]
+        if found:
+            return found
+        level = [os.path.join(folder, name) for folder in level for name in disk.folders(folder)]
+    return []
+
+
 def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: str | None) -> str:
     """Path of the annotation sheet.
 
@@ -236,7 +267,7 @@ def _id(traits: Traits, row: Mapping[str, str]) -> str:
 
 def _emotion(row: Mapping[str, str]) -> str:
     emotion = row["estimatedemotion"].lower()
-    return "others" if emotion == "other" else emotion
+    return SPELLINGS.get(emotion, emotion)
 
 
 def _unusable(
@@ -277,7 +308,7 @@ def _no_row(traits: Traits, rows: Sequence, sheet: str, set_aside: Sequence[SetA
     )
 
 
-def _numbered(frames: ImageFolder) -> ImageFolder:
+def numbered(frames: ImageFolder) -> ImageFolder:
     """The images that have a number; the others are no frames."""
     names = tuple(name for name in frames.names if frame_number(name) is not None)
     return ImageFolder(frames.folder, names)
@@ -483,11 +514,11 @@ def _differences(traits: Traits, clips: Sequence[Clip]) -> tuple[str, ...]:
     differing = [
         f"{name} {counts[name]} (published {n})"
         for name, n in traits.published.items()
-        if counts[name] != n
+        if n is not None and counts[name] != n
     ]
     if not differing:
         return ()
-    total = sum(traits.published.values())
+    total = sum(n or 0 for n in traits.published.values())
     return (f"N = {len(clips)}, published {total}; classes that differ: {', '.join(differing)}",)
 
 

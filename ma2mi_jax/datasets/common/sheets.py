@@ -14,6 +14,22 @@ from openpyxl.utils.exceptions import InvalidFileException
 from ma2mi_jax.errors import UserError
 
 REQUIRED = ("subject", "filename", "onsetframe", "apexframe", "offsetframe", "estimatedemotion")
+SPELLINGS = {
+    "sub": "subject",
+    "subid": "subject",
+    "foldname": "filename",
+    "onset": "onsetframe",
+    "onsetf": "onsetframe",
+    "apex": "apexframe",
+    "apexf": "apexframe",
+    "apexf1": "apexframe",
+    "offset": "offsetframe",
+    "offsetf": "offsetframe",
+    "emotion": "estimatedemotion",
+    "au": "actionunits",
+    "aus": "actionunits",
+}
+"""Other headings of the same columns. A column that has the proper heading goes before these."""
 
 
 def read(path: str) -> list[dict[str, str]]:
@@ -23,19 +39,18 @@ def read(path: str) -> list[dict[str, str]]:
 
     Returns:
       One dictionary for each row. Keys are the headings in lower case without anything but letters
-      (`OnsetFrame` and `Onset Frame` are `onsetframe`). Values are text without spaces around it,
-      whole numbers without a decimal point, `""` for an empty cell.
+      and digits (`OnsetFrame` and `Onset Frame` are `onsetframe`), and as SPELLINGS has them.
+      Values are text without spaces around it, whole numbers without a decimal point, `""` for an
+      empty cell.
 
     Raises:
       UserError: there is no such file, it cannot be read, it has no such headings, or there is
         nothing below them.
     """
-    book = _opened(path)
     nearest: Sequence[str] = REQUIRED  # what the best row of headings so far lacks
-    for page in book.worksheets:
-        rows = [[_text(value) for value in row] for row in page.iter_rows(values_only=True)]
+    for rows in pages(path).values():
         for at, row in enumerate(rows):
-            headings = [_heading(text) for text in row]
+            headings = _headings(row)
             missing = [heading for heading in REQUIRED if heading not in headings]
             if not missing:
                 return _below(path, headings, rows[at + 1 :])
@@ -52,6 +67,18 @@ def read(path: str) -> list[dict[str, str]]:
         headings=", ".join(REQUIRED),
         found=found,
     )
+
+
+def pages(path: str) -> dict[str, list[list[str]]]:
+    """The pages of a book by name: rows of cells, as text in the way that `read` has it.
+
+    Raises:
+      UserError: there is no such file, or it cannot be read.
+    """
+    return {
+        page.title: [[_text(value) for value in row] for row in page.iter_rows(values_only=True)]
+        for page in _opened(path).worksheets
+    }
 
 
 def _opened(path: str) -> openpyxl.Workbook:
@@ -112,5 +139,7 @@ def _text(value) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _heading(text: str) -> str:
-    return re.sub(r"[^a-z]", "", text.lower())
+def _headings(row: Sequence[str]) -> list[str]:
+    written = [re.sub(r"[^a-z0-9]", "", text.lower()) for text in row]
+    proper = {text: SPELLINGS.get(text, text) for text in written}
+    return [text if proper[text] in written else proper[text] for text in written]

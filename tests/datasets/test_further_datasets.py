@@ -1,0 +1,55 @@
+"""The readers of the datasets that the paper does not use, on miniatures in every form that people
+have; then class sets."""
+
+import miniatures
+import pytest
+from reading import notes, read, records, repairs
+
+from ma2mi_jax.datasets.common import frame_numbers
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("sections", "name"),
+    [
+        (("Section A", "Section B"), "{}-{{:03d}}.jpg"),
+        (("CASME/Cropped",), "reg_{}-{{}}.jpg"),
+        ((".",), "{}-{{}}.jpg"),
+    ],
+)
+def test_casme(root, tmp_path, sections, name):
+    miniatures.casme(root, sections, name)
+    found = read("casme", root, tmp_path)
+    assert records(found) == {
+        "sub01/EP01_5": ("sub01", "disgust", 9, 0, 3, 8, "4"),
+        "sub01/EP01_8": ("sub01", "tense", 9, 0, 3, 8, "L14"),
+        "sub09/EP02_01": ("sub09", "amusement", 7, 0, 3, 6, "10+12"),
+        "sub09/EP02_02": ("sub09", "repression", 50, 0, 20, 49, "4+7"),
+    }
+    assert {clip.fps for clip in found.clips} == {60}
+    assert set(repairs(found, frame_numbers.STRAYS)) == {"sub09/EP02_02"}
+    assert notes(found, "N =") == [], "the classes' numbers of clips are not known"
+
+
+@pytest.mark.parametrize("place", ["selectedpic", "cropped", "rawpic"])
+def test_casme_sq(root, tmp_path, place):
+    miniatures.casme_sq(root, place)
+    found = read("casme_sq", root, tmp_path)
+    late = (5, 0, 4, 4) if place == "rawpic" else (11, 0, 4, 10)
+    assert records(found) == {
+        "s15/disgust1_1": ("s15", "negative", 8, 0, 3, 7, "4+7"),
+        "s15/disgust1_2": ("s15", "negative", *late, "4"),
+        "s16/happy1_1": ("s16", "positive", 8, 0, 3, 7, "12"),
+        "s16/happy1_2": ("s16", "others", 8, 0, 4, 7, "25"),
+    }
+    assert repairs(found, frame_numbers.BOUNDS) == {"s15/disgust1_2": "no offset"}
+    assert found.notes[0] == f"frames read from {place}"
+    assert notes(found, "clips cut from whole recordings") == (
+        ["clips cut from whole recordings: 4"] if place == "rawpic" else []
+    )
+    assert notes(found, "rows of macro") == ["rows of macro-expressions, which are left out: 1"]
