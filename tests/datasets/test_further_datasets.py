@@ -5,7 +5,7 @@ import miniatures
 import pytest
 from reading import notes, read, records, repairs
 
-from ma2mi_jax.datasets.common import frame_numbers
+from ma2mi_jax.datasets.common import frame_numbers, macro
 
 
 @pytest.fixture
@@ -34,6 +34,25 @@ def test_casme(root, tmp_path, sections, name):
     assert {clip.fps for clip in found.clips} == {60}
     assert set(repairs(found, frame_numbers.STRAYS)) == {"sub09/EP02_02"}
     assert notes(found, "N =") == [], "the classes' numbers of clips are not known"
+
+
+@pytest.mark.parametrize("form", ["clips", "frames", "frames/aligned"])
+def test_mafw(root, tmp_path, form):
+    miniatures.mafw(root, form)
+    found = read("mafw", root, tmp_path)
+    angry, happy = macro.EMOTIONS.index("angry"), macro.EMOTIONS.index("happy")
+    assert {clip.id: (clip.label, len(clip.frames)) for clip in found.clips} == {
+        "00001": (angry, 9),
+        "00002": (happy, 9),
+        "00003": (-1, 9),
+    }
+    assert [each.id for each in found.set_aside] == ["00004", "00005"]
+    assert notes(found, "clips of contempt")[0].endswith("taken without a label: 1")
+    assert notes(found, "clips decoded") == (
+        ["clips decoded from their videos and cropped: 3"] if form == "clips" else []
+    )
+    train = read("mafw", root, tmp_path, split="train_1")
+    assert [(clip.id, clip.label) for clip in train.clips] == [("00001", angry), ("00003", -1)]
 
 
 @pytest.mark.parametrize("place", ["selectedpic", "cropped", "rawpic"])

@@ -181,7 +181,7 @@ def test_every_reader_takes_what_it_says():
 
 
 def test_names_titles_and_protocols_of_the_paper():
-    assert registry.SOURCES == ("dfew", "ferv39k", "afew", "folder", "synthetic")
+    assert registry.SOURCES == ("dfew", "ferv39k", "afew", "mafw", "folder", "synthetic")
     assert registry.TARGETS[:4] == ("casme2", "samm", "mmew", "smic")
     titles = {name: registry.reader("target", name).title for name in ("casme2", "samm", "mmew")}
     assert titles == {"casme2": "CASME II", "samm": "SAMM", "mmew": "MMEW"}

@@ -135,6 +135,32 @@ def afew(root):
     litter(root)
 
 
+def mafw(root, form="clips"):
+    """Three videos, one of them broken, or two folders of frames and one of a single frame; clip 3
+    is of none of the seven emotions, clip 4 is in the lists alone."""
+    for n in (1, 2, 3):
+        if form == "clips":
+            place = root / "data" / "clips" / f"{n:05d}.mp4"
+            talk = [person(mouth=i % 3 / 2) for i in range(9)]
+            drawn.video(place, talk, "mp4v")
+        else:
+            clip(root / "data" / form / f"{n:05d}", range(1, 10), "{}.jpg", 4)
+    if form == "clips":
+        (root / "data" / "clips" / "00005.mp4").write_bytes(b"no video")
+    else:
+        clip(root / "data" / form / "00005", [1], "{}.jpg")
+    rows = [["00001.mp4", 0, 1, 1], ["00002.mp4", 1, 0, 4], ["00003.mp4", 1, 0, 9]]
+    workbook(root / "Labels" / "single-set.xlsx", ["clip", "a", "b", "single_label"], rows)
+    lists = root / "Train & Test Set" / "single" / "no_caption" / "set_1"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("00001.mp4 anger\n00003.mp4 anxiety\n")
+    (lists / "test.txt").write_text("00002.mp4 4\n00004.mp4 fear\n")
+    other = root / "Train & Test Set" / "compound" / "no_caption" / "set_1"
+    other.mkdir(parents=True)
+    (other / "train.txt").write_text("00001.mp4 anger_disgust\n")
+    litter(root)
+
+
 # -------------------------------------------------------------------------------- micro-expressions
 
 CASME2_HEADINGS = [
@@ -394,6 +420,7 @@ ALL = {
     "casme2": lambda root: casme2(root, 2014, 2019),
     "samm": samm,
     "mmew": mmew,
+    "mafw": mafw,
     "casme": casme,
     "casme_sq": casme_sq,
 }

@@ -1,11 +1,15 @@
 """What the macro-expression datasets have in common: seven emotions, lists of splits, and clips
-that are folders of frames."""
+that are folders of frames or videos."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
 
+from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common import disk
+from ma2mi_jax.datasets.common.extract import Item, extract
 from ma2mi_jax.errors import UserError
 
 EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
@@ -57,8 +61,15 @@ def dataset(
     split: str | None,
     published: int,
     notes: Sequence[str] = (),
+    videos: Mapping[str, str] | None = None,
+    cache: str = "",
+    detector: faces.Detector | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """The dataset called `name`, of all its clips or those of one split.
+
+    A clip that has no two frames in its folder is read from its video: this is cut into shots,
+    cropped by one face box for each shot, and kept as frames.
 
     Args:
       name: as a person asks for it.
@@ -68,10 +79,15 @@ def dataset(
       split: the one to use; None is all clips.
       published: number of clips in the whole dataset.
       notes: what the reader has to tell; it comes last.
+      videos: the paths of those on the disk, by id; then `cache` must be given.
+      cache: folder for the frames of videos.
+      detector: finds the faces in videos; None is `faces.haar()`.
+      progress: called as progress(done, total) with the videos that are decoded.
 
     Raises:
-      UserError: there is no such split, or no clip can be used.
+      UserError: there is no such split, no clip can be used, or the cache cannot be written.
     """
+    videos = videos or {}
     check_split(name, split, sorted(splits))
 
     # ----- labels -----
@@ -79,26 +95,45 @@ def dataset(
     labels, relabelled, absent = dict(labels), set(), set()
     for each in lists:
         for id, label in each.items():
-            if id not in folders:
+            if id not in folders and id not in videos:
                 absent.add(id)
             elif label >= 0 and labels.setdefault(id, label) != label:
                 relabelled.add(id)
                 labels[id] = label
 
     # ----- clips -----
-    used = {id: f for id, f in folders.items() if split is None or id in splits[split]}
-    clips = [
-        Clip(id, frames, label=labels.get(id, -1))
-        for id, frames in sorted(used.items())
-        if len(frames) >= 2
+    present = folders.keys() | videos.keys()
+    used = {id for id in present if split is None or id in splits[split]}
+    usable = {id for id in used if len(folders.get(id, ())) >= 2}
+    clips = [Clip(id, folders[id], label=labels.get(id, -1)) for id in usable]
+    items = [Item(id, path) for id, path in sorted(videos.items()) if id in used - usable]
+    extracted = (
+        extract(
+            items,
+            cache=os.path.join(cache, "videos"),
+            detector=detector,
+            progress=progress,
+        )
+        if items
+        else []
+    )
+    clips += [
+        dataclasses.replace(clip, label=labels.get(each.item.id, -1))
+        for each in extracted
+        for clip in each.clips
     ]
-    set_aside = [
-        SetAside(id, f"a pair needs two frames, its folder holds {len(frames)}")
-        for id, frames in used.items()
-        if len(frames) < 2
+    clips.sort(key=lambda clip: clip.id)
+    set_aside = [refused for each in extracted for refused in each.set_aside]
+    set_aside += [
+        SetAside(id, f"a pair needs two frames, its folder holds {len(folders[id])}")
+        for id in used - usable - videos.keys()
     ]
     set_aside += [
-        SetAside(id, "in the dataset's lists, but there is no such folder of frames")
+        SetAside(
+            id,
+            "in the dataset's lists, but there is no such folder of frames"
+            + (" and no such video" if videos else ""),
+        )
         for id in absent
     ]
     if not clips:
@@ -110,9 +145,11 @@ def dataset(
         )
 
     # ----- what is told -----
-    told = [f"split {split}: {len(used)} of {len(folders)} clips"] if split else []
-    if not split and len(folders) != published:
-        told.append(f"{len(folders)} clips on disk, published {published}")
+    told = [f"split {split}: {len(used)} of {len(present)} clips"] if split else []
+    if not split and len(present) != published:
+        told.append(f"{len(present)} clips on disk, published {published}")
+    if decoded := sum(bool(each.clips) for each in extracted):
+        told.append(f"clips decoded from their videos and cropped: {decoded}")
     if unlabelled := sum(clip.label < 0 for clip in clips):
         told.append(f"clips without a label: {unlabelled}")
     if relabelled:
