@@ -16,6 +16,7 @@ from ma2mi_jax.datasets import (
     afew,
     casme,
     casme2,
+    casme3,
     casme_sq,
     dfew,
     ferv39k,
@@ -44,6 +45,7 @@ READERS: tuple[Reader, ...] = (
     smic.READER,
     casme.READER,
     casme_sq.READER,
+    casme3.READER,
     megc2019.READER,
     synthetic.TARGET,
 )

@@ -19,6 +19,7 @@ from ma2mi_jax.datasets import (
     afew,
     casme,
     casme2,
+    casme3,
     casme_sq,
     dfew,
     ferv39k,
@@ -34,7 +35,7 @@ from ma2mi_jax.errors import UserError
 
 SHOWN = {
     module.__name__.rpartition(".")[2]: module.SHOWN
-    for module in (dfew, ferv39k, afew, mafw, casme2, samm, mmew, casme, casme_sq)
+    for module in (dfew, ferv39k, afew, mafw, casme2, samm, mmew, casme, casme_sq, casme3)
 }
 BUILD = {**miniatures.ALL, "casme2": lambda root: miniatures.casme2(root, 2019)}
 MACRO = ("dfew", "ferv39k", "afew", "mafw")
@@ -528,7 +529,7 @@ def test_a_dataset_that_is_not_there(tmp_path, name):
 @pytest.mark.parametrize("name", BUILD)
 def test_a_dataset_of_empty_folders_is_not_there(root, tmp_path, name):
     BUILD[name](root)
-    for path in [each for kind in ("jpg", "avi", "mp4") for each in root.rglob(f"*.{kind}")]:
+    for path in [each for kind in ("jpg", "png", "avi", "mp4") for each in root.rglob(f"*.{kind}")]:
         path.unlink()
     assert "looked for" in error_of(name, root, tmp_path)
 

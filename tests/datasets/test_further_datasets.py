@@ -72,3 +72,25 @@ def test_casme_sq(root, tmp_path, place):
         ["clips cut from whole recordings: 4"] if place == "rawpic" else []
     )
     assert notes(found, "rows of macro") == ["rows of macro-expressions, which are left out: 1"]
+
+
+@pytest.mark.parametrize("cut_out", [False, True])
+def test_casme3(root, tmp_path, cut_out):
+    miniatures.casme3(root, cut_out)
+    found = read("casme3", root, tmp_path)
+    assert found.annotations == "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx"
+    clips = records(found)
+    assert clips["spNO.1/a_55"] == ("spNO.1", "disgust", 8, 0, 3, 7, "4")
+    assert clips["spNO.1/a_80"] == ("spNO.1", "happiness", 9, 0, 4, 8, "12")
+    assert {id: record[1] for id, record in clips.items()} == {
+        "spNO.1/a_55": "disgust",
+        "spNO.1/a_80": "happiness",
+        "spNO.10/m_6470": "others",
+        "spNO.2/b_31": "surprise",
+    }
+    late = next(clip for clip in found.clips if clip.id == "spNO.2/b_31")
+    assert [late.frames.names[i] for i in (late.onset, late.apex)] == ["31.jpg", "35.jpg"]
+    assert {"spNO.2/b_31", "spNO.10/m_6470"} == set(repairs(found, frame_numbers.BOUNDS))
+    assert set(repairs(found, frame_numbers.APEX)) == {"spNO.1/a_80", "spNO.10/m_6470"}
+    holds = "folders of expressions" if cut_out else "whole recordings, from which clips are cut"
+    assert found.notes[0].endswith(f"which holds {holds}")

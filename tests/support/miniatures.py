@@ -413,6 +413,49 @@ def casme_sq(root, place="selectedpic"):
     litter(root)
 
 
+def casme3(root, cut_out=False):
+    """Whole recordings beside depth, or folders of expressions; two of one recording, one whose
+    onset is its apex, one whose offset is before its onset, and one beyond its recording."""
+    headings = ["Subject", "Filename", "Onset", "Apex", "Offset", "AU", "Objective class"]
+    rows = [
+        ["spNO.1", "a", 55, 58, 62, "4", "IV", "disgust"],
+        ["spNO.1", "a", 80, 80, 88, "12", "I", "Happy"],
+        ["spNO.2", "b", 31, 35, 24, "1+2", "II", "surprise"],
+        ["spNO.10", "m", 6470, 7, 12, "?", "VII", "Others"],
+    ]
+    workbook(
+        root / "annotation" / "cas(me)3_part_A_ME_label_JpgIndex_v2.xlsx",
+        [*headings, "emotion"],
+        rows,
+    )
+    workbook(root / "annotation" / "cas(me)3_part_A_MaE_label_JpgIndex_v2.xlsx", headings, [])
+    clips = {
+        "spNo.1_a_55": (range(55, 63), 58),
+        "spNo.1_a_80": (range(80, 89), 84),
+        "spNo.2_b_31": (range(24, 39), 35),
+        "spNo.10_m_6470": (range(4, 13), 7),
+    }
+    whole = {
+        "spNO.1/a": (range(1, 101), (58, 84)),
+        "spNO.2/b": (range(20, 39), (35,)),
+        "spNO.10/m": (range(4, 13), (7,)),
+    }
+
+    def swing(peaks):
+        return lambda n: picture(max(0, 100 - 10 * min(abs(n - peak) for peak in peaks)))
+
+    if cut_out:
+        for name, (numbers, peak) in clips.items():
+            home = root / "Part_A_ME_clip"
+            clip(home / "frame" / name, numbers, "{}.jpg", peak)
+            clip(home / "depth" / name, numbers, "{}.png")
+    else:
+        for name, (numbers, peaks) in whole.items():
+            clip(root / "data" / "ME_A" / name / "color", numbers, "{}.jpg", image=swing(peaks))
+            clip(root / "data" / "ME_A" / name / "depth", numbers, "{}.png")
+    litter(root)
+
+
 ALL = {
     "dfew": dfew,
     "ferv39k": ferv39k,
@@ -423,6 +466,7 @@ ALL = {
     "mafw": mafw,
     "casme": casme,
     "casme_sq": casme_sq,
+    "casme3": casme3,
 }
 """Each writes its miniature into a folder that is there; `python tests/support/miniatures.py
 FOLDER` does so for all."""

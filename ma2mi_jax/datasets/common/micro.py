@@ -200,15 +200,15 @@ def clips_by_subject(traits: Traits, frames: str | None, *, cache: str) -> dict[
     return clips
 
 
-def subjects_folders(root: str, subject: str) -> list[str]:
-    """The folders that hold subjects' folders: `root`, or those at most two levels below it.
+def subjects_folders(root: str, subject: str, depth: int = 2) -> list[str]:
+    """The folders that hold subjects' folders: `root`, or those at most `depth` levels below it.
 
     Args:
       root: where to look. The first level at which there is a subject's folder ends the search.
       subject: regular expression for the names of subjects' folders; letter case does not matter.
     """
     level = [os.path.abspath(root)]
-    for _ in range(3):
+    for _ in range(depth + 1):
         level = [disk.innermost(folder) for folder in level]
         found = [
             folder
@@ -217,7 +217,7 @@ def subjects_folders(root: str, subject: str) -> list[str]:
         ]
         if found:
             return found
-        level = [os.path.join(folder, name) for folder in level for name in disk.folders(folder)]
+        level = [inner for folder in level for inner in _inside(folder)]
     return []
 
 
@@ -238,11 +238,10 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
     """
     if annotations:
         return annotations
-    around = [os.path.join(root, name) for name in disk.folders(root)]
-    places = dict.fromkeys([root, *around, frames, os.path.dirname(frames)])
-    found = [
-        os.path.join(place, name) for place in places for name in disk.files(place, (".xlsx",))
-    ]
+    near = [root, *_inside(root), frames, os.path.dirname(frames)]
+    found = _sheets(near)
+    if not any(re.match(pattern, os.path.basename(path), re.IGNORECASE) for path in found):
+        found = _sheets([*near, *(inner for folder in _inside(root) for inner in _inside(folder))])
     matching = [path for path in found if re.match(pattern, os.path.basename(path), re.IGNORECASE)]
     if matching:
         return max(matching, key=lambda path: os.path.basename(path).lower())
@@ -256,6 +255,18 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
         root=root,
         there=disk.some(map(os.path.basename, found)) or "no .xlsx file",
     )
+
+
+def _inside(folder: str) -> list[str]:
+    return [os.path.join(folder, name) for name in disk.folders(folder)]
+
+
+def _sheets(places: Sequence[str]) -> list[str]:
+    return [
+        os.path.join(place, name)
+        for place in dict.fromkeys(places)
+        for name in disk.files(place, (".xlsx",))
+    ]
 
 
 # ----- rows ---------------------------------------------------------------------------------------
