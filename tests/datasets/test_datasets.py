@@ -22,7 +22,9 @@ from ma2mi_jax.datasets import (
     casme3,
     casme_sq,
     dfew,
+    dfme,
     ferv39k,
+    fourdme,
     mafw,
     mmew,
     registry,
@@ -33,10 +35,11 @@ from ma2mi_jax.datasets.drawn import synthetic
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 
-SHOWN = {
-    module.__name__.rpartition(".")[2]: module.SHOWN
-    for module in (dfew, ferv39k, afew, mafw, casme2, samm, mmew, casme, casme_sq, casme3)
-}
+READERS = (
+    *(dfew, ferv39k, afew, mafw),
+    *(casme2, samm, mmew, casme, casme_sq, casme3, dfme, fourdme),
+)
+SHOWN = {module.READER.name: module.SHOWN for module in READERS}
 BUILD = {**miniatures.ALL, "casme2": lambda root: miniatures.casme2(root, 2019)}
 MACRO = ("dfew", "ferv39k", "afew", "mafw")
 

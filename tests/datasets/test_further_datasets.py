@@ -94,3 +94,40 @@ def test_casme3(root, tmp_path, cut_out):
     assert set(repairs(found, frame_numbers.APEX)) == {"spNO.1/a_80", "spNO.10/m_6470"}
     holds = "folders of expressions" if cut_out else "whole recordings, from which clips are cut"
     assert found.notes[0].endswith(f"which holds {holds}")
+
+
+@pytest.mark.parametrize("sheet", [".csv", ".xlsx"])
+@pytest.mark.parametrize("form", ["{subject}/{name}", "{name}", "train/{subject}/{name}"])
+def test_dfme(root, tmp_path, form, sheet):
+    miniatures.dfme(root, form, sheet)
+    found = read("dfme", root, tmp_path)
+    assert found.annotations == f"DFME_annotations{sheet}"
+    assert records(found) == {
+        "007/7_1": ("007", "happiness", 10, 2, 5, 8, "12"),
+        "007/7_2": ("007", "contempt", 10, 2, 5, 8, "R14"),
+        "612/612_1": ("612", "sadness", 10, 0, 3, 7, "15"),
+    }
+    assert [clip.fps for clip in found.clips] == [200, 300, 500]
+    assert set(repairs(found, frame_numbers.APEX)) == {"007/7_2"}
+    layout = "<subject>/<clip>" if "{subject}" in form else "<clip>"
+    assert found.notes[0] == f"how the clips' folders lie: {layout} 3"
+
+
+@pytest.mark.parametrize("flags", [True, False])
+@pytest.mark.parametrize("places", [("",), ("RGB", "gray")])
+def test_4dme(root, tmp_path, places, flags):
+    miniatures.fourdme(root, places, flags)
+    found = read("4dme", root, tmp_path)
+    assert records(found) == {
+        "01/1_01": ("01", "positive", 10, 0, 3, 8, "AU12"),
+        "01/1_02": ("01", "negative", 10, 0, 3, 8, "AU4(k)+AU7"),
+        "23/23_02": ("23", "surprise", 10, 0, 4, 8, "AU1+AU2"),
+    }
+    assert set(repairs(found, frame_numbers.APEX)) == {"01/1_02"}
+    assert notes(found, "rows of other emotions") == [
+        "rows of other emotions, which the protocol leaves out: 1 (positive+surprise 1)"
+    ]
+    assert found.notes[0] == (
+        "frames read from RGB; not read: gray" if places[0] else "frames read from data"
+    )
+    assert found.notes[1].endswith("columns of flags" if flags else "column of emotions")

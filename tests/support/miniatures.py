@@ -456,6 +456,46 @@ def casme3(root, cut_out=False):
     litter(root)
 
 
+def dfme(root, form="{subject}/{name}", sheet=".csv"):
+    """Frames by subject or by clip alone, and the sheet as CSV or as a workbook; one row has its
+    apex after its offset."""
+    headings = ["Subject", "Filename", "FrameRate", "Onset", "Apex", "Offset", "Emotion", "AU"]
+    rows = [
+        [7, "7_1", 200, 3, 6, 9, "happiness", "12"],
+        [7, "7_2", 300, 3, 30, 9, "Contempt", "R14"],
+        [612, "612_1", 500, 1, 4, 8, "sadness", "15"],
+    ]
+    path = root / f"DFME_annotations{sheet}"
+    if sheet == ".csv":
+        lines = [",".join(map(str, row)) for row in (headings, *rows)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines))
+    else:
+        workbook(path, headings, rows)
+    for subject, name, *_ in rows:
+        clip(root / form.format(subject=f"{subject:03d}", name=name), range(1, 11), "{}.jpg", 6)
+    litter(root)
+
+
+def fourdme(root, places=("",), flags=True):
+    """Frames alone or in a folder for each modality; classes by flags or by a word; one row is of
+    two classes, one has no apex."""
+    headings = ["sub_ID", "fold_name", "Onset", "Apex", "Offset", "AUs", "Emotion"]
+    names = ["Positive", "Negative", "Surprise", "Repression", "Others"]
+    rows = [
+        [1, "1_01", 11, 14, 19, "AU12", "Positive"],
+        [1, "1_02", 11, None, 19, "AU4(k)+AU7", "Negative"],
+        [23, "23_01", 11, 14, 19, "AU1+AU12", "Positive+Surprise"],
+        [23, "23_02", 11, 15, 19, "AU1+AU2", "Surprise"],
+    ]
+    flagged = [[*row, *(int(name in row[-1]) for name in names)] for row in rows]
+    workbook(root / "4DME.xlsx", headings + names * flags, flagged if flags else rows)
+    for place in places:
+        for subject, name, *_ in rows:
+            clip(root / place / f"{subject:02d}" / name, range(11, 21), "{}.jpg", 14)
+    litter(root)
+
+
 ALL = {
     "dfew": dfew,
     "ferv39k": ferv39k,
@@ -467,6 +507,8 @@ ALL = {
     "casme": casme,
     "casme_sq": casme_sq,
     "casme3": casme3,
+    "dfme": dfme,
+    "4dme": fourdme,
 }
 """Each writes its miniature into a folder that is there; `python tests/support/miniatures.py
 FOLDER` does so for all."""

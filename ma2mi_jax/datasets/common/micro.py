@@ -72,7 +72,7 @@ class Traits:
       published: the classes of the paper, each with the number of clips that it evaluated; None
         where that number is not known.
       subject: how subjects are spelled, a format of one integer.
-      fps: frames per second of the recording.
+      fps: frames per second of the recording, where the row does not tell them; 0 is unknown.
       rebases: whether sheet and files may count frames from different origins.
     """
 
@@ -143,7 +143,7 @@ def read(
                 by_id[id.lower()],
                 subject=traits.subject_name(row["subject"]),
                 label=list(traits.published).index(emotion),
-                fps=traits.fps,
+                fps=sheets.whole(row.get("fps", "")) or traits.fps,
             )
             samples[id] = _sample(row, clip, counts)
     if not samples:
@@ -221,7 +221,14 @@ def subjects_folders(root: str, subject: str, depth: int = 2) -> list[str]:
     return []
 
 
-def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: str | None) -> str:
+def find_sheet(
+    dataset: str,
+    root: str,
+    frames: str,
+    pattern: str,
+    annotations: str | None,
+    suffixes: tuple[str, ...] = (".xlsx",),
+) -> str:
     """Path of the annotation sheet.
 
     It is `annotations` if that is given. Otherwise the last by name of those that match `pattern`,
@@ -232,6 +239,7 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
       root, frames: folders in which to look, and beside which.
       pattern: regular expression for the beginning of the file's name.
       annotations: path that a person gave.
+      suffixes: the endings of sheets.
 
     Raises:
       UserError: there is no sheet, or there are several and none matches.
@@ -239,9 +247,10 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
     if annotations:
         return annotations
     near = [root, *_inside(root), frames, os.path.dirname(frames)]
-    found = _sheets(near)
+    found = _sheets(near, suffixes)
     if not any(re.match(pattern, os.path.basename(path), re.IGNORECASE) for path in found):
-        found = _sheets([*near, *(inner for folder in _inside(root) for inner in _inside(folder))])
+        deeper = [inner for folder in _inside(root) for inner in _inside(folder)]
+        found = _sheets([*near, *deeper], suffixes)
     matching = [path for path in found if re.match(pattern, os.path.basename(path), re.IGNORECASE)]
     if matching:
         return max(matching, key=lambda path: os.path.basename(path).lower())
@@ -253,7 +262,7 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
         dataset=dataset,
         pattern=pattern,
         root=root,
-        there=disk.some(map(os.path.basename, found)) or "no .xlsx file",
+        there=disk.some(map(os.path.basename, found)) or f"no {' or '.join(suffixes)} file",
     )
 
 
@@ -261,11 +270,11 @@ def _inside(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in disk.folders(folder)]
 
 
-def _sheets(places: Sequence[str]) -> list[str]:
+def _sheets(places: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
     return [
         os.path.join(place, name)
         for place in dict.fromkeys(places)
-        for name in disk.files(place, (".xlsx",))
+        for name in disk.files(place, suffixes)
     ]
 
 

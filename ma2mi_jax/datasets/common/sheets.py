@@ -1,6 +1,7 @@
-"""Annotation sheets (.xlsx) as rows of text, wherever their header stands and however their columns
-are spelled."""
+"""Annotation sheets (.xlsx, .csv) as rows of text, wherever their header stands and however their
+columns are spelled."""
 
+import csv
 import os
 import re
 import warnings
@@ -28,6 +29,7 @@ SPELLINGS = {
     "emotion": "estimatedemotion",
     "au": "actionunits",
     "aus": "actionunits",
+    "framerate": "fps",
 }
 """Other headings of the same columns. A column that has the proper heading goes before these."""
 
@@ -75,6 +77,9 @@ def pages(path: str) -> dict[str, list[list[str]]]:
     Raises:
       UserError: there is no such file, or it cannot be read.
     """
+    if path.lower().endswith(".csv") and os.path.isfile(path):
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            return {"": [[_text(cell) for cell in row] for row in csv.reader(file)]}
     return {
         page.title: [[_text(value) for value in row] for row in page.iter_rows(values_only=True)]
         for page in _opened(path).worksheets
