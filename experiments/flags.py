@@ -13,7 +13,7 @@ import pathlib
 import shlex
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import cli
@@ -36,16 +36,19 @@ def flag_of(name: str) -> str:
 # ---------------------------------------------------------------------------------- to a parser
 
 
-def add(parser: argparse.ArgumentParser, kind: type) -> None:
+def add(parser: argparse.ArgumentParser, kind: type, only: Collection[str] | None = None) -> None:
     """A flag for each field of a run object but its dataset, in the groups that the fields name.
 
     A flag that is not given leaves no trace in what the parser returns.
+
+    Args:
+      only: names of fields; by default all have flags.
     """
     groups: dict[str, Any] = {group.title: group for group in parser._action_groups}
     exclusive: dict[frozenset, Any] = {}
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if field.name == "dataset":
+        if field.name == "dataset" or (only is not None and field.name not in only):
             continue
         title = field.metadata["group"]
         group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))

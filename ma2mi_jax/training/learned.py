@@ -187,14 +187,22 @@ def r2(seen: Float[np.ndarray, "N K"], truth: Float[np.ndarray, "N T"]) -> Float
     people = np.arange(len(truth))
     for half in (0, 1):
         fit, test = people % 2 == half, people % 2 != half
-        mean, scale = seen[fit].mean(0), seen[fit].std(0)
-        # A feature that is silent but for a few people is not to outweigh all others.
-        x = (seen - mean) / np.maximum(scale, 0.1 * scale.mean())
+        x = standardised(seen, fit)
         y = truth - truth[fit].mean(0)
         model = RidgeCV(PENALTIES, alpha_per_target=True).fit(x[fit], y[fit])
         error += ((y[test] - model.predict(x[test])) ** 2).sum(0)
         spread += (y[test] ** 2).sum(0)
     return np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), np.nan)
+
+
+def standardised(seen: Float[np.ndarray, "N K"], fit: np.ndarray) -> Float[np.ndarray, "N K"]:
+    """Features less their means, divided by their spreads, both over the rows `fit`.
+
+    A feature that is silent but for a few rows is not to outweigh all others, so a spread counts
+    as a tenth of the mean spread at least.
+    """
+    mean, spread = seen[fit].mean(0), seen[fit].std(0)
+    return (seen - mean) / np.maximum(spread, 0.1 * spread.mean() or 1.0)
 
 
 def caution(config: Config, found: Look) -> str:

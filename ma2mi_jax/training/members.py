@@ -137,7 +137,7 @@ def _device_memory() -> float:
     return (jax.devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
 
 
-def _at_hand(
+def batches_at_hand(
     data: Data, batches: Sequence[Int[np.ndarray, "M B"]]
 ) -> Iterator[tuple[Data, Int[np.ndarray, "M B"]]]:
     """For each batch what its step reads, and the places of the batch's clips in that.
@@ -239,7 +239,7 @@ def train_members(
         own = [m.batches(epoch, config.batch_size) for m in members]
         batches = [np.stack([b[min(step, len(b) - 1)] for b in own]) for step in range(steps.max())]
         sums = {"loss": 0.0, "accuracy": 0.0}
-        for step, (at_hand, indices) in enumerate(_at_hand(data, batches)):
+        for step, (at_hand, indices) in enumerate(batches_at_hand(data, batches)):
             active = step < steps
             states, metrics = step_members(
                 config, mesh, states, at_hand, indices, keys, total, active
@@ -273,7 +273,7 @@ def predict_clips(
     states = placed(states, mesh, "members")
     parts = [
         predict_members(config, mesh, states, at_hand, indices)
-        for at_hand, indices in _at_hand(data, batches)
+        for at_hand, indices in batches_at_hand(data, batches)
     ]
     probabilities = np.concatenate([np.asarray(p) for p in parts], axis=1)
     return [p[: len(c)] for p, c in zip(probabilities, clips, strict=True)]

@@ -207,6 +207,26 @@ def test_evaluate_agrees_and_notices_a_changed_prediction(command, finetuned):
     file.write_text(text)
 
 
+def test_probe_writes_beside_the_run_what_it_found(command, pretrained, tmp_path):
+    run, _ = pretrained
+    data = ["--target=synthetic", *SUBJECTS[:2]]
+    done = command("probe", f"--run={run}", *data)
+    assert "N = 15" in done.stdout
+    assert "random weights" in done.stdout
+    found = json.loads((run / "probe.json").read_text())
+    assert set(found["networks"]) == {run.name, "random weights"}
+    features = {"c_delta", "all_places", "action_mean", "action_all_places"}
+    assert all(set(of) == features for of in found["networks"].values())
+
+    flags = [*data, "--preset=tiny", f"--out={tmp_path}"]
+    done = command("probe", "--run=none", *flags)
+    alone = json.loads((tmp_path / "probe.json").read_text())
+    assert alone["networks"]["random weights"] == found["networks"]["random weights"]
+    command("probe", f"--run={run}", "--control=false", *flags)
+    without = json.loads((tmp_path / "probe.json").read_text())
+    assert without["networks"] == {run.name: found["networks"][run.name]}
+
+
 def test_evaluate_exports_encoders_that_finetune_starts_from(
     command, finetuned, pretrained, tmp_path
 ):
@@ -464,6 +484,17 @@ PIXEL = "--preset=tiny --space=pixel --steps=2"
         ("evaluate", "--run={}/missing", ["missing"]),
         ("evaluate", "--run={}/texts/a.txt", ["a.txt"]),
         ("evaluate", "--run={}/empty", ["empty"]),
+        ("probe", "--target=synthetic --run={}/missing", ["--run", "missing", "none"]),
+        ("probe", "--target=synthetic --run={}/empty", ["empty"]),
+        ("probe", "--target=synthetic --run={}/texts/a.txt", ["--run", "a.txt", "folder"]),
+        ("probe", "--target=casme2 --run=none --subjects=9", ["--subjects=9", "--target"]),
+        (
+            "probe",
+            "--target=casme2 --run=none --data-root={}/missing --preset=tiny --out={}/out",
+            ["missing", "--data-root"],
+        ),
+        ("probe", "--target=synthetic --run=none --control=maybe", ["--control", "true or false"]),
+        ("probe", "--run=none", ["--target"]),
     ],
 )
 def test_bad_input_ends_in_one_clear_line(bad_places, monkeypatch, capsys, script, flags, words):

@@ -20,7 +20,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 KINDS = {"pretrain": PretrainRun, "finetune": FinetuneRun}
-SCRIPTS = [*KINDS, "evaluate", "prepare", "predict", "reproduce", "inspect_dataset"]
+SCRIPTS = [*KINDS, "evaluate", "prepare", "predict", "probe", "reproduce", "inspect_dataset"]
 
 
 def main_of(script):
@@ -396,6 +396,7 @@ ROOTLESS = UserError("[root={root}]: is a file; give another folder as [root]", 
         ("evaluate", "--data-root"),
         ("prepare", "--data-root"),
         ("inspect_dataset", "--data-root"),
+        ("probe", "--data-root"),
         ("reproduce", "--data"),
         ("predict", "the folder named in the run's config.json"),
     ],
