@@ -9,14 +9,19 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 JPEG_QUALITY = 95  # of all JPEG files that this package writes
+PADDING = (
+    16  # bytes that a webcam may leave before the end of a JPEG file; more have lost their use
+)
+
+# What decodes: an image that could not be read may be readable with another version.
+DECODER = f"simplejpeg {simplejpeg.__version__}, OpenCV {cv2.__version__}"
 
 
 class FrameError(Exception):
@@ -97,7 +102,8 @@ def read_frame(frames: Frames, index: int) -> np.ndarray:
     """One frame as uint8 RGB of shape (h, w, 3).
 
     Raises:
-      FrameError: the file is missing, empty or no image.
+      FrameError: the file is empty, damaged or no image.
+      Unreachable: it is missing or cannot be read.
       IndexError: `index` lies outside `frames`.
     """
     if not 0 <= index < len(frames):
@@ -106,10 +112,9 @@ def read_frame(frames: Frames, index: int) -> np.ndarray:
     if isinstance(frames, ArrayFrames):
         return np.array(_mapped(frames.path)[frames.first + index])
     if isinstance(frames, StoreFrames):
-        record = np.frombuffer(read_record(frames, index), np.uint8)
-        return _rgb(cv2.imdecode, record, f"{frames.path}: record {index}")
+        return _image(read_record(frames, index), f"{frames.path}: record {index}")
     path = os.path.join(frames.folder, frames.names[index])
-    return _rgb(cv2.imread, path, path)
+    return _image(read_file(path), path)
 
 
 def read_latents(frames: StoreFrames, index: int) -> np.ndarray:
@@ -153,14 +158,51 @@ def jpeg(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def _rgb(read: Callable, source: Any, what: str) -> np.ndarray:
+def read_file(path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+      Unreachable: it cannot be read.
+    """
+    # not by OpenCV, which a name that is no text ends, and to which all failures are the same
     try:
-        image = read(source, cv2.IMREAD_COLOR)
-    except cv2.error:  # the header claims an absurd size
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise Unreachable(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _image(file: bytes, what: str) -> np.ndarray:
+    """The image in a file's content, uint8 RGB (h, w, 3); `what` names the file in errors."""
+    if file.startswith(b"\xff\xd8"):
+        image = _whole_jpeg(file, what)
+        if image is not None:
+            return image
+    try:
+        image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or the header claims an absurd size
         image = None
     if image is None:
         raise FrameError(f"{what}: not a readable image")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _whole_jpeg(file: bytes, what: str) -> np.ndarray | None:
+    """The image in a JPEG file, None if OpenCV is to read it; OpenCV paints grey what lacks.
+
+    Raises:
+      FrameError: the file is damaged.
+    """
+    try:
+        image = simplejpeg.decode_jpeg(file, "RGB", strict=True)
+    except ValueError as error:
+        padded = re.search(r"(\d+) extraneous bytes", str(error))
+        if padded and int(padded[1]) <= PADDING:
+            return None
+        if any(word in str(error) for word in ("Corrupt", "Premature", "Inconsistent")):
+            raise FrameError(f"{what}: a damaged image ({error})") from None
+        return None  # a kind of JPEG that only OpenCV knows, or none at all
+    return None if b"Exif\0\0" in file else image  # OpenCV turns what a camera says is turned
 
 
 # Neither a memory map nor a reader can be sent to another process. So each process opens a file

@@ -349,12 +349,16 @@ def test_every_bad_clip_is_set_aside_with_its_reason_and_costs_no_other(tmp_path
     drawn.image_folder(root / "mixed", [*walls(2), *resized])
     drawn.image_folder(root / "broken", walls(5))
     (root / "broken" / "img3.jpg").write_bytes(b"not a picture")
+    drawn.image_folder(root / "cut image", walls(5))
+    part = (root / "cut image" / "img4.jpg").read_bytes()
+    (root / "cut image" / "img4.jpg").write_bytes(part[: len(part) * 97 // 100])
     drawn.image_folder(root / "huge", walls(3))
     (root / "huge" / "img2.jpg").write_bytes(drawn.png_that_claims(100_000, 100_000))
     source = read(root, tmp_path)
     assert [clip.id for clip in source.clips] == ["good"]
     assert reasons(source) == {
         "broken": "an unreadable image: img3.jpg",
+        "cut image": "an unreadable image: img4.jpg",
         "cut off": "no frame could be decoded",
         "empty": "no frame could be decoded",
         "garbage": "no frame could be decoded",

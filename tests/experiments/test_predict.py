@@ -263,5 +263,5 @@ def test_the_python_example_of_the_readme(run, clips, monkeypatch, capsys):
     pair = jnp.asarray(names["answers"][0].pair)[None]
     for (_, params, stats), own in zip(members, names["c_delta"], strict=True):
         logits = own @ params["classifier"]["kernel"] + params["classifier"]["bias"]
-        found = gradcam.explain(one, params, stats, pair).probabilities[0]
+        found = gradcam.explain(one.run.config, params, stats, pair).probabilities[0]
         np.testing.assert_allclose(jax.nn.softmax(logits), found, rtol=1e-4)

@@ -211,6 +211,8 @@ def _images(images: ImageFolder) -> Iterator[np.ndarray]:
     for i, name in enumerate(images.names):
         try:
             image = frames.read_frame(images, i)
+        except Unreachable as error:
+            raise Unreachable(f"an image that cannot be read now: {error}") from None
         except FrameError:
             raise FrameError(f"an unreadable image: {name}") from None
         first = first or image.shape

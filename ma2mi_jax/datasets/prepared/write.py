@@ -20,6 +20,7 @@ from ma2mi_jax.clips.frames import (
     crop,
     frame_number,
     jpeg,
+    read_file,
     read_frame,
     read_record,
 )
@@ -297,7 +298,7 @@ def _jpeg(clip: Clip, position: int, size: int) -> tuple[int, bytes]:
             if file.startswith(b"\xff\xd8"):  # it is a JPEG file
                 return position, file
         image = crop(image, clip.box, size)
-    except (FrameError, OSError):
+    except FrameError:
         found, _ = read_nearest(clip, position, size)
         return found, _jpeg(clip, found, size)[1]  # the very file of that frame
     return position, jpeg(image)
@@ -308,7 +309,7 @@ def _file(frames: Frames, position: int) -> bytes:
     if isinstance(frames, StoreFrames):
         return read_record(frames, position)
     if isinstance(frames, ImageFolder):
-        return pathlib.Path(frames.folder, frames.names[position]).read_bytes()
+        return read_file(os.path.join(frames.folder, frames.names[position]))
     return b""
 
 
