@@ -47,8 +47,7 @@ def read(
     if not on_disk:
         raise disk.not_found("target", "dfme", root, SHOWN)
 
-    suffixes = (".csv", ".xlsx")
-    sheet = micro.find_sheet("dfme", root, root, ".*(dfme|anno|label|cod)", annotations, suffixes)
+    sheet = micro.find_sheet("dfme", root, root, ".*(dfme|anno|label|cod)", annotations)
     rows = sheets.read(sheet)
     folders = _clips(on_disk, rows)
     found = micro.read(

@@ -579,14 +579,16 @@ def test_a_sheet_that_is_not_there(root, tmp_path, name):
     (root / "~$CASME2-coding-20190701.xlsx").write_bytes(
         b"what Excel leaves beside a sheet that is open"
     )
-    assert "found no .xlsx file; give the sheet as annotations" in error_of(name, root, tmp_path)
+    assert "found no file of .xlsx, .xls, .ods, .csv; give the sheet as annotations" in error_of(
+        name, root, tmp_path
+    )
 
 
 def test_a_sheet_that_cannot_be_read(root, tmp_path):
     miniatures.casme2(root, 2019)
     path = root / "CASME2-coding-20190701.xlsx"
     path.write_bytes(b"no workbook")
-    assert f"annotation sheet {path}: cannot be read as an Excel workbook" in error_of(
+    assert f"annotation sheet {path}: cannot be read as a workbook" in error_of(
         "casme2", root, tmp_path
     )
     miniatures.workbook(path, ["Subject", "Filename", "Emotion"], [[1, "EP01_01", "happy"]])

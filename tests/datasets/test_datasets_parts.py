@@ -1,21 +1,19 @@
-"""The parts of the readers: the listing and its cache, positions of frames, estimated apices,
-sheets."""
+"""The parts of the readers: the listing and its cache, positions of frames, estimated
+apices."""
 
 import json
 import os
 import tempfile
-import warnings
 
 import hypothesis.strategies as st
 import miniatures
 import numpy as np
-import openpyxl
 import pytest
 from hypothesis import given, settings
 
 from ma2mi_jax.clips.clip import Clip, Repair
 from ma2mi_jax.clips.frames import ArrayFrames, frame_number
-from ma2mi_jax.datasets.common import disk, frame_numbers, listing, micro, sheets
+from ma2mi_jax.datasets.common import disk, frame_numbers, listing, micro
 
 FAST = settings(max_examples=60, deadline=None)
 NUMBERS = st.lists(st.integers(0, 20000), min_size=1, max_size=40, unique=True).map(sorted)
@@ -337,88 +335,3 @@ def test_an_apex_among_unreadable_frames(tmp_path):
     assert micro.estimate_apex(clip) in (4, 6)
     (tmp_path / "a" / "img1.jpg").write_bytes(b"broken")
     assert micro.estimate_apex(clip) == 4, "without an onset to compare with, the middle"
-
-
-# ------------------------------------------------------------------------------------------- sheets
-
-
-def test_a_sheet_is_text_whatever_its_cells_are(tmp_path):
-    headings = [
-        "Subject ",
-        "File name",
-        "Onset Frame",
-        "ApexFrame",
-        "offset_frame",
-        None,
-        "Estimated  Emotion",
-    ]
-    rows = [
-        [1, " a ", 5.0, "/", None, "ignored", " Happiness"],
-        [None] * 7,
-        ["006", None, 1, 2, 3, None, "x"],
-        ["007", None, 1, 2, 3, None, None],
-        [2, 3.5, "7", 1, 2, 0, True],
-    ]
-    miniatures.workbook(tmp_path / "s.xlsx", headings, rows, preamble=13)
-    assert sheets.read(str(tmp_path / "s.xlsx")) == [
-        {
-            "subject": "1",
-            "filename": "a",
-            "onsetframe": "5",
-            "apexframe": "/",
-            "offsetframe": "",
-            "estimatedemotion": "Happiness",
-        },
-        {
-            "subject": "006",
-            "filename": "",
-            "onsetframe": "1",
-            "apexframe": "2",
-            "offsetframe": "3",
-            "estimatedemotion": "x",
-        },
-        {
-            "subject": "2",
-            "filename": "3.5",
-            "onsetframe": "7",
-            "apexframe": "1",
-            "offsetframe": "2",
-            "estimatedemotion": "True",
-        },
-    ]
-    assert [sheets.whole(text) for text in ("12", "/", "", "1.5", "-3", "four")] == [
-        12,
-        None,
-        None,
-        None,
-        None,
-        None,
-    ]
-
-
-def test_the_header_may_stand_on_another_page(tmp_path):
-    miniatures.workbook(tmp_path / "s.xlsx", ["About"], [])
-    book = openpyxl.load_workbook(tmp_path / "s.xlsx")
-    page = book.create_sheet("Codes")
-    page.append([*sheets.REQUIRED])
-    page.append([1, "a", 2, 3, 4, "fear"])
-    book.save(tmp_path / "s.xlsx")
-    assert [row["filename"] for row in sheets.read(str(tmp_path / "s.xlsx"))] == ["a"]
-
-
-def test_what_openpyxl_does_not_know_is_no_warning(tmp_path, monkeypatch):
-    miniatures.workbook(tmp_path / "s.xlsx", [*sheets.REQUIRED], [[1, "a", 2, 3, 4, "fear"]])
-    load = openpyxl.load_workbook
-
-    def warning(*arguments, **options):
-        warnings.warn_explicit(
-            "Data Validation extension is not supported",
-            UserWarning,
-            "_reader.py",
-            1,
-            "openpyxl.worksheet._reader",
-        )
-        return load(*arguments, **options)
-
-    monkeypatch.setattr(openpyxl, "load_workbook", warning)
-    assert len(sheets.read(str(tmp_path / "s.xlsx"))) == 1

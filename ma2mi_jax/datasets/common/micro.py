@@ -159,7 +159,7 @@ def read(
     # ----- what is told -----
     clips = tuple(sample.clip for sample in ordered)
     repairs = tuple(repair for sample in ordered for repair in sample.repairs)
-    notes = [*disk.notes_of(repairs)]
+    notes = [*sheets.notes(sheet), *disk.notes_of(repairs)]
     if boxes := sum(clip.box is not None for clip in clips):
         notes.insert(0, f"raw frames, cropped by one face box a clip: {boxes} of {len(clips)}")
     if sum(n > 0 for n in votes.values()) > 1:
@@ -221,14 +221,7 @@ def subjects_folders(root: str, subject: str, depth: int = 2) -> list[str]:
     return []
 
 
-def find_sheet(
-    dataset: str,
-    root: str,
-    frames: str,
-    pattern: str,
-    annotations: str | None,
-    suffixes: tuple[str, ...] = (".xlsx",),
-) -> str:
+def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: str | None) -> str:
     """Path of the annotation sheet.
 
     It is `annotations` if that is given. Otherwise the last by name of those that match `pattern`,
@@ -239,7 +232,6 @@ def find_sheet(
       root, frames: folders in which to look, and beside which.
       pattern: regular expression for the beginning of the file's name.
       annotations: path that a person gave.
-      suffixes: the endings of sheets.
 
     Raises:
       UserError: there is no sheet, or there are several and none matches.
@@ -247,22 +239,24 @@ def find_sheet(
     if annotations:
         return annotations
     near = [root, *_inside(root), frames, os.path.dirname(frames)]
-    found = _sheets(near, suffixes)
+    found = _sheets(near)
     if not any(re.match(pattern, os.path.basename(path), re.IGNORECASE) for path in found):
         deeper = [inner for folder in _inside(root) for inner in _inside(folder)]
-        found = _sheets([*near, *deeper], suffixes)
+        found = _sheets([*near, *deeper])
     matching = [path for path in found if re.match(pattern, os.path.basename(path), re.IGNORECASE)]
     if matching:
         return max(matching, key=lambda path: os.path.basename(path).lower())
-    if len(found) == 1:
-        return found[0]
+    books = [path for path in found if not path.lower().endswith(".csv")]
+    for alone in (books, found):  # lists of other things are .csv files too
+        if len(alone) == 1:
+            return alone[0]
     raise UserError(
         "[target={dataset}]: looked for the annotation sheet {pattern} under {root}, found "
         "{there}; give the sheet as [annotations]",
         dataset=dataset,
         pattern=pattern,
         root=root,
-        there=disk.some(map(os.path.basename, found)) or f"no {' or '.join(suffixes)} file",
+        there=disk.some(map(os.path.basename, found)) or f"no file of {', '.join(sheets.SUFFIXES)}",
     )
 
 
@@ -270,11 +264,11 @@ def _inside(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in disk.folders(folder)]
 
 
-def _sheets(places: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
+def _sheets(places: Sequence[str]) -> list[str]:
     return [
         os.path.join(place, name)
         for place in dict.fromkeys(places)
-        for name in disk.files(place, suffixes)
+        for name in disk.files(place, sheets.SUFFIXES)
     ]
 
 

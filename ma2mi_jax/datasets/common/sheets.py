@@ -1,18 +1,21 @@
-"""Annotation sheets (.xlsx, .csv) as rows of text, wherever their header stands and however their
-columns are spelled."""
+"""Annotation sheets (.xlsx, .xls, .ods, .csv) as rows of text, wherever their header stands and
+however their columns are spelled."""
 
 import csv
+import io
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Sequence
-from xml.etree.ElementTree import ParseError
 
-import openpyxl
-from openpyxl.utils.exceptions import InvalidFileException
+import python_calamine as calamine
 
 from ma2mi_jax.errors import UserError
+
+SUFFIXES = (".xlsx", ".xls", ".ods", ".csv")
+MOST = 10_000_000
+"""Cells of a page, up to its last row and column that hold anything. It takes seconds to read so
+many. A stray cell far from the table makes more."""
 
 REQUIRED = ("subject", "filename", "onsetframe", "apexframe", "offsetframe", "estimatedemotion")
 SPELLINGS = {
@@ -74,43 +77,136 @@ def read(path: str) -> list[dict[str, str]]:
 def pages(path: str) -> dict[str, list[list[str]]]:
     """The pages of a book by name: rows of cells, as text in the way that `read` has it.
 
+    The first row is the first line of the sheet, so that rows can be named by number. All rows of a
+    page have the same length. A text file (.csv) is one page; its cells are divided by commas,
+    semicolons or tabs, whichever divide it most.
+
     Raises:
-      UserError: there is no such file, or it cannot be read.
+      UserError: there is no such file, it cannot be read, or a cell lies too far from the others.
     """
-    if path.lower().endswith(".csv") and os.path.isfile(path):
-        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            return {"": [[_text(cell) for cell in row] for row in csv.reader(file)]}
-    return {
-        page.title: [[_text(value) for value in row] for row in page.iter_rows(values_only=True)]
-        for page in _opened(path).worksheets
-    }
+    if path.lower().endswith(".csv"):
+        return {"": _divided(path)}
+    found = {}
+    try:
+        with io.BytesIO(_contents(path)) as file:
+            _check_extent(path, _far_corner(file))
+            file.seek(0)
+            book = calamine.CalamineWorkbook.from_filelike(file)
+            for about in book.sheets_metadata:
+                if about.typ != calamine.SheetTypeEnum.WorkSheet:
+                    continue  # a chart has no cells
+                page = book.get_sheet_by_name(about.name)
+                last_row, last_column = page.end or (0, 0)
+                _check_extent(path, (last_row + 1, last_column + 1))
+                rows = page.to_python(skip_empty_area=False)
+                found[about.name] = [[_text(value) for value in row] for row in rows]
+    except (calamine.CalamineError, zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _unreadable(path, "a workbook (.xlsx, .xls, .ods)", error) from None
+    return found
 
 
-def _opened(path: str) -> openpyxl.Workbook:
+def notes(path: str) -> tuple[str, ...]:
+    """What is to be told of how a sheet was read: one line if its letters had to be guessed."""
+    if path.lower().endswith(".csv") and _decoded(_contents(path))[1] == "latin-1":
+        return (f"{os.path.basename(path)} is not in UTF-8: its letters are read as Latin-1",)
+    return ()
+
+
+def _contents(path: str) -> bytes:
     if not os.path.isfile(path):
         raise UserError(
             "annotation sheet {path}: no such file; give another [annotations]", path=path
         )
-    unreadable = (
-        InvalidFileException,
-        zipfile.BadZipFile,
-        ParseError,
-        KeyError,
-        ValueError,
-        OSError,
-    )
     try:
-        with warnings.catch_warnings():
-            # openpyxl warns of colours and drop-down lists that it drops
-            warnings.filterwarnings("ignore", category=UserWarning, module="openpyxl")
-            return openpyxl.load_workbook(path, data_only=True)
-    except unreadable as error:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _unreadable(path, "a file", error) from None
+
+
+def _unreadable(path: str, form: str, error: Exception) -> UserError:
+    return UserError(
+        "annotation sheet {path}: cannot be read as {form}: {reason}; save it again, as .xlsx or "
+        ".csv",
+        path=path,
+        form=form,
+        reason=" ".join(str(error).split())[:120],
+    )
+
+
+def _far_corner(file: io.BytesIO) -> tuple[int, int]:
+    """Number of rows and columns up to the last cells of an .xlsx file that hold anything; (0, 0)
+    for another file.
+
+    It is asked beforehand, because reading a page takes memory for all cells up to there at once.
+    """
+    rows = columns = 0
+    if not zipfile.is_zipfile(file):
+        return 0, 0
+    with zipfile.ZipFile(file) as book:
+        for name in book.namelist():
+            if not re.fullmatch(r"xl/worksheets/[^/]+\.xml", name):
+                continue
+            filled = rb'<(?:\w+:)?c\s[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>'
+            for letters, row in re.findall(filled, book.read(name)):
+                column = 0
+                for letter in letters:
+                    column = 26 * column + letter - ord("A") + 1
+                rows, columns = max(rows, int(row)), max(columns, column)
+    return rows, columns
+
+
+def _check_extent(path: str, extent: tuple[int, int]) -> None:
+    rows, columns = extent
+    if rows * columns > MOST:
         raise UserError(
-            "annotation sheet {path}: cannot be read as an Excel workbook ({reason}); save it "
-            "again as .xlsx",
+            "annotation sheet {path}: its cells reach to row {rows} and column {columns}, at most "
+            "{most} cells are read; delete what lies far from the table",
             path=path,
-            reason=" ".join(str(error).split())[:120],
-        ) from None
+            rows=rows,
+            columns=columns,
+            most=f"{MOST:,}",
+        )
+
+
+# ----- text files ---------------------------------------------------------------------------------
+
+
+def _divided(path: str) -> list[list[str]]:
+    """The rows of a text file, at the numbers of the lines on which they begin."""
+    text, _ = _decoded(_contents(path))
+    try:
+        rows = max(
+            (_rows(text, divider) for divider in ",;\t"),
+            key=lambda rows: sum(map(len, rows)),
+        )
+    except csv.Error as error:
+        raise _unreadable(path, "text with commas, semicolons or tabs", error) from None
+    width = max(map(len, rows), default=0)
+    _check_extent(path, (len(rows), width))
+    return [[cell.strip() for cell in row] + [""] * (width - len(row)) for row in rows]
+
+
+def _rows(text: str, divider: str) -> list[list[str]]:
+    rows: list[list[str]] = []
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=divider)
+    for row in lines:
+        rows.append(row)
+        rows += [[] for _ in range(lines.line_num - len(rows))]  # a cell of several lines
+    return rows
+
+
+def _decoded(contents: bytes) -> tuple[str, str]:
+    """The text of a file, and its encoding by name."""
+    marked = contents.startswith((b"\xff\xfe", b"\xfe\xff"))  # as Excel's "Unicode text"
+    encoding = "utf-16" if marked else "utf-8-sig"
+    try:
+        return contents.decode(encoding), encoding
+    except UnicodeDecodeError:
+        return contents.decode("latin-1"), "latin-1"
+
+
+# ----- rows and cells -----------------------------------------------------------------------------
 
 
 def _below(
