@@ -68,4 +68,5 @@ READER = Reader(
     kind="target",
     read=read,
     takes=("annotations", "detector"),
+    class_sets={8: None},
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
-from ma2mi_jax.datasets.common import disk, micro, sheets
+from ma2mi_jax.datasets.common import disk, merged, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "Cropped/sub01/<clip>/reg_img1.jpg or CASME2_RAW_selected/sub01/<clip>/img1.jpg"
@@ -25,6 +25,7 @@ CLASSES_2019 = {  # the paper's 249
     "surprise": 28,
     "others": 99,
 }
+THREE = {"happiness": 32, "disgust": 63, "repression": 27, "surprise": 25}  # by that of 2014
 CLASSES_2014 = {**CLASSES_2019, "surprise": 25}  # 246
 
 
@@ -33,7 +34,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
-    classes: Mapping[str, int] | None = None,
+    classes: Mapping[str, int | None] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -46,7 +47,7 @@ def read(
       root: the folder that holds the frames, and the sheet unless `annotations` names one.
       cache: folder for what is found out about the clips.
       annotations: path of the sheet; None finds it.
-      classes: other classes than the paper's, each with the number of clips published.
+      classes: other emotions than the paper's classes, each with the number of clips published.
       detector: finds the faces in raw frames; None is `faces.haar()`.
       progress: called as progress(done, total) with the clips that are searched for faces.
 
@@ -89,6 +90,7 @@ READER = Reader(
     "CASME II",
     kind="target",
     read=read,
-    takes=("annotations", "detector"),
+    takes=("annotations", "classes", "detector"),
+    class_sets={3: merged.three(THREE), 5: None},
     published=sum(CLASSES_2019.values()),
 )

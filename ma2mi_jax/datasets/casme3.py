@@ -18,14 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.datasets.common import disk, listing, micro, recordings, sheets
-from ma2mi_jax.datasets.common.reader import Reader
+from ma2mi_jax.datasets.common import disk, listing, merged, micro, recordings, sheets
+from ma2mi_jax.datasets.common.reader import ClassSet, Reader
 
 SHOWN = "spNO.1/a/color/355.jpg or Part_A_ME_clip/frame/spNO.1_a_355/355.jpg"
 SUBJECT = r"spno\.?[0-9]+"
 CLASSES = dict.fromkeys(
     ("happiness", "disgust", "fear", "anger", "sadness", "surprise", "others")
 )  # which the sheet calls happy and sad
+FOUR = ClassSet(CLASSES, {**merged.three(CLASSES).class_of, "others": "others"})
 TRAITS = micro.Traits("casme3", CLASSES, "spNO.{}", fps=30)
 
 
@@ -34,6 +35,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
+    classes: Mapping[str, int | None] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -53,7 +55,7 @@ def read(
         row | {"filename": f"{row['filename']}_{row['onsetframe']}"} for row in sheets.read(sheet)
     ]
     found = micro.read(
-        TRAITS,
+        dataclasses.replace(TRAITS, published=classes or CLASSES),
         rows,
         _expressions(on_disk) if cut_out else _cut(on_disk, rows),
         sheet=sheet,
@@ -101,6 +103,7 @@ READER = Reader(
     "CAS(ME)³ part A",
     kind="target",
     read=read,
-    takes=("annotations", "detector"),
+    takes=("annotations", "classes", "detector"),
+    class_sets={3: merged.three(CLASSES), 4: FOUR, 7: None},
     published=860,
 )

@@ -12,13 +12,13 @@ Computing 2018, doi:10.1109/TAFFC.2017.2654440): 22 subjects, 30 frames a second
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.datasets.common import disk, listing, micro, recordings, sheets
+from ma2mi_jax.datasets.common import disk, listing, merged, micro, recordings, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
@@ -52,6 +52,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
+    classes: Mapping[str, int | None] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -73,7 +74,7 @@ def read(
     rows = [row | {"subject": known.get(row["subject"], row["subject"])} for row in book.rows]
     folders, cuts = _clips(on_disk, rows, book.codes)
     found = micro.read(
-        TRAITS,
+        dataclasses.replace(TRAITS, published=classes or CLASSES),
         rows,
         folders,
         sheet=sheet,
@@ -173,7 +174,8 @@ READER = Reader(
     "CAS(ME)²",
     kind="target",
     read=read,
-    takes=("annotations", "detector"),
+    takes=("annotations", "classes", "detector"),
+    class_sets={3: merged.three(CLASSES), 4: None},
     aliases=("casmesq",),
     published=57,
 )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.datasets.common import disk, listing, micro, sheets
+from ma2mi_jax.datasets.common import disk, listing, merged, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "<subject>/<clip>/*.jpg or <clip>/*.jpg"
@@ -30,6 +30,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
+    classes: Mapping[str, int | None] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -51,7 +52,7 @@ def read(
     rows = sheets.read(sheet)
     folders = _clips(on_disk, rows)
     found = micro.read(
-        TRAITS,
+        dataclasses.replace(TRAITS, published=classes or CLASSES),
         rows,
         folders,
         sheet=sheet,
@@ -99,7 +100,8 @@ READER = Reader(
     "DFME",
     kind="target",
     read=read,
-    takes=("annotations", "detector"),
+    takes=("annotations", "classes", "detector"),
+    class_sets={3: merged.three(CLASSES), 7: None},
     published=7526,
     protocol="kfold",
     k=10,

@@ -83,4 +83,5 @@ READER = Reader(
     kind="target",
     read=read,
     takes=("annotations", "detector"),
+    class_sets={5: None},
 )

@@ -15,18 +15,6 @@ from ma2mi_jax.datasets.common import disk, merged
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
-CLASSES = {  # the emotions that are taken, with their numbers of clips in the sheets
-    "casme2": {"happiness": 32, "disgust": 63, "repression": 27, "surprise": 25},
-    "samm": {
-        "happiness": 26,
-        "anger": 57,
-        "contempt": 12,
-        "disgust": 9,
-        "fear": 8,
-        "sadness": 6,
-        "surprise": 15,
-    },
-}
 WITHOUT = ("sub04/EP12_01f", "sub05/EP09_05f")
 """Clips of CASME II that are left out: one has no apex, and the onset of the other is its apex."""
 
@@ -71,10 +59,10 @@ def read(
         }
 
     sheet = _sheet_of_2014(there["casme2"])
-    of_casme2 = casme2.read(**own("casme2"), annotations=sheet, classes=CLASSES["casme2"])
+    of_casme2 = casme2.read(**own("casme2"), annotations=sheet, classes=casme2.THREE)
     parts = [
         _without(of_casme2, WITHOUT),
-        samm.read(**own("samm"), classes=CLASSES["samm"]),
+        samm.read(**own("samm"), classes=samm.THREE),
         *([smic.read(**own("smic"))] if "smic" in there else []),
     ]
     parts = [merged.relabelled(part, merged.THREE_OF, merged.THREE) for part in parts]
@@ -155,6 +143,7 @@ READER = Reader(
     kind="target",
     read=read,
     takes=("detector",),
+    class_sets={3: None},
     published=sum(sum(clips) for clips, _ in PUBLISHED.values()),
     parts=tuple(PUBLISHED),
 )

@@ -7,12 +7,13 @@ frames a second, 1920 x 1080, or cropped.
   MMEW_Micro_Exp.xlsx                             the sheet
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.datasets.common import disk, listing, micro, sheets
+from ma2mi_jax.datasets.common import disk, listing, merged, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = (
@@ -34,6 +35,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
+    classes: Mapping[str, int | None] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -48,7 +50,7 @@ def read(
 
     sheet = micro.find_sheet("mmew", root, frames, "MMEW_Micro", annotations)
     return micro.read(
-        TRAITS,
+        dataclasses.replace(TRAITS, published=classes or CLASSES),
         sheets.read(sheet),
         folders,
         sheet=sheet,
@@ -80,7 +82,8 @@ READER = Reader(
     "MMEW",
     kind="target",
     read=read,
-    takes=("annotations", "detector"),
+    takes=("annotations", "classes", "detector"),
+    class_sets={3: merged.three(CLASSES), 6: None},
     published=sum(CLASSES.values()),
     protocol="kfold",
     k=5,

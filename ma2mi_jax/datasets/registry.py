@@ -31,6 +31,7 @@ from ma2mi_jax.datasets import (
     smic,
     synthetic,
 )
+from ma2mi_jax.datasets.common import merged
 from ma2mi_jax.datasets.common.reader import Kind, Reader
 from ma2mi_jax.errors import UserError, check_range
 
@@ -139,6 +140,12 @@ class DatasetSpec:
     annotations: str | None = _field(
         None,
         "the annotation sheet; if it is not given: the sheet found in the dataset's folder",
+        only="target",
+    )
+    classes: int | None = _field(
+        None,
+        "number of classes, where papers use several sets (docs/datasets.md); if it is not given: "
+        "the dataset's own",
         only="target",
     )
     detector: Literal["haar", "yunet"] = _field(
@@ -268,6 +275,8 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         )
     if field.name == "split" and spec.kind != only:
         raise UserError("[{field}={value}]: only a [source] has splits; remove it", **shown)
+    if field.name == "classes" and spec.kind != only:
+        raise UserError("[{field}={value}]: only a [target] has class sets; remove it", **shown)
     if field.name == "root" and drawn:
         raise UserError(
             "[{field}={value}]: no prepared data lie there, and the faces of [{kind}={name}] are "
@@ -289,7 +298,7 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         )
 
     # ----- not for prepared data, or not for this dataset -----
-    if field.name in ("split", "annotations") and ready:
+    if field.name in ("split", "annotations", "classes") and ready:
         raise UserError(
             "[{field}={value}]: {place} holds prepared data, for which it was chosen already; "
             "remove it",
@@ -303,6 +312,13 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         raise UserError(
             "[{field}={value}]: [{kind}={name}] takes no sheet, because {why}; remove it",
             why=why,
+            **shown,
+        )
+
+    if field.name == "classes" and value not in found.class_sets:
+        raise UserError(
+            "[{field}={value}]: [{kind}={name}] has no such class set; give {there}",
+            there=" or ".join(map(str, found.class_sets)) or "none, because it has but one",
             **shown,
         )
 
@@ -347,8 +363,12 @@ def read_dataset(
     if not found.parts:  # those of a composite keep what they have when they are read alone
         cache = cache / found.name
     chosen = {name: getattr(spec, name) for name in found.takes}
+    class_set = found.class_sets.get(spec.classes)
+    if "classes" in chosen:
+        chosen["classes"] = class_set and class_set.published
     if "detector" in chosen:
         chosen["detector"] = detector
     if found.drawn:
         chosen["size"] = size
-    return found.read(str(place), cache=str(cache), progress=progress, **chosen)
+    dataset = found.read(str(place), cache=str(cache), progress=progress, **chosen)
+    return merged.relabelled(dataset, class_set.class_of, class_set.names) if class_set else dataset

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
-from ma2mi_jax.datasets.common import disk, micro, sheets
+from ma2mi_jax.datasets.common import disk, merged, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
 SHOWN = "006/006_1_2/006_05562.jpg"
@@ -22,6 +22,15 @@ CLASSES = {  # the paper's 136
     "surprise": 15,
     "others": 26,
 }
+THREE = {  # the emotions of MEGC2019's three classes, 133
+    "happiness": 26,
+    "anger": 57,
+    "contempt": 12,
+    "disgust": 9,
+    "fear": 8,
+    "sadness": 6,
+    "surprise": 15,
+}
 TRAITS = micro.Traits("samm", CLASSES, "{:03d}", fps=200)
 
 
@@ -30,7 +39,7 @@ def read(
     *,
     cache: str,
     annotations: str | None = None,
-    classes: Mapping[str, int] | None = None,
+    classes: Mapping[str, int | None] | None = None,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -61,6 +70,7 @@ READER = Reader(
     "SAMM",
     kind="target",
     read=read,
-    takes=("annotations", "detector"),
+    takes=("annotations", "classes", "detector"),
+    class_sets={3: merged.three(THREE), 5: None},
     published=sum(CLASSES.values()),
 )

@@ -78,5 +78,6 @@ READER = Reader(
     kind="target",
     read=read,
     takes=("detector",),
+    class_sets={3: None},
     published=sum(CLASSES.values()),
 )

@@ -344,7 +344,9 @@ class FinetuneRun:
         """Where the run lies."""
         start = pathlib.Path(self.init).name.removesuffix(".safetensors")
         tested = f"-to-{self.test_target}" if self.test_target else ""
-        return pathlib.Path(self.run or f"runs/{self.dataset.name}{tested}-from-{start}")
+        chosen = self.dataset.classes
+        classes = f"-{chosen}-classes" if chosen else ""
+        return pathlib.Path(self.run or f"runs/{self.dataset.name}{tested}{classes}-from-{start}")
 
     @property
     def chosen_protocol(self) -> ProtocolName:

@@ -5,7 +5,7 @@ import miniatures
 import pytest
 from reading import notes, read, records, repairs
 
-from ma2mi_jax.datasets.common import frame_numbers, macro
+from ma2mi_jax.datasets.common import frame_numbers, macro, merged
 
 
 @pytest.fixture
@@ -131,3 +131,47 @@ def test_4dme(root, tmp_path, places, flags):
         "frames read from RGB; not read: gray" if places[0] else "frames read from data"
     )
     assert found.notes[1].endswith("columns of flags" if flags else "column of emotions")
+
+
+# ----- class sets ---------------------------------------------------------------------------------
+
+NEGATIVE, POSITIVE, SURPRISE = merged.THREE
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "labels"),
+    [
+        ("casme2", 3, {"sub01/EP02_01f": POSITIVE, "sub01/EP03_02": NEGATIVE,
+                       "sub02/EP06_01f": NEGATIVE, "sub02/EP06_02f": SURPRISE}),
+        ("samm", 3, {"006/006_1_2": POSITIVE, "006/006_5_9": NEGATIVE, "032/032_3_1": NEGATIVE}),
+        ("mmew", 3, {"S01/S01-01-001": POSITIVE, "S02/S02-03-001": NEGATIVE,
+                     "S03/S03-05-001": NEGATIVE, "S13/S13-02-003": SURPRISE}),
+        ("casme_sq", 3, {"s15/disgust1_1": NEGATIVE, "s16/happy1_1": POSITIVE}),
+        ("casme3", 3, {"spNO.1/a_55": NEGATIVE, "spNO.1/a_80": POSITIVE, "spNO.2/b_31": SURPRISE}),
+        ("casme3", 4, {"spNO.1/a_55": NEGATIVE, "spNO.10/m_6470": "others"}),
+        ("dfme", 3, {"007/7_1": POSITIVE, "007/7_2": NEGATIVE, "612/612_1": NEGATIVE}),
+    ],
+)  # fmt: skip
+def test_a_class_set(root, tmp_path, name, classes, labels):
+    miniatures.ALL[name](root)
+    found = read(name, root, tmp_path, classes=classes)
+    assert len(found.classes) == classes
+    labelled = {clip.id: found.classes[clip.label] for clip in found.clips}
+    assert labelled.items() >= labels.items()
+    assert ("others" in labelled.values()) == (classes == 4)
+
+
+def test_a_class_set_takes_emotions_that_the_own_classes_leave_out(root, tmp_path):
+    miniatures.samm(root)
+    frames = root / "SAMM" / "SAMM" / "010" / "010_2_1"
+    miniatures.clip(frames, range(1, 4), "010_{:04d}.jpg", 2)  # fear
+    assert "010/010_2_1" not in records(read("samm", root, tmp_path))
+    three = records(read("samm", root, tmp_path, classes=3))
+    assert three["010/010_2_1"][1] == NEGATIVE
+
+
+def test_the_number_of_the_own_classes_changes_nothing(root, tmp_path):
+    for name in ("casme2", "casme3"):
+        miniatures.ALL[name](root / name)
+        own = read(name, root / name, tmp_path)
+        assert read(name, root / name, tmp_path, classes=len(own.classes)) == own

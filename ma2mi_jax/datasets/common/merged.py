@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.datasets.common.reader import ClassSet
 from ma2mi_jax.errors import UserError
 
 THREE = ("negative", "positive", "surprise")
@@ -17,6 +18,12 @@ THREE_OF = {
 }
 """The three classes of MEGC2019 and of SMIC, by the emotions of the other datasets. The class
 `others` may hold any emotion, so it belongs to none of the three."""
+
+
+def three(published: Mapping[str, int | None]) -> ClassSet:
+    """The class set of THREE for a dataset of these emotions, of which `others` is left out."""
+    kept = {emotion: n for emotion, n in published.items() if emotion in THREE_OF}
+    return ClassSet(kept, {emotion: THREE_OF[emotion] for emotion in kept})
 
 
 def relabelled(dataset: Dataset, mapping: Mapping[str, str], classes: Sequence[str]) -> Dataset:

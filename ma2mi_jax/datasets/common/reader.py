@@ -6,7 +6,7 @@ the flags, the folder under data/, the lists in messages, the paper's protocol.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from ma2mi_jax.clips.clip import Dataset
@@ -14,6 +14,25 @@ from ma2mi_jax.clips.clip import Dataset
 Kind = Literal["source", "target"]
 """Networks are pre-trained on a source, which holds macro-expressions, and fine-tuned on a target,
 which holds micro-expressions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSet:
+    """Classes of which each holds one emotion of the sheet or several.
+
+    Attributes:
+      published: the emotions that are read, each with its number of clips; None where that is not
+        known. Clips of other emotions are left out.
+      class_of: the class of each of them.
+    """
+
+    published: Mapping[str, int | None]
+    class_of: Mapping[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes in their order."""
+        return tuple(sorted(set(self.class_of.values())))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +45,9 @@ class Reader:
       kind: whether it is a source or a target.
       read: called as `read(root, cache=..., progress=..., **chosen)`; returns the `Dataset`.
       takes: which fields of `DatasetSpec` are in `chosen`, under their own names. "detector" is
-        handed over as a function that finds faces. A reader that takes "split" has splits, one
-        that takes "annotations" has a sheet.
+        handed over as a function that finds faces, and "classes" as the emotions of a class set
+        with their numbers of clips, or None for the reader's own. A reader that takes "split" has
+        splits, one that takes "annotations" has a sheet.
       aliases: other spellings of `name`.
       labelled: whether the clips have labels.
       wrong_labels: share of labels that are made wrong unless a person chooses a share, in [0, 1].
@@ -37,6 +57,7 @@ class Reader:
       protocol: the paper's for this target: "loso" leaves one subject out at a time, "kfold" makes
         `k` folds of subjects.
       k: number of folds of "kfold".
+      class_sets: by number of classes; None stands for what is read if no number is chosen.
       drawn: whether a program draws the faces, so that nothing lies on the disk. `read` then takes
         `size` too: the side of the frames, in pixels.
       parts: names of the datasets that this one is made of. They lie in folders of these names.
@@ -53,5 +74,6 @@ class Reader:
     published: int | None = None
     protocol: Literal["loso", "kfold"] = "loso"
     k: int = 5
+    class_sets: Mapping[int, ClassSet | None] = dataclasses.field(default_factory=dict)
     drawn: bool = False
     parts: tuple[str, ...] = ()
