@@ -66,7 +66,12 @@ def read(run: FinetuneRun) -> Initial:
             "pre-train from it first",
             path=path,
         )
-    if path.is_dir() and run_config.read(path).script == "finetune":
+    if run.init != "none" and not path.is_dir():
+        raise UserError(
+            "[run={path}]: no such folder; expected a pre-training run (runs/...), or none",
+            path=path,
+        )
+    if run.init != "none" and run_config.read(path).script == "finetune":
         raise UserError(
             "[run={path}]: is a fine-tuning, whose folds have seen labelled subjects; "
             "give the pre-training run that it started from, or none",
