@@ -2,21 +2,26 @@
 the Wild", ACM Multimedia 2020): 16,372 clips of films, cropped to the face. The images are
 256 x 256 although their folder is called 224 x 224.
 
-  Clip/clip_224x224/00001/*.jpg                       one folder for each clip
+  Clip/clip_224x224/00001/*.jpg                       one folder for each clip; also called jpg_224
+                                                      or jpg_256
+  Clip/original/1.mp4                                 videos, where a clip has no folder
   EmoLabel_DataSplit/train(single-labeled)/set_1.csv  labels 1 … 7, in lists called splits
 """
 
 import csv
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 SHOWN = "Clip/clip_224x224/<clip>/*.jpg"
+FRAMES = ("clip_224x224", "jpg_224", "jpg_256")
 PUBLISHED = 16372
 
 
@@ -25,6 +30,7 @@ def read(
     *,
     cache: str,
     split: str | None = None,
+    detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """All clips on the disk, or those of one split: `train_1` … `test_5`.
@@ -35,16 +41,20 @@ def read(
     Args:
       root: the folder that holds the clips, and the lists if there are any. Without lists no clip
         has a label.
-      cache: folder for the listing.
+      cache: folder for the listing and for the frames of videos.
       split: the list to use; None is all clips.
-      progress: called as progress(done, total) with the folders that are listed.
+      detector: finds the faces in videos; None is `faces.haar()`.
+      progress: called as progress(done, total) with the folders that are listed, then with the
+        videos that are decoded.
 
     Raises:
       UserError: the clips or the split are not there, or no clip can be used.
     """
-    frames = disk.find(root, "Clip", "clip_224x224")
+    frames = next((found for name in FRAMES if (found := disk.find(root, "Clip", name))), None)
     folders = listing.clip_folders(frames, 1, cache=cache, progress=progress) if frames else {}
-    if not any(map(len, folders.values())):
+    ids = {int(id): id for id in folders if id.isdecimal()}
+    videos = _videos(root, known=ids)
+    if not videos and not any(map(len, folders.values())):
         if frames is None and disk.find(root, "Clip", "clip_224x224_16f"):
             raise UserError(
                 "[source=dfew]: found only clip_224x224_16f under {root}, whose frames are "
@@ -54,14 +64,35 @@ def read(
             )
         raise disk.not_found("source", "dfew", root, SHOWN)
 
-    ids = {int(id): id for id in folders if id.isdecimal()}
     lists, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
     notes = (
         [f"lines of the lists that name no clip or no label of 1 ... 7: {unread}"] if unread else []
     )
     return macro.dataset(
-        "dfew", folders, labels={}, splits=lists, split=split, published=PUBLISHED, notes=notes
+        "dfew",
+        folders,
+        labels={},
+        splits=lists,
+        split=split,
+        published=PUBLISHED,
+        notes=notes,
+        videos=videos,
+        cache=cache,
+        detector=detector,
+        progress=progress,
     )
+
+
+def _videos(root: str, known: Collection[int]) -> dict[str, str]:
+    """The videos `1.mp4` by id (`00001`), without those of the numbers `known`."""
+    place = disk.find(root, "Clip", "original")
+    names = disk.files(place, VIDEO_SUFFIXES) if place else []
+    named = {os.path.splitext(name)[0]: name for name in names}
+    return {
+        f"{int(number):05d}": os.path.join(place, name)
+        for number, name in named.items()
+        if number.isdecimal() and int(number) not in known
+    }
 
 
 def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str, int]], int]:
@@ -101,4 +132,11 @@ def _split_name(path: str) -> str | None:
     return f"{found[1]}_{found[3]}" if found and "multi" not in path else None
 
 
-READER = Reader("dfew", "DFEW", kind="source", read=read, takes=("split",), published=PUBLISHED)
+READER = Reader(
+    "dfew",
+    "DFEW",
+    kind="source",
+    read=read,
+    takes=("split", "detector"),
+    published=PUBLISHED,
+)

@@ -1,7 +1,8 @@
 """FERV39k (Wang et al., "FERV39k: A Large-Scale Multi-Scene Dataset for Facial Expression
 Recognition in Videos", CVPR 2022): 38,935 clips in 22 scenes, cropped to the face.
 
-  2_ClipsforFaceCrop/Action/Happy/0267/*.jpg    scene, emotion, clip
+  2_ClipsforFaceCrop/Action/Happy/0267/*.jpg    scene, emotion, clip; the outermost folder may be
+                                                absent or called otherwise
   4_setups/All_scenes/train_All.csv             lists that are called splits
 """
 
@@ -31,7 +32,7 @@ def read(
 
     The other arguments and the errors are those of `dfew.read`.
     """
-    frames = disk.find(root, "2_ClipsforFaceCrop")
+    frames = disk.find(root, "2_ClipsforFaceCrop") or _scenes(root)
     folders = listing.clip_folders(frames, 3, cache=cache, progress=progress) if frames else {}
     if not any(map(len, folders.values())):
         raise disk.not_found("source", "ferv39k", root, SHOWN)
@@ -48,6 +49,15 @@ def read(
         published=PUBLISHED,
         notes=notes,
     )
+
+
+def _scenes(root: str) -> str | None:
+    """The folder of the scenes, `root` or one in it: a scene holds folders of emotions."""
+    for place in (root, *(os.path.join(root, name) for name in disk.folders(root))):
+        for scene in disk.folders(place):
+            if any(macro.emotion(name) >= 0 for name in disk.folders(os.path.join(place, scene))):
+                return place
+    return None
 
 
 def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:

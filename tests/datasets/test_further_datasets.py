@@ -133,6 +133,38 @@ def test_4dme(root, tmp_path, places, flags):
     assert found.notes[1].endswith("columns of flags" if flags else "column of emotions")
 
 
+# ----- other forms of the paper's sources ---------------------------------------------------------
+
+
+def test_dfew_under_another_name_and_as_videos(root, tmp_path):
+    miniatures.dfew(root)
+    own = read("dfew", root, tmp_path / "1")
+    (root / "Clip" / "clip_224x224").rename(root / "Clip" / "jpg_256")
+    (root / "Clip" / "jpg_256" / "clip_224x224").rename(root / "Clip" / "jpg_256" / "jpg_256")
+    talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
+    for n in (1, 6):  # of clip 1 there are frames too
+        miniatures.drawn.video(root / "Clip" / "original" / f"{n}.mp4", talk)
+    found = read("dfew", root, tmp_path / "2")
+    counts = {clip.id: (clip.label, len(clip.frames)) for clip in found.clips}
+    assert counts.pop("00006") == (macro.emotion("neutral"), 9)
+    assert counts == {clip.id: (clip.label, len(clip.frames)) for clip in own.clips}
+    assert notes(found, "clips decoded") == ["clips decoded from their videos and cropped: 1"]
+
+
+@pytest.mark.parametrize("name", [".", "FERV39k_frames"])
+def test_ferv39k_without_its_outermost_folder(root, tmp_path, name):
+    miniatures.ferv39k(root / "own")
+    own = read("ferv39k", root / "own", tmp_path)
+    (root / "own" / "2_ClipsforFaceCrop" / "2_ClipsforFaceCrop").rename(tmp_path / "scenes")
+    place = tmp_path / "scenes"
+    if name != ".":
+        place = root / "other"
+        place.mkdir()
+        (tmp_path / "scenes").rename(place / name)
+    found = read("ferv39k", place, tmp_path)
+    assert [clip.id for clip in found.clips] == [clip.id for clip in own.clips]
+
+
 # ----- class sets ---------------------------------------------------------------------------------
 
 NEGATIVE, POSITIVE, SURPRISE = merged.THREE
