@@ -169,12 +169,13 @@ def what_is_learned(path: pathlib.Path, looks: Sequence[Mapping[str, Any]]) -> N
         copy = looks[-1]["floors"]["copy"]
         for name, label in (("loss_rec", "this pair's C_Δ"), ("loss_rec_other", "another's C_Δ")):
             axes[0].plot(steps, [look[name] / copy for look in looks], marker="o", label=label)
-        for name, value in looks[-1]["floors"].items():
-            axes[0].axhline(value / copy, color="grey", linewidth=0.8, linestyle=":")
-            axes[0].annotate(
-                name, (steps[-1], value / copy), fontsize=7, ha="right", va="bottom", color="grey"
-            )
-        axes[0].set(ylabel="L_rec / copy", title="people never seen", ylim=(0, 1.1))
+        floors = {n: v / copy for n, v in looks[-1]["floors"].items() if n != "still"}
+        for name, value in floors.items():
+            axes[0].axhline(value, color="grey", linewidth=0.8, linestyle=":")
+            place = (1.01, value)
+            axes[0].annotate(name, place, xycoords=("axes fraction", "data"), fontsize=7)
+        axes[0].set(ylabel="L_rec / copy", title="people never seen")
+        axes[0].set_ylim(bottom=0)
     else:
         for name, label in (("r2_c_delta", "from C_Δ"), ("r2_places", "from all places")):
             axes[0].plot(steps, [look[name]["units"] for look in looks], marker="o", label=label)
