@@ -85,6 +85,18 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+# ----- names -------------------------------------------------------------------------------------
+
+
+def printable(name: str) -> str:
+    """A file's name as it can be shown and stored: bytes that are no UTF-8 become `\\xd6`.
+
+    The system allows any bytes, and Python keeps them as halves of characters, which no terminal,
+    picture or JSON file takes.
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 # ----- JSON --------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from ma2mi_jax.files import printable
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 JPEG_QUALITY = 95  # of all JPEG files that this package writes
 PADDING = (
@@ -26,6 +28,9 @@ DECODER = f"simplejpeg {simplejpeg.__version__}, OpenCV {cv2.__version__}"
 
 class FrameError(Exception):
     """A frame or video that cannot be read; the message names the file and what is wrong."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class Unreachable(FrameError):
@@ -234,13 +239,16 @@ def frame_number(name: str) -> int | None:
     return int(numbers[-1]) if numbers else None
 
 
-def frame_order(name: str) -> tuple[int, str]:
+def frame_order(name: str) -> tuple:
     """Sorting key that puts the image files of a folder in temporal order.
 
-    Leading zeros do not matter. Names without a number come first.
+    It is the natural order of the whole name: each run of digits counts as a number, wherever it
+    stands. So `frame2_0.jpg` comes before `frame10_0.jpg`, and `0.96.jpg` before `1.00.jpg`.
+    Leading zeros and letter case do not matter. Names without a number come first.
     """
-    number = frame_number(name)
-    return (-1 if number is None else number, name)
+    parts = re.split(r"([0-9]+)", os.path.splitext(name)[0].lower())
+    natural = [int(part) if i % 2 else part for i, part in enumerate(parts)]
+    return (len(parts) > 1, natural, name)
 
 
 def crop(image: np.ndarray, box: Box | None, size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from ma2mi_jax.datasets.common import disk, listing, macro
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import printable
 
 SHOWN = "Train_AFEW/<emotion>/*.avi or Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<id>/*.jpg"
 SPLITS = {"train": ("Train_AFEW", 773), "val": ("Val_AFEW", 383)}
@@ -151,7 +152,7 @@ def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
             continue
         folder = disk.innermost(os.path.join(place, emotion))
         for name in disk.files(folder, VIDEO_SUFFIXES):
-            id = f"{split}/{os.path.splitext(name)[0]}"
+            id = f"{split}/{printable(os.path.splitext(name)[0])}"
             found[id] = os.path.join(folder, name), label
     return found
 

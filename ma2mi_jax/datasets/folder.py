@@ -17,6 +17,7 @@ from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import printable
 
 
 def read(
@@ -33,14 +34,15 @@ def read(
 
     What operating systems leave there (hidden files, `Thumbs.db`, `__MACOSX`) is skipped, and so is
     whatever is no picture. The id of a clip is its path from `root` without the suffix; files that
-    differ in nothing else keep the suffix. The frames of a folder are in the order of the last
-    integer in their names. Frames of videos are cropped to size × size. Frames of a folder stay as
-    they are, and `Clip.box` says what to crop.
+    differ in nothing else keep the suffix. The frames of a folder are in the natural order of their
+    names. Frames of videos are cropped to size × size. Frames of a folder stay as they are, and
+    `Clip.box` says what to crop.
 
     Args:
       root: the folder.
-      cache: folder for what is decoded and found out. An entry is used again as long as path, size
-        and time of the file, `size` and detector are the same.
+      cache: folder for what is decoded and found out. An entry is used again as long as size and
+        time of the file, or of every image in a folder, are the same, `size`, detector and the
+        version of the decoder too. That a file could not be opened is not kept.
       size: height and width of the frames kept of a video, in pixels.
       detector: finds faces; None is `faces.haar()`.
       cropped: True takes frames as they are, without a search. False always crops. None takes
@@ -150,7 +152,7 @@ def _found_below(root: str, without: str) -> tuple[list[str], list[ImageFolder]]
 
 def _id(root: str, path: str) -> str:
     inside = os.path.relpath(path, root)
-    return os.path.basename(root) if inside == "." else inside.replace(os.sep, "/")
+    return printable(os.path.basename(root) if inside == "." else inside.replace(os.sep, "/"))
 
 
 def _nothing_usable(root: str, set_aside: list[SetAside]) -> UserError:

@@ -115,8 +115,8 @@ class Answer:
             "frames": len(part.frames),
             "onset": self.onset,
             "apex": self.apex,
-            "onset_file": names[part.spotted.onset],
-            "apex_file": names[part.spotted.apex],
+            "onset_file": files.printable(names[part.spotted.onset]),
+            "apex_file": files.printable(names[part.spotted.apex]),
             "contrast": part.spotted.contrast,
             "prediction": self.prediction,
             "probabilities": {c: {"mean": m, "std": s} for c, (m, s) in self.scores.items()},
@@ -267,9 +267,11 @@ def items_of(
         try:
             items.append(item_of(clip, whole))
         except (ValueError, OSError) as error:
-            failed.append(SetAside(str(clip), getattr(error, "strerror", None) or str(error)))
+            reason = getattr(error, "strerror", None) or str(error)
+            failed.append(SetAside(files.printable(str(clip)), files.printable(reason)))
     ids: set[str] = set()
-    return [dataclasses.replace(item, id=untaken(item.id, ids)) for item in items], failed
+    named = [(item, files.printable(item.id)) for item in items]
+    return [dataclasses.replace(item, id=untaken(id, ids)) for item, id in named], failed
 
 
 def untaken(name: str, taken: set[str]) -> str:

@@ -141,6 +141,33 @@ def test_frame_order_does_not_depend_on_padding_or_listing():
         assert sorted(shuffled, key=frames.frame_order) == names
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "img{}.jpg",
+        "reg_img{}.jpg",
+        "006_{:05d}.jpg",
+        "frame{}_0.jpg",
+        "img{}_224x224.jpg",
+        "{} (2).png",
+        "s01_{}_of_12.jpg",
+    ],
+)
+def test_frames_are_in_the_natural_order_of_their_whole_names(name):
+    names = [name.format(i) for i in range(1, 13)]
+    assert sorted(sorted(names), key=frames.frame_order) == names
+
+
+def test_names_that_are_times_are_in_the_order_of_the_times():
+    names = [f"{second:.2f}.jpg" for second in np.arange(0.88, 1.4, 0.04)]
+    assert sorted(random.Random(0).sample(names, len(names)), key=frames.frame_order) == names
+
+
+def test_names_of_any_form_can_be_compared():
+    names = ["cover.jpg", "x.png", "1.jpg", "2a.jpg", "A1.png", "a1.jpg", "a1b.jpg", "a2.jpg"]
+    assert sorted(random.Random(0).sample(names, len(names)), key=frames.frame_order) == names
+
+
 def test_the_root_itself_may_hold_the_frames(tmp_path):
     (clip,) = read(drawn.image_folder(tmp_path / "mine", walls(3)), tmp_path).clips
     assert clip.id == "mine"
@@ -157,6 +184,24 @@ def test_equal_names_keep_their_suffixes(tmp_path):
         "a.mp4",
         "b",
     ]
+
+
+def test_a_name_that_is_no_text_is_read_and_shown(tmp_path):
+    root = tmp_path / "data"
+    drawn.video(root / "good.avi", walls(3), "MJPG")
+    for name in (b"\xd6\xd0.avi", b"s01:ep 02 .avi"):
+        odd = os.path.join(os.fsencode(root), name)
+        with open(odd, "wb") as file:
+            file.write((root / "good.avi").read_bytes())
+    drawn.image_folder(root / os.fsdecode(b"\xce\xc4"), walls(3), os.fsdecode(b"\xce{}.jpg"))
+    broken = drawn.image_folder(root / "broken", walls(3), os.fsdecode(b"\xce{}.jpg"))
+    (broken / os.fsdecode(b"\xce2.jpg")).write_bytes(b"")
+    source = read(root, tmp_path)
+    assert [clip.id for clip in source.clips] == ["\\xce\\xc4", "\\xd6\\xd0", "good", "s01:ep 02 "]
+    assert [len(clip.frames) for clip in source.clips] == [3, 3, 3, 3]
+    assert reasons(source) == {"broken": "an unreadable image: \\xce2.jpg"}
+    for clip in source.clips:
+        assert frames.read_frame(clip.frames, 2).shape[2] == 3
 
 
 def test_links_are_followed_once_and_the_cache_is_not_read(tmp_path):
@@ -517,6 +562,50 @@ def test_a_new_image_in_a_folder_is_noticed(tmp_path):
     assert len(read(tmp_path / "data", tmp_path).clips[0].frames) == 3
     drawn.image_folder(tmp_path / "data", walls(4))
     assert len(read(tmp_path / "data", tmp_path).clips[0].frames) == 4
+
+
+def test_an_image_that_is_written_over_is_noticed(tmp_path):
+    """A folder's own time stays as it is when a file in it is written over."""
+    where = drawn.image_folder(tmp_path / "data" / "a", walls(6))
+    drawn.image_folder(tmp_path / "data" / "b", walls(6))
+    whole = (where / "img4.jpg").read_bytes()
+    (where / "img4.jpg").write_bytes(b"")
+    before = os.stat(where).st_mtime_ns
+    assert reasons(read(tmp_path / "data", tmp_path)) == {"a": "an unreadable image: img4.jpg"}
+    (where / "img4.jpg").write_bytes(whole)
+    assert os.stat(where).st_mtime_ns == before, "or this shows nothing"
+    source = read(tmp_path / "data", tmp_path)
+    assert [len(clip.frames) for clip in source.clips] == [6, 6]
+
+
+@pytest.mark.parametrize("decoder", [video, frames])
+def test_another_version_of_a_decoder_is_asked_again(tmp_path, decoded, monkeypatch, decoder):
+    drawn.video(tmp_path / "data" / "a.mp4", walls(5))
+    drawn.image_folder(tmp_path / "data" / "b", walls(3))
+    read(tmp_path / "data", tmp_path)
+    decoded.clear()
+    monkeypatch.setattr(decoder, "DECODER", "the next version")
+    read(tmp_path / "data", tmp_path)
+    assert "a.mp4" in decoded if decoder is video else "img1.jpg" in decoded
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "b"])
+def test_a_disk_that_was_away_is_not_remembered(tmp_path, monkeypatch, name):
+    drawn.video(tmp_path / "data" / "a.mp4", walls(5))
+    drawn.image_folder(tmp_path / "data" / "b", walls(3))
+    real = open
+
+    def away(path, *mode):
+        if "data" in str(path) and name in str(path):
+            raise OSError(5, "Input/output error")
+        return real(path, *mode)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", away)
+        source = read(tmp_path / "data", tmp_path)
+        (reason,) = reasons(source).values()
+        assert "Input/output error" in reason
+    assert len(read(tmp_path / "data", tmp_path).clips) == 2
 
 
 def test_an_interrupted_run_leaves_nothing_that_looks_complete(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from ma2mi_jax.clips import frames
 from ma2mi_jax.clips.clip import Repair
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common.reader import Kind
@@ -188,16 +189,22 @@ def replacing(file: str) -> Iterator[pathlib.Path]:
         ) from error
 
 
-def stamp(frames: ImageFolder, *rules) -> str:
-    """A key for what is found out about these frames. It changes if their folder or their first
-    file changes, or the `rules` by which it is found out."""
-    try:
-        first = os.stat(os.path.join(frames.folder, frames.names[0]))
-        of_first = [first.st_size, first.st_mtime_ns]
-    except OSError:  # a link to nowhere; whoever reads it takes another frame in its place
-        of_first = [0, 0]
-    changed = os.stat(frames.folder).st_mtime_ns
-    return key_of([frames.folder, frames.names, changed, *of_first, rules])
+def stamp(images: ImageFolder, *rules) -> str:
+    """A key for what is found out about these frames. It changes if one of their files changes, the
+    decoder, or the `rules` by which it is found out."""
+    return key_of([images.folder, images.names, states(images), frames.DECODER, rules])
+
+
+def states(images: ImageFolder) -> list[tuple[int, int]]:
+    """Size and time of change (ns) of each file; zeros for a link to nowhere."""
+    found = []
+    for name in images.names:
+        try:
+            stat = os.stat(os.path.join(images.folder, name))
+            found.append((stat.st_size, stat.st_mtime_ns))
+        except OSError:
+            found.append((0, 0))
+    return found
 
 
 def key_of(parts: Sequence) -> str:

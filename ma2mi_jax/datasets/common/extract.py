@@ -24,9 +24,9 @@ import numpy as np
 from ma2mi_jax.clips import faces, frames, opencv, shots, video
 from ma2mi_jax.clips.clip import Clip, Repair, SetAside
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder, Unreachable
-from ma2mi_jax.datasets.common.disk import some
+from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import fingerprint, whole_folder
+from ma2mi_jax.files import printable, whole_folder
 
 RULES = 4
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
@@ -143,7 +143,7 @@ def damaged(found: Sequence[Extracted]) -> tuple[list[str], list[Repair]]:
     if not lacking:
         return [], []
     kind = "cut off or damaged videos that are used as far as they are whole"
-    examples = some(f"{id}: {lacks}" for id, lacks in lacking.items())
+    examples = disk.some(f"{id}: {lacks}" for id, lacks in lacking.items())
     return [f"{kind}: {len(lacking)} ({examples})"], [
         Repair(id, kind, f"{lacks} are used") for id, lacks in lacking.items()
     ]
@@ -177,7 +177,7 @@ def _prepare(
             with (unfinished / "verdict.json").open("w") as file:
                 json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
     except Unreachable as error:  # not kept: the next run may reach it
-        return "", Verdict(reason=str(error).removeprefix(f"{item.path}: "))
+        return "", Verdict(reason=str(error).removeprefix(f"{printable(item.path)}: "))
     except FrameError as error:
         return "", Verdict(reason=f"changed while it was read: {error}")
     return entry, verdict
@@ -203,7 +203,7 @@ def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdic
     except Unreachable:
         raise
     except FrameError as error:
-        return Verdict(reason=str(error).removeprefix(f"{item.path}: "))
+        return Verdict(reason=str(error).removeprefix(f"{printable(item.path)}: "))
 
 
 def _images(images: ImageFolder) -> Iterator[np.ndarray]:
@@ -354,20 +354,17 @@ def _clips(item: Item, entry: str, verdict: Verdict) -> tuple[list[Clip], list[S
 def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
     """The name of an item's cache entry.
 
-    It changes with the video file, or with the names in a folder and its first image, and with the
-    rules.
+    It changes with the video file, or with any image of a folder, with the decoder and the rules.
 
     Raises:
-      OSError: the video or the image is not there.
+      OSError: the video is not there.
     """
+    rules = [detector, cropped, item.seconds, RULES]
+    if item.images is not None:
+        return disk.stamp(item.images, *rules)
     stat = os.stat(item.path)
-    parts = [item.path, stat.st_mtime_ns, detector, cropped, item.seconds, RULES]
-    if item.images is None:
-        parts += [stat.st_size, size, frames.JPEG_QUALITY]
-    else:
-        first = os.stat(os.path.join(item.path, item.images.names[0]))
-        parts += [item.images.names, first.st_size, first.st_mtime_ns]
-    return fingerprint([json.dumps(parts)], 24)
+    parts = [item.path, stat.st_size, stat.st_mtime_ns, video.DECODER]
+    return disk.key_of([*parts, size, frames.JPEG_QUALITY, *rules])
 
 
 def _load(entry: str) -> Verdict | None:

@@ -19,8 +19,9 @@ import numpy as np
 
 from ma2mi_jax.clips.frames import IMAGE_SUFFIXES, ImageFolder, frame_order
 from ma2mi_jax.datasets.common import disk
+from ma2mi_jax.files import printable
 
-INDEX = 1  # version of the index files: raise it when what they mean changes
+INDEX = 2  # version of the index files: raise it when what they mean changes
 SETTLED = 2_000_000_000  # ns; a time of change is reliable later: some file systems tick in 2 s
 THREADS = 8  # that list folders at once; a disk in the network answers slowly, but to many
 REPORT_EVERY = 500  # folders between two calls of `progress`
@@ -105,7 +106,7 @@ def clip_folders(
         with disk.replacing(file) as part, part.open("wb") as opened:
             _save_index(opened, index)
     return {
-        folder.path: ImageFolder(os.path.join(root, *folder.way), listing.images)
+        printable(folder.path): ImageFolder(os.path.join(root, *folder.way), listing.images)
         for folder, listing in listed
     }
 
@@ -149,7 +150,7 @@ def _list(root: str, known: Index, way: Way) -> Listing:
 
 
 @functools.lru_cache(maxsize=1 << 16)  # clips share their file names
-def _order(name: str) -> tuple[int, str] | None:
+def _order(name: str) -> tuple | None:
     """The key that puts images in temporal order; None if the file is no image."""
     is_image = name.lower().endswith(IMAGE_SUFFIXES) and not disk.junk(name)
     return frame_order(name) if is_image else None

@@ -323,9 +323,9 @@ def _no_row(traits: Traits, rows: Sequence, sheet: str, set_aside: Sequence[SetA
 
 
 def numbered(frames: ImageFolder) -> ImageFolder:
-    """The images that have a number; the others are no frames."""
-    names = tuple(name for name in frames.names if frame_number(name) is not None)
-    return ImageFolder(frames.folder, names)
+    """The images that have a number, in the order of their numbers; the others are no frames."""
+    names = [name for name in frames.names if frame_number(name) is not None]
+    return ImageFolder(frames.folder, tuple(sorted(names, key=frame_number)))
 
 
 def _numbers(frames: ImageFolder) -> list[int]:

@@ -26,6 +26,7 @@ from ma2mi_jax.clips.frames import (
 )
 from ma2mi_jax.clips.opencv import threads
 from ma2mi_jax.clips.pairs import read_nearest
+from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.datasets.prepared import format
 from ma2mi_jax.errors import UserError
@@ -232,8 +233,9 @@ def _made_of(clips: Sequence[Clip]) -> str:
     """A hash of what decides the content of a shard."""
 
     def frames_of(clip: Clip) -> Any:
-        names = isinstance(clip.frames, ImageFolder)
-        return clip.frames.names if names else len(clip.frames)
+        if isinstance(clip.frames, ImageFolder):
+            return [clip.frames.names, disk.states(clip.frames)]
+        return len(clip.frames)
 
     known = [[c.id, c.box and dataclasses.astuple(c.box), frames_of(c)] for c in clips]
     return fingerprint([json.dumps([JPEG_QUALITY, known])], 64)
