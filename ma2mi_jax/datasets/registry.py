@@ -14,6 +14,7 @@ from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets import (
     afew,
+    annotated,
     casme,
     casme2,
     casme3,
@@ -52,6 +53,7 @@ READERS: tuple[Reader, ...] = (
     dfme.READER,
     fourdme.READER,
     megc2019.READER,
+    annotated.READER,
     synthetic.TARGET,
 )
 

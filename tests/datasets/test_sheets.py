@@ -78,8 +78,9 @@ def test_a_sheet_is_text_whatever_its_cells_are(tmp_path):
             "estimatedemotion": "True",
         },
     ]
-    assert [sheets.whole(text) for text in ("12", "/", "", "1.5", "-3", "four")] == [
+    assert [sheets.whole(text) for text in ("12", "46.0", "/", "", "1.5", "-3", "four")] == [
         12,
+        46,
         None,
         None,
         None,

@@ -71,19 +71,21 @@ class Traits:
       name: as a person asks for it.
       published: the classes of the paper, each with the number of clips that it evaluated; None
         where that number is not known.
-      subject: how subjects are spelled, a format of one integer.
+      subject: how subjects are spelled, a format of one integer; None is as the sheet has them.
       fps: frames per second of the recording, where the row does not tell them; 0 is unknown.
       rebases: whether sheet and files may count frames from different origins.
     """
 
     name: str
     published: Mapping[str, int | None]
-    subject: str
+    subject: str | None
     fps: float
     rebases: bool = False
 
     def subject_name(self, text: str) -> str | None:
         """The dataset's own spelling of `1`, `01` or `sub01`; None if there is no number in it."""
+        if self.subject is None:
+            return text
         number = re.search(r"[0-9]+", text)
         return number and self.subject.format(int(number[0]))
 
@@ -131,10 +133,10 @@ def read(
     samples: dict[str, Sample] = {}
     set_aside, others, used = [], collections.Counter(), set()
     for row in rows:
-        id, emotion = _id(traits, row), _emotion(row)
+        id, label = _id(traits, row), emotion(row)
         used.add(id.lower())
-        if emotion not in traits.published:
-            others[emotion or "none given"] += 1
+        if label not in traits.published:
+            others[label or "none given"] += 1
         elif reason := _unusable(traits, row, id, by_id, samples):
             set_aside.append(SetAside(id, reason))
         else:
@@ -142,7 +144,7 @@ def read(
                 id,
                 by_id[id.lower()],
                 subject=traits.subject_name(row["subject"]),
-                label=list(traits.published).index(emotion),
+                label=list(traits.published).index(label),
                 fps=sheets.whole(row.get("fps", "")) or traits.fps,
             )
             samples[id] = _sample(row, clip, counts)
@@ -279,9 +281,10 @@ def _id(traits: Traits, row: Mapping[str, str]) -> str:
     return f"{traits.subject_name(row['subject']) or row['subject']}/{row['filename']}"
 
 
-def _emotion(row: Mapping[str, str]) -> str:
-    emotion = row["estimatedemotion"].lower()
-    return SPELLINGS.get(emotion, emotion)
+def emotion(row: Mapping[str, str]) -> str:
+    """The name of a row's class."""
+    written = row["estimatedemotion"].lower()
+    return SPELLINGS.get(written, written)
 
 
 def _unusable(

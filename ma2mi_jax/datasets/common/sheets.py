@@ -230,8 +230,9 @@ def _below(
 
 
 def whole(text: str) -> int | None:
-    """The integer that a cell holds; None if it holds anything else (`/`, nothing, a word)."""
-    return int(text) if re.fullmatch(r"[0-9]+", text) else None
+    """The integer that a cell holds, also as `46.0`, which programs write into text files where a
+    column has empty cells; None if it holds anything else (`/`, nothing, a word)."""
+    return int(text.partition(".")[0]) if re.fullmatch(r"[0-9]+(\.0+)?", text) else None
 
 
 def _text(value) -> str:
