@@ -262,7 +262,7 @@ def test_paths_of_data_hold_from_any_folder(tmp_path, monkeypatch):
         ("--source=folder --objective=maer", ["--objective=maer", "--source=folder"]),
         ("--source=dfew --clips=9", ["--clips=9", "--source=synthetic"]),
         ("--source=dfew --speech=1", ["--speech=1", "--source=synthetic"]),
-        ("--source=synthetic --speech=2", ["--speech", "0 to 1"]),
+        ("--source=synthetic --speech=2", ["--speech=2.0", "at most 1"]),
         ("--source=dfew --clips=600", ["--clips=600", "--source=synthetic"]),  # also the default
         ("--source=synthetic --split=train", ["--split=train", "--source=synthetic"]),
         ("--target=casme2 --subjects=4", ["--subjects=4", "--target=synthetic"]),
