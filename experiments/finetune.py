@@ -15,7 +15,7 @@ import pathlib
 import cli
 import flags
 
-from ma2mi_jax.evaluation import outcome, predictions
+from ma2mi_jax.evaluation import intervals, outcome, predictions
 from ma2mi_jax.reproduction import paper
 from ma2mi_jax.runs import lock
 from ma2mi_jax.training import finetuning_run, run_config
@@ -54,8 +54,10 @@ def print_results(found, path) -> None:
     if len(seeds) > 1:
         stds = (f"{v['std']:.4f}" for v in spread)
         rows.append(("± over seeds", *stds, f"{len(seeds)} seeds"))
-    intervals = ("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread)
-    rows.append(("95 % by subjects", *intervals, f"{found['subjects']} subjects"))
+    spans = ("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread)
+    one = "; one training, held fixed" if spread[0]["over"] == "subjects" else ""
+    label = f"interval: {intervals.label(spread[0], found['subjects'])}"
+    rows.append((label, *spans, f"over {spread[0]['over']}{one}"))
     for name, scores in found.get("per_dataset", {}).items():
         rows.append(row(f"  {name}", scores, f"N = {scores['n']}"))
     target = found["target"]
@@ -89,11 +91,17 @@ def print_comparison(found) -> None:
         ours, theirs = f"{found[name]:.4f}", f"{v['theirs']:.4f}"
         rows.append((name, ours, theirs, f"{v['difference']:+.4f}", interval, f"{v['p']:.4f}"))
     ours, theirs = pathlib.Path(found["init"]).name, pathlib.Path(other["run"]).name
-    columns = ("", f"from {ours}", theirs, "difference", "95 % interval", "p")
-    caption = (
-        f"{found['subjects']} subjects, N = {found['n']}; "
-        "interval and p (exchange test) over subjects"
-    )
+    first = other[SCORES[0]]
+    label = f"interval: {intervals.label(first, found['subjects'])}"
+    columns = ("", f"from {ours}", theirs, "difference", label, "p")
+    caption = f"{found['subjects']} subjects, N = {found['n']}; interval and p over subjects"
+    if first["over"] == "subjects":
+        caption += (
+            " alone: one of the runs has one seed, so the trainings are held fixed, and others may "
+            "land outside the interval"
+        )
+    else:
+        caption += " and seeds of fine-tuning"
     cli.table("the same subjects, two runs", columns, rows, caption)
 
 

@@ -18,7 +18,7 @@ import cli
 import flags
 
 from ma2mi_jax import files
-from ma2mi_jax.evaluation import probe
+from ma2mi_jax.evaluation import intervals, probe
 from ma2mi_jax.runs import folder
 from ma2mi_jax.training import finetuning_run
 from ma2mi_jax.training.run_config import FinetuneRun
@@ -106,11 +106,13 @@ def print_scores(found) -> None:
         rows.append(row(words, first, of=of))
         rows += [row("", other, of=of_other[name]) for other, of_other in others]
     rows.append(row("the majority class", "", of=found["majority"]))
-    columns = ("features", "weights", *SCORES.values(), *(f"95 % {s}" for s in SCORES.values()))
+    columns = ("features", "weights", *SCORES.values(), *(f"interval {s}" for s in SCORES.values()))
+    label = intervals.label(found["majority"]["seeds"]["accuracy"], found["subjects"])
     sheet = f"; {found['annotations']}" if found["annotations"] else ""
     caption = (
-        f"N = {found['n']}, {found['subjects']} subjects, leave one subject out; intervals over "
-        f"subjects; {len(found['classes'])} classes{sheet}"
+        f"N = {found['n']}, {found['subjects']} subjects, leave one subject out; "
+        f"intervals: {label}, over subjects, the weights held fixed; "
+        f"{len(found['classes'])} classes{sheet}"
     )
     cli.table(f"logistic regression on frozen features: {found['target']}", columns, rows, caption)
 
@@ -123,7 +125,8 @@ def print_scores(found) -> None:
             )
             rows.append((probe.FEATURES[name], *cells))
         columns = ("features", *SCORES.values())
-        caption = "95 % interval over subjects; it holds both networks fixed"
+        label = intervals.label(scores["accuracy"], found["subjects"])
+        caption = f"intervals: {label}, over subjects; both networks are held fixed"
         cli.table(f"{first} − {other}", columns, rows, caption)
 
 

@@ -1,7 +1,7 @@
 """Accuracy, UF1 and UAR (paper §4.2, Eq. 11-12), always over predictions pooled across folds.
 
 Every score is a function of confusion matrices, (..., classes, classes) counts with labels as rows.
-So the samples of a bootstrap are only one more leading axis.
+So seeds and subjects left out are only more leading axes.
 """
 
 import numpy as np
@@ -74,67 +74,3 @@ def absent(confusion: np.ndarray) -> np.ndarray:
       (absent classes,) their indices.
     """
     return np.flatnonzero(confusion.sum(0) + confusion.sum(1) == 0)
-
-
-def subject_bootstrap(
-    confusions: np.ndarray, score, seed: int = 0, samples: int = 2000
-) -> tuple[float, float]:
-    """95 % interval of a pooled score, by drawing subjects again with replacement.
-
-    Args:
-      confusions: (seeds, subjects, classes, classes), each subject's when it was the test subject.
-      score: `accuracy`, `uf1` or `uar`; it is averaged over seeds.
-      seed: of the draws.
-      samples: how many times subjects are drawn.
-
-    Returns:
-      The lower and the upper end.
-    """
-    subjects = confusions.shape[1]
-    rng = np.random.default_rng(seed)
-    # (samples, subjects) how often each subject is drawn in each sample
-    drawn = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=samples)
-    pooled = np.einsum("bs,kscd->bkcd", drawn, confusions)
-    low, high = np.quantile(score(pooled).mean(1), (0.025, 0.975))
-    return float(low), float(high)
-
-
-def paired_by_subject(
-    ours: np.ndarray, theirs: np.ndarray, score, seed: int = 0, samples: int = 2000
-) -> dict[str, float]:
-    """Is one run better than another over the same subjects?
-
-    Args:
-      ours, theirs: (seeds, subjects, classes, classes) of each run, with the subjects in the same
-        order. The numbers of seeds may differ.
-      score, seed, samples: as for `subject_bootstrap`.
-
-    Returns:
-      `difference`: of the pooled score, ours − theirs.
-      `interval95`: (low, high), by drawing subjects again with replacement, the same for both runs.
-      `p`: two-sided, of the permutation test that exchanges the two runs within random subjects.
-    """
-    subjects = ours.shape[1]
-    rng = np.random.default_rng(seed)
-
-    def pooled(confusions, weights):  # weights (samples, subjects)
-        return np.einsum("bs,kscd->bkcd", weights, confusions)
-
-    def mean(counts):
-        return score(counts).mean(1)
-
-    once = np.ones((1, subjects))  # each subject once
-    observed = float((mean(pooled(ours, once)) - mean(pooled(theirs, once)))[0])
-
-    drawn = rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=samples)
-    low, high = np.quantile(mean(pooled(ours, drawn)) - mean(pooled(theirs, drawn)), (0.025, 0.975))
-
-    # Exchanging needs the same number of seeds on both sides. So each side is repeated until the
-    # numbers are the same, which does not change its mean.
-    kept, count = rng.integers(0, 2, (samples, subjects)), np.lcm(len(ours), len(theirs))
-    a, b = (np.tile(each, (count // len(each), 1, 1, 1)) for each in (ours, theirs))
-    exchanged = mean(pooled(a, kept) + pooled(b, 1 - kept)) - mean(
-        pooled(b, kept) + pooled(a, 1 - kept)
-    )
-    p = (1 + np.sum(np.abs(exchanged) >= abs(observed) - 1e-12)) / (1 + samples)
-    return {"difference": observed, "interval95": (float(low), float(high)), "p": float(p)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import metrics
+from ma2mi_jax.evaluation import intervals, metrics
 from ma2mi_jax.files import whole
 
 COLUMNS = ("clip", "subject", "fold", "seed", "label", "prediction")  # of predictions.csv
@@ -30,12 +30,14 @@ class Predictions:
       folds: (N,) name of the fold that tested each clip.
       seeds: (S,)
       probabilities: (S, N, classes) float32.
+      runs: (S,) the number of the run of each seed, where several runs are pooled; else empty.
     """
 
     clips: Sequence[Clip]
     folds: Sequence[str]
     seeds: Sequence[int]
     probabilities: np.ndarray
+    runs: Sequence[int] = ()
 
     @property
     def labels(self) -> np.ndarray:
@@ -46,6 +48,11 @@ class Predictions:
     def classes(self) -> np.ndarray:
         """(S, N) the predicted class of each clip."""
         return self.probabilities.argmax(-1)
+
+    @property
+    def trainings(self) -> Sequence[int]:
+        """(S,) as `intervals.of_score` takes it: of several runs, each counts once."""
+        return self.runs if len(set(self.runs)) > 1 else ()
 
 
 def write_predictions(path: pathlib.Path, predictions: Predictions, names: Sequence[str]) -> None:
@@ -168,7 +175,7 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
     """What `results.json` says about predictions: n, scores, per_class, per_fold, confusion, seeds.
 
     `accuracy`, `uf1` and `uar` are means over seeds. `seeds` has the scores of each seed, their
-    standard deviation (None for one seed), and the 95 % interval by drawing subjects again.
+    standard deviation (None for one seed), and their interval (`intervals.of_score`).
     `confusion` is summed over seeds.
     """
     by_subject = confusions_by_subject(predictions, predictions.classes, len(names))
@@ -180,7 +187,7 @@ def summary(predictions: Predictions, names: Sequence[str]) -> dict[str, Any]:
             "values": values,
             "mean": values.mean(),
             "std": values.std(ddof=1) if len(values) > 1 else None,
-            "interval95": metrics.subject_bootstrap(by_subject, SCORES[name]),
+            **intervals.of_score(by_subject, SCORES[name], predictions.trainings),
         }
         for name, values in found.items()
     }
@@ -235,15 +242,19 @@ def _by_dataset(predictions: Predictions, by_subject: np.ndarray) -> dict[str, A
 
 
 def compare(ours: Predictions, theirs: Predictions, count: int) -> dict[str, dict[str, Any]]:
-    """Compares two runs over the same clips, score by score: see `metrics.paired_by_subject`.
+    """Compares two runs over the same clips, score by score: see `intervals.of_difference`.
 
     Args:
       ours, theirs: predictions with the clips in the same order.
       count: the number of classes.
     """
     a, b = (confusions_by_subject(each, each.classes, count) for each in (ours, theirs))
+    trainings = (ours.trainings, theirs.trainings)
     return {
-        name: {"theirs": score(b.sum(1)).mean(), **metrics.paired_by_subject(a, b, score)}
+        name: {
+            "theirs": score(b.sum(1)).mean(),
+            **intervals.of_difference(a, b, score, trainings),
+        }
         for name, score in SCORES.items()
     }
 

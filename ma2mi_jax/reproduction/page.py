@@ -88,9 +88,11 @@ def about(page: Page) -> list[str]:
         f"networks of preset {size.pretrain.preset}, MA2MI in {size.pretrain.space} space. "
         f"Further flags of pretrain.py: {page.further[0]}; of finetune.py: {page.further[1]}."
     )
-    spread = "the spread is over all of them"
+    spread = "the spread is over all of them, and an interval counts each pre-training once"
     if size.pretrain_seeds == 1:
-        spread = "so the spread over seeds is that of fine-tuning alone"
+        spread = (
+            "so the spread over seeds, and what an interval knows of it, is of fine-tuning alone"
+        )
     paragraphs.append(
         f"{size.pretrain_seeds} pre-training(s) a row, {size.finetune.seeds} fine-tuning seed(s) "
         f"each: {spread}."

@@ -12,6 +12,7 @@ import numpy as np
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.evaluation import intervals
 from ma2mi_jax.evaluation.predictions import (
     Predictions,
     compare,
@@ -23,18 +24,18 @@ from ma2mi_jax.reproduction import paper, plans
 from ma2mi_jax.reproduction.blocks import Block, Table, Text
 from ma2mi_jax.reproduction.plans import Part, Row
 
-PAIRED = (  # a score of the paper, ours, their difference, and the interval of ours; then the other
+PAIRED = (  # a score of the paper, ours, their difference, and our interval; then the other score
     "",
-    *("paper Acc %", "ours Acc %", "ours − paper", "95 %"),
-    *("paper UF1", "ours UF1", "ours − paper", "95 %"),
+    *("paper Acc %", "ours Acc %", "ours − paper", "interval"),
+    *("paper UF1", "ours UF1", "ours − paper", "interval"),
     "N",
 )
 DRAWN = (
     "",
     *(f"paper, {name}" for name in paper.DATASETS.values()),
-    *("ours Acc %", "95 %", "ours UF1", "95 %", "UAR", "N"),
+    *("ours Acc %", "interval", "ours UF1", "interval", "UAR", "N"),
 )
-AGAINST = ("Acc, points", "95 %", "p", "UF1", "95 %", "p")
+AGAINST = ("Acc, points", "interval", "p", "UF1", "interval", "p")
 NOTHING: paper.Score = (None, None)
 
 
@@ -65,7 +66,8 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     parts = [first, *(read_other(folder, first.clips, names) for folder in folders[1:])]
     seeds = [seed for part in parts for seed in part.seeds]
     probabilities = np.concatenate([part.probabilities for part in parts])
-    together = dataclasses.replace(first, seeds=seeds, probabilities=probabilities)
+    runs = [number for number, part in enumerate(parts) for _ in part.seeds]
+    together = dataclasses.replace(first, seeds=seeds, probabilities=probabilities, runs=runs)
     return Scores(together, summary(together, names), records)
 
 
@@ -119,10 +121,12 @@ def _against_baseline(part: Part, found: Mapping[str, Scores | str]) -> list[Blo
         )
         blocks.append(Text(text))
     if alike:
-        rows = [[label_of[k], *_difference_cells(difference(s, base))] for k, s in alike.items()]
+        compared = {key: difference(scores, base) for key, scores in alike.items()}
+        rows = [[label_of[key], *_difference_cells(each)] for key, each in compared.items()]
+        worth = _worth([each["accuracy"] for each in compared.values()], base)
         caption = (
-            f"Each row minus “{label}”, over the same subjects. "
-            "Interval: subjects drawn again; p: the two runs exchanged by subject."
+            f"Each row minus “{label}”, over the same subjects. Interval: {worth}; p: of the "
+            "t-test that belongs to it."
         )
         blocks.append(Table((f"against “{label}”", *AGAINST), rows, caption))
     return blocks
@@ -197,8 +201,8 @@ def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
     sentences = [
         f"Protocol {record['protocol']}, {one['subjects']} subjects; "
         f"predictions pooled over folds, {epoch}{sheet}",
-        f"Mean ± standard deviation over {' or '.join(map(str, counts))} seed(s); "
-        "95 % by subjects drawn again",
+        f"Mean ± standard deviation over {' or '.join(map(str, counts))} seed(s). "
+        f"Interval: {_worth([s.summary['seeds']['accuracy'] for s in there], there[0])}",
     ]
     absent = dict.fromkeys(name for scores in there for name in scores.summary["absent_classes"])
     if absent:
@@ -212,6 +216,18 @@ def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
             "the paper's numbers only show the order of the rows"
         )
     return ". ".join(sentences) + "."
+
+
+def _worth(found: Sequence[Mapping[str, Any]], scores: Scores) -> str:
+    """What the intervals of a table are, of the rows' accuracies or differences of it."""
+    fixed = sum(each["over"] == "subjects" for each in found)
+    label = intervals.label(found[0], scores.summary["subjects"])
+    if not fixed:
+        return f"{label}, over subjects and seeds"
+    held = "over subjects alone, because of one seed; the trainings are held fixed"
+    if fixed == len(found):
+        return f"{label}, {held}"
+    return f"{label}, over subjects and seeds; in {fixed} of {len(found)} rows {held}"
 
 
 def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """The page of a plan: the paper's numbers and ours side by side, pictures, Markdown and HTML."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ from stored_runs import NAMES, write_results
 
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.evaluation.predictions import summary
 from ma2mi_jax.reproduction import blocks, figures, plans, tables
 from ma2mi_jax.reproduction.plans import Size
 from ma2mi_jax.reproduction.tables import read_scores
@@ -100,6 +102,33 @@ def test_a_table_has_the_papers_number_and_ours_side_by_side(tmp_path):
     assert list(against) == ["MA2MI"]
     assert against["MA2MI"]["Acc, points"] == [f"{gain:+.2f}"]
     assert "2 seed(s)" in content[0].caption
+    for block in (content[0], content[-1]):
+        assert "over subjects and seeds" in block.caption
+    assert "Interval: about 93 % (3 subjects)" in content[0].caption
+    assert "Interval: 95 %" in content[-1].caption
+    low, high = against["MA2MI"]["interval"][0].split(" to ")
+    assert float(low) < gain < float(high)
+
+
+def test_a_row_with_one_seed_holds_its_training_fixed(tmp_path):
+    part = part_of(1, "casme2")
+    for name, seeds in (("none", 1), ("maer", 2), ("latent", 2)):
+        write_results(tmp_path / name, seed=len(name), seeds=seeds, target="casme2")
+    found = {name: read_scores([tmp_path / name]) for name in ("none", "maer", "latent")}
+    table, _, against = tables.score_blocks(part, "casme2", found | {"pixel": "it failed"})
+    assert "subjects and seeds; in 1 of 3 rows over subjects alone" in table.caption
+    assert "over subjects and seeds" not in against.caption, "their baseline has one seed"
+    assert "the trainings are held fixed" in against.caption
+
+
+def test_fine_tunings_of_one_pre_training_are_no_trainings_of_their_own(tmp_path):
+    for name, hits in (("a", 0.9), ("b", 0.4)):
+        write_results(tmp_path / name, seed=1, seeds=3, hits=hits)
+    found = read_scores([tmp_path / "a", tmp_path / "b"])
+    apart = dataclasses.replace(found.predictions, runs=())
+    each, once = (s["seeds"]["accuracy"] for s in (summary(apart, NAMES), found.summary))
+    assert np.ptp(once["interval95"]) > np.ptp(each["interval95"])
+    assert once["over"] == "subjects and seeds"
 
 
 def test_on_drawn_faces_there_is_no_difference_to_the_paper(tmp_path):

@@ -1,0 +1,35 @@
+"""What finetune.py prints of intervals: what they are worth, and what they hold fixed."""
+
+import finetune
+from stored_runs import NAMES, write_results
+
+from ma2mi_jax.evaluation.predictions import compare, summary
+from ma2mi_jax.reproduction.tables import read_scores
+
+
+def printed(tmp_path, capsys, seeds):
+    """The tables of a run with `seeds[0]` seeds, compared with one of `seeds[1]`."""
+    for name, count in zip(("ours", "theirs"), seeds, strict=True):
+        write_results(tmp_path / name, seed=len(name), seeds=count, hits=0.5)
+    ours, theirs = (read_scores([tmp_path / name]).predictions for name in ("ours", "theirs"))
+    rest = {"epoch_reported": "last", "target": "synthetic", "protocol": "loso", "init": "start"}
+    found = summary(ours, NAMES) | rest | {"oracle": {}, "annotations": ""}
+    found["compare"] = {"run": "theirs"} | compare(ours, theirs, len(NAMES))
+    finetune.print_results(found, tmp_path)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_over_subjects_and_seeds(tmp_path, capsys):
+    said = printed(tmp_path, capsys, (2, 3))
+    assert "interval: about 93 % (3 subjects)" in said
+    assert "difference interval: 95 % p" in said
+    assert "interval and p over subjects and seeds of fine-tuning" in said
+    assert "fixed" not in said
+
+
+def test_with_one_seed_the_trainings_are_held_fixed(tmp_path, capsys):
+    said = printed(tmp_path, capsys, (2, 1))
+    assert "over subjects and seeds" in said, "of the run's own scores"
+    assert "one of the runs has one seed, so the trainings are held fixed" in said
+    said = printed(tmp_path, capsys, (1, 1))
+    assert "over subjects; one training, held fixed" in said
