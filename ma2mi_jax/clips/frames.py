@@ -18,9 +18,8 @@ from ma2mi_jax.files import printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 JPEG_QUALITY = 95  # of all JPEG files that this package writes
-PADDING = (
-    16  # bytes that a webcam may leave before the end of a JPEG file; more have lost their use
-)
+# Bytes that a webcam may leave before the end of a JPEG file; more have lost their use.
+PADDING = 16
 
 # What decodes: an image that could not be read may be readable with another version.
 DECODER = f"simplejpeg {simplejpeg.__version__}, OpenCV {cv2.__version__}"

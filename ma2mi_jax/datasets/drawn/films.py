@@ -43,6 +43,7 @@ class Script(NamedTuple):
 
 
 def stream(kind: int, index: int, seed: int) -> np.random.Generator:
+    """Random numbers of their own for each kind, index and seed."""
     return np.random.default_rng([kind, index, seed])
 
 
