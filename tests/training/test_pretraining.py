@@ -49,6 +49,23 @@ def state():
     )
 
 
+@pytest.fixture(scope="module")
+def step():
+    """The step of CONFIG, compiled once."""
+
+    @chex.assert_max_traces(n=1)
+    def traced(state, batch):
+        return pretraining.train_step(CONFIG, state, batch)
+
+    return jax.jit(traced, donate_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """The gradients of CONFIG, compiled once."""
+    return jax.jit(partial(pretraining.gradients, CONFIG))
+
+
 def norms(config, state, only=None):
     """Gradient norm that E_a, E_p and DiT get, from the whole loss or from one of its parts."""
 
@@ -121,16 +138,16 @@ def test_squared_reconstruction_of_frames_that_are_averaged():
     np.testing.assert_allclose(copied[0, ::4, ::4], z[0], atol=1e-5)
 
 
-def test_jit_pmap_and_shard_map_give_the_same_gradients(state):
+def test_jit_pmap_and_shard_map_give_the_same_gradients(state, gradients):
     batch = batch_of()
     devices = jax.devices()
     assert len(devices) == 8
-    alone, (stats, metrics) = jax.jit(partial(pretraining.gradients, CONFIG))(state, batch)
+    alone, (stats, metrics) = gradients(state, batch)
 
     mesh = Mesh(np.array(devices), ("data",))
     sharded_batch = jax.device_put(batch, NamedSharding(mesh, P("data")))
     spread = jax.device_put(state, NamedSharding(mesh, P()))
-    ways = {"jit": jax.jit(partial(pretraining.gradients, CONFIG))(spread, sharded_batch)}
+    ways = {"jit": gradients(spread, sharded_batch)}
 
     per_device = partial(pretraining.gradients, CONFIG, axis_name="data")
     mapped = jax.shard_map(
@@ -161,12 +178,7 @@ def test_jit_pmap_and_shard_map_give_the_same_gradients(state):
         chex.assert_trees_all_close(jax.device_get(way_metrics), jax.device_get(metrics), rtol=1e-4)
 
 
-def test_one_trace_serves_all_steps(state):
-    @chex.assert_max_traces(n=1)
-    def traced(state, batch):
-        return pretraining.train_step(CONFIG, state, batch)
-
-    step = jax.jit(traced, donate_argnums=0)
+def test_one_trace_serves_all_steps(state, step):
     current = jax.tree.map(jnp.copy, state)
     for seed in range(3):
         current, metrics = step(current, batch_of(seed=seed))
@@ -174,9 +186,8 @@ def test_one_trace_serves_all_steps(state):
     assert float(metrics["learning_rate"]) == pytest.approx(4e-4 * 0.01 ** (2 / 10), rel=1e-5)
 
 
-def test_a_non_finite_loss_is_remembered_with_its_step(state):
-    step = jax.jit(partial(pretraining.train_step, CONFIG))
-    good, _ = step(state, batch_of())
+def test_a_non_finite_loss_is_remembered_with_its_step(state, step):
+    good, _ = step(jax.tree.map(jnp.copy, state), batch_of())
     assert int(good.first_bad_step) == -1
     poisoned = good.replace(params=jax.tree.map(lambda p: p * jnp.nan, good.params))
     after, _ = step(poisoned, batch_of())
@@ -184,11 +195,10 @@ def test_a_non_finite_loss_is_remembered_with_its_step(state):
     assert int(after.first_bad_step) == 1
 
 
-def test_tau_differs_between_steps_and_samples_but_not_between_runs(state):
-    step = jax.jit(partial(pretraining.gradients, CONFIG))
-    first, again = step(state, batch_of()), step(state, batch_of())
+def test_tau_differs_between_steps_and_samples_but_not_between_runs(state, gradients):
+    first, again = gradients(state, batch_of()), gradients(state, batch_of())
     chex.assert_trees_all_equal(first, again)
-    later = step(state.replace(step=state.step + 1), batch_of())
+    later = gradients(state.replace(step=state.step + 1), batch_of())
     assert float(later[1][1]["loss_l3"]) != float(first[1][1]["loss_l3"])
 
 
@@ -241,12 +251,14 @@ def test_latents_are_the_posteriors_mean_or_a_sample_of_each_frames_own():
     latent = dataclasses.replace(
         CONFIG, architecture=dataclasses.replace(TINY, space="latent"), vae=vae
     )
-    batch = batch_of(4)
+    state, batch = start(latent), batch_of(4)
     batch["frames"][:, 1] = batch["frames"][:, 0]  # a pair without any change
 
     def copy_baseline(config):
-        step = jax.jit(partial(pretraining.train_step, config))
-        return [float(step(start(config), batch, params)[1]["copy_baseline"]) for _ in range(2)]
+        loss = jax.jit(partial(pretraining.ma2mi_loss, config))
+        keys = jax.random.split(jax.random.key(0), 4)
+        found = [loss(state.params, state.batch_stats, batch, keys, params) for _ in range(2)]
+        return [float(metrics["copy_baseline"]) for _, (_, metrics, _) in found]
 
     assert copy_baseline(latent) == pytest.approx([0, 0], abs=1e-6)
     first, again = copy_baseline(dataclasses.replace(latent, latent="sample"))

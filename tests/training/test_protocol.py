@@ -22,7 +22,10 @@ from ma2mi_jax.runs import checkpoint
 from ma2mi_jax.training import finetuning, folds, members, pretraining, protocol
 from ma2mi_jax.training.members import Member, predict_clips
 
-CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=3, batch_size=4)
+# With one encoder there is half as much to compile.
+CONFIG = finetuning.Config(
+    Architecture(image_size=96, width=4, fusion="action"), classes=3, epochs=3, batch_size=4
+)
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 FOLDS = [folds.hold_out(fold, SUBJECTS, 0.2, seed=0) for fold in folds.loso(SUBJECTS)]
 MEMBERS = [Member(0, fold) for fold in FOLDS]
@@ -40,6 +43,12 @@ def data():
         rng.uniform(0, 255, size=(len(SUBJECTS), 2, 8, 8, 3)), np.ones((1, 1, 12, 12, 1))
     ).astype(np.uint8)
     return {"frames": frames, "label": np.arange(len(SUBJECTS), dtype=np.int32) % 3}
+
+
+@pytest.fixture(scope="module")
+def placed_data(data):
+    """Where `load_data` puts it."""
+    return members.placed(data, None)
 
 
 def train(run, data, *, stop_after=None, pretrained=None, **options):
@@ -63,23 +72,23 @@ def train(run, data, *, stop_after=None, pretrained=None, **options):
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(placed_data, tmp_path_factory):
     """Never interrupted, on one device, pairs on the device."""
-    return train(tmp_path_factory.mktemp("whole"), jax.device_put(data))
+    return train(tmp_path_factory.mktemp("whole"), placed_data)
 
 
 def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers(
-    data, whole, tmp_path
+    placed_data, whole, tmp_path
 ):
     with pytest.raises(Stop):
-        train(tmp_path, jax.device_put(data), stop_after=1)
+        train(tmp_path, placed_data, stop_after=1)
     assert (tmp_path / "checkpoints" / "unfinished-0").is_dir()
     epochs = []
     protocol.train(
         CONFIG,
         PARTS,
         None,
-        jax.device_put(data),
+        placed_data,
         tmp_path,
         lambda *a: epochs.append(a[1]),
         select="inner",
@@ -91,13 +100,13 @@ def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers
         CONFIG,
         PARTS,
         None,
-        jax.device_put(data),
+        placed_data,
         tmp_path,
         lambda *a: epochs.append(a[1]),
         select="inner",
     )
     assert epochs == [2, 2]  # nothing is trained again, and the finished chunk is announced
-    chex.assert_trees_all_equal(train(tmp_path, data), whole)
+    chex.assert_trees_all_equal(train(tmp_path, placed_data), whole)
 
 
 def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
@@ -106,12 +115,19 @@ def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, t
     chex.assert_trees_all_equal(train(tmp_path, data, mesh=mesh), whole)
 
 
-def test_devices_share_members_that_start_from_a_run_and_are_interrupted(data, tmp_path):
+@pytest.fixture(scope="module")
+def learned():
+    """Weights of a run, on one device."""
+    fresh = jax.jit(partial(finetuning.init, CONFIG))(jax.random.key(5))
+    return members.placed((fresh.params, fresh.batch_stats), None)
+
+
+def test_devices_share_members_that_start_from_a_run_and_are_interrupted(
+    data, placed_data, learned, tmp_path
+):
     """What a checkpoint gives lies on one device; it must get to all that train."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
-    fresh = jax.jit(partial(finetuning.init, CONFIG))(jax.random.key(5))
-    learned = jax.device_put((fresh.params, fresh.batch_stats), jax.devices()[0])
-    alone = train(tmp_path / "one", jax.device_put(data), pretrained=learned)
+    alone = train(tmp_path / "one", placed_data, pretrained=learned)
     with pytest.raises(Stop):
         train(tmp_path / "two", data, pretrained=learned, mesh=mesh, stop_after=1)
     shared = train(tmp_path / "two", data, pretrained=learned, mesh=mesh)
@@ -196,18 +212,10 @@ def test_chunk_size_leaves_room_and_says_why(monkeypatch):
     assert protocol.chunk_size(dataclasses.replace(paper, dtype="float32"), 30)[0] <= size
 
 
-def test_a_member_that_diverges_ends_the_run_by_its_name(data, tmp_path):
-    diverging = dataclasses.replace(CONFIG, learning_rate=1e30)
+def test_a_member_that_diverges_ends_the_run_by_its_name(placed_data, learned, tmp_path):
+    endless = jax.tree.map(lambda x: np.inf * x, learned)
     with pytest.raises(UserError, match=r"fold a of seed 0.*not finite"):
-        protocol.train(
-            diverging,
-            PARTS,
-            None,
-            jax.device_put(data),
-            tmp_path,
-            lambda *_: None,
-            checkpoint_every=1,
-        )
+        train(tmp_path, placed_data, pretrained=endless)
     assert not list((tmp_path / "checkpoints" / "unfinished-0").iterdir())
 
 
