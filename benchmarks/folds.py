@@ -110,7 +110,7 @@ def main(argv):
                 f"{first:.1f}",
             )
         )
-    found = folder.versions()
+    found = folder.made_with()
     caption = (
         f"{f.members} members, {f.preset}, batch {f.batch_size}, {config.dtype}, "
         f"{found['device']}, jax {found['jax']}"

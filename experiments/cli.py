@@ -9,14 +9,18 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
     sys.path.insert(0, str(ROOT))  # in a wheel this folder is inside the package
 
-import jax
-import rich.console
-import rich.progress
-import rich.table
+try:
+    import jax
+    import rich.console
+    import rich.progress
+    import rich.table
 
-from ma2mi_jax.datasets import registry
-from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs.listener import Listener
+    from ma2mi_jax.datasets import registry
+    from ma2mi_jax.errors import UserError
+    from ma2mi_jax.runs.listener import Listener
+except ImportError as error:  # a package, or a library that it needs: OpenCV's libGL.so.1
+    print(f"error: {error}; install the packages of requirements.txt", file=sys.stderr)
+    sys.exit(2)
 
 WIDTH = None if sys.stdout.isatty() else 140  # tables are not folded where no terminal bounds them
 out = rich.console.Console(highlight=False, width=WIDTH)

@@ -84,7 +84,7 @@ def main(argv):
         "repairs": [dataclasses.asdict(each) for each in dataset.repairs],
         "frames_replaced": [dataset.clips[i].id for i in replaced],
         "seconds": round(time.monotonic() - began, 1),
-        "versions": folder.versions(),
+        "versions": folder.made_with(),
     }
     files.write_json(f.out / "probe.json", found)
     print_scores(found)

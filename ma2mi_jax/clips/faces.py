@@ -95,8 +95,19 @@ def haar() -> Detector:
     forehead to just under the mouth. In the videos it was tuned on (speakers, signers, a webcam)
     the chin is below the end of the box by 0.15 of its size, and by more when the jaw drops. So the
     square is 1.3 times as large, and its centre is lower by 0.08.
+
+    Raises:
+      UserError: OpenCV comes without cascades, as version 5 and that of some systems do.
     """
-    path = os.path.join(cv2.data.haarcascades, "haarcascade_frontalface_alt2.xml")
+    folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
+    path = os.path.join(folder, "haarcascade_frontalface_alt2.xml")
+    if not hasattr(cv2, "CascadeClassifier") or not os.path.isfile(path):
+        raise UserError(
+            "[detector=haar]: OpenCV {version} of this machine has no {what}; install "
+            "opencv-python-headless below 5, or give [detector=yunet]",
+            version=cv2.__version__,
+            what=os.path.basename(path),
+        )
 
     def find(cascade: cv2.CascadeClassifier, image: np.ndarray) -> list[Face]:
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

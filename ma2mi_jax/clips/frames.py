@@ -13,6 +13,7 @@ import sys
 import cv2
 import numpy as np
 import simplejpeg
+from array_record.python.array_record_module import ArrayRecordReader
 
 from ma2mi_jax.files import printable
 
@@ -219,9 +220,7 @@ def _mapped(path: str) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def _opened(path: str):
-    from array_record.python.array_record_module import ArrayRecordReader
-
+def _opened(path: str) -> ArrayRecordReader:
     random_access = "readahead_buffer_size:0,max_parallelism:0"
     return ArrayRecordReader(path, random_access, file_reader_buffer_size=1 << 16)
 

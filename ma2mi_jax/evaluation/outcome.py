@@ -76,7 +76,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
         "repairs": [dataclasses.asdict(r) for r in dataset.repairs],
         "frames_replaced": [dataset.clips[i].id for i in trained.replaced],
         "seconds": round(trained.seconds, 1),
-        "versions": folder.versions(),
+        "versions": folder.made_with(),
     }
     if other:
         compared = scored.compare(found, other, len(dataset.classes))

@@ -4,7 +4,6 @@ A folder is *unfinished* until its result file is written. Only an unfinished ru
 only by a run of the same configuration.
 """
 
-import importlib.metadata
 import json
 import pathlib
 import shlex
@@ -15,7 +14,7 @@ from typing import Any
 
 import jax
 
-from ma2mi_jax import files
+from ma2mi_jax import files, versions
 from ma2mi_jax.errors import UserError
 
 CONFIG = "config.json"
@@ -27,7 +26,7 @@ LIBRARIES = (  # numbers depend on them
     "orbax-checkpoint",
     "grain",
     "numpy",
-    "opencv-python-headless",
+    versions.OPENCV,
     "scikit-learn",
 )
 
@@ -101,7 +100,7 @@ def open_run(
     path.mkdir(parents=True, exist_ok=True)
     for there in path.iterdir():  # and not the folder itself, which may be locked
         shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
-    made = {"command": shlex.join(sys.argv), "versions": versions()}
+    made = {"command": shlex.join(sys.argv), "versions": made_with()}
     files.write_json(path / CONFIG, {**content, **made})
     return False
 
@@ -116,16 +115,11 @@ def _first_difference(there: Any, here: Any, name: str = "") -> str:
     return "" if there == here else f"{name} is {there!r} there, {here!r} here"
 
 
-def versions() -> dict[str, str]:
+def made_with() -> dict[str, str]:
     """The device, Python, and the libraries that numbers depend on."""
     device = jax.devices()[0]
-    found = {
+    return {
         "device": f"{jax.device_count()} x {device.device_kind}",
         "python": sys.version.split()[0],
+        **versions.of(LIBRARIES),
     }
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found

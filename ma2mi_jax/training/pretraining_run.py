@@ -233,7 +233,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             "seconds": round(seconds, 1),
             "steps_this_session": config.steps - start,
             "parameters": sizes,
-            "versions": folder.versions(),
+            "versions": folder.made_with(),
         },
     )
     return Finished(

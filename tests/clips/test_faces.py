@@ -155,3 +155,11 @@ def test_yunet_boxes_become_squares_around_the_face(tmp_path, monkeypatch):
 
 def test_the_default_detector_is_haar():
     assert faces.detector().name == "haar"
+
+
+@pytest.mark.parametrize("lacking", ["data", "CascadeClassifier"])
+def test_an_opencv_without_cascades_is_told_before_any_frame_is_read(monkeypatch, lacking):
+    """That of some systems has no `cv2.data`, and version 5 has no cascades at all."""
+    monkeypatch.delattr(cv2, lacking)
+    with pytest.raises(UserError, match=r"detector=haar.*frontalface.*give detector=yunet"):
+        faces.detector("haar")

@@ -1,7 +1,6 @@
 """Writing the frames of a dataset into a prepared folder."""
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -10,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from typing import Any
 
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from ma2mi_jax import versions
 from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import (
     JPEG_QUALITY,
@@ -253,8 +255,6 @@ def _write_shard(
     Raises:
       OSError, RuntimeError: the file cannot be written.
     """
-    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-
     counts, replaced, unreadable = [], [], []
     # one record in a group, so that it can be read alone; JPEG is compressed already
     writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
@@ -350,10 +350,9 @@ def _manifest(
 
     replaced = sum(len(shard["replaced"]) for shard in shards)
     set_aside.sort(key=lambda each: each.id)
-    libraries = ("opencv-python-headless", "array_record", "numpy")
     return {
         **identity,
-        "versions": {name: importlib.metadata.version(name) for name in libraries},
+        "versions": versions.of((versions.OPENCV, "array_record", "numpy")),
         "quality": JPEG_QUALITY,
         "classes": dataset.classes,
         "annotations": dataset.annotations,
