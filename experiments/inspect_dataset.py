@@ -231,13 +231,14 @@ def contact_sheet(path, clips, size, title):
         row[0].set_ylabel(
             "\n".join([clip.id[-26:], *([clip.action_units[:26]] if clip.action_units else [])]),
             fontsize=6,
+            parse_math=False,
         )
         for axis in row:
             axis.set(xticks=[], yticks=[])
         try:
             read = [read_nearest(clip, position, size) for position in wanted]
         except FrameError as error:
-            row[0].set_xlabel(str(error)[-60:], fontsize=5)
+            row[0].set_xlabel(str(error)[-60:], fontsize=5, parse_math=False)
             continue
         change = (read[-1][1].astype(np.float32) - read[0][1]) / 127.5
         gain = drawing.visible_gain(change)
@@ -250,7 +251,7 @@ def contact_sheet(path, clips, size, title):
         row[-1].set_xlabel(f"x {gain:.1f}", fontsize=6)
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=8)
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(title, fontsize=8, parse_math=False)
     drawing.save(figure, path)
 
 

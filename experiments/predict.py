@@ -9,8 +9,8 @@ are); onset and apex are spotted (ma2mi_jax/clips/spotting.py) unless they are g
 cuts are divided there, and each part is predicted by itself; so is a video of more than 5 seconds
 (and 128 frames), unless onset or apex is given.
 
-Writes into --out: predictions.json and a picture a clip. Exit code 1 if a clip could not be used;
-the others are predicted all the same.
+Writes into --out: predictions.json, then a picture a clip. Exit code 1 if a clip could not be used,
+or a picture could not be written; the others are predicted all the same.
 """
 
 import dataclasses
@@ -48,7 +48,8 @@ def parsed(argv):
 def default_name(clip: str) -> str:
     """What the folder is called after: a folder, or the (first) file without its suffix."""
     first = inference.two_paths(clip)[0] if inference.is_pair(clip) else pathlib.Path(clip)
-    return first.resolve().name if first.is_dir() else first.resolve().stem
+    name = first.resolve().name if first.is_dir() else first.resolve().stem
+    return files.shortened(files.printable(name))
 
 
 def main(argv):
@@ -70,9 +71,9 @@ def main(argv):
 
     entries, pictures = [], set()
     for answer in found.answers:
-        name = inference.untaken(answer.part.clip.id.replace("#", "-"), pictures)
+        short = files.shortened(answer.part.clip.id.replace("#", "-"))
+        name = inference.untaken(short, pictures)
         entries.append(answer.to_json() | {"picture": f"{name}.png"})
-        inference.draw(f.out / f"{name}.png", answer)
     record, caution = inference.record_of(run), inference.caution(run)
     content = {
         "run": str(f.run),
@@ -84,11 +85,18 @@ def main(argv):
         "clips": entries,
         "failed": [dataclasses.asdict(each) for each in found.failed],
     }
-    files.write_json(f.out / "predictions.json", content)
+    files.write_json(f.out / "predictions.json", content)  # whatever becomes of the pictures
     print_answers(found, run.classes)
+    lacking = False
+    for answer, entry in zip(found.answers, entries, strict=True):
+        try:
+            inference.draw(f.out / entry["picture"], answer)
+        except OSError as error:
+            lacking = True
+            cli.say(f"no picture of {answer.part.clip.id}: {error.strerror}")
     cli.say(caution)
     cli.say(f"pictures and predictions.json: {f.out}")
-    return 1 if found.failed else 0
+    return 1 if found.failed or lacking else 0
 
 
 def print_answers(found: Answers, classes) -> None:

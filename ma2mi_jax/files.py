@@ -20,6 +20,7 @@ from typing import Any
 
 from ma2mi_jax.errors import UserError
 
+LONGEST = 120  # bytes of a name; systems allow 255 with all suffixes, encrypted disks 143
 ABANDONED = 600  # seconds without a write: the process that filled this folder has died
 
 # ----- whole or not at all -----------------------------------------------------------------------
@@ -95,6 +96,11 @@ def printable(name: str) -> str:
     picture or JSON file takes.
     """
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def shortened(name: str) -> str:
+    """A name of LONGEST bytes at most, so that a suffix and a number still fit behind it."""
+    return name.encode()[:LONGEST].decode(errors="ignore").rstrip()
 
 
 # ----- JSON --------------------------------------------------------------------------------------

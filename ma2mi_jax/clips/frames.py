@@ -15,15 +15,21 @@ import numpy as np
 import simplejpeg
 from array_record.python.array_record_module import ArrayRecordReader
 
+from ma2mi_jax.clips import tiff
 from ma2mi_jax.files import printable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".jp2", ".ppm", ".pgm", ".pnm"),
+)
+DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, in files of 16 bits
 JPEG_QUALITY = 95  # of all JPEG files that this package writes
 # Bytes that a webcam may leave before the end of a JPEG file; more have lost their use.
 PADDING = 16
 
-# What decodes: an image that could not be read may be readable with another version.
-DECODER = f"simplejpeg {simplejpeg.__version__}, OpenCV {cv2.__version__}"
+# What decodes: an image that could not be read may be readable with another version, or by the
+# rules of this file, whose number is raised when they change.
+DECODER = f"simplejpeg {simplejpeg.__version__}, OpenCV {cv2.__version__}, rules 2"
 
 
 class FrameError(Exception):
@@ -106,8 +112,10 @@ Frames = ImageFolder | ArrayFrames | StoreFrames
 def read_frame(frames: Frames, index: int) -> np.ndarray:
     """One frame as uint8 RGB of shape (h, w, 3).
 
+    Values of 16 bits are scaled by the bits that all images of the folder fill, see `bits_of`.
+
     Raises:
-      FrameError: the file is empty, damaged or no image.
+      FrameError: the file is empty, damaged or no image, or it holds several.
       Unreachable: it is missing or cannot be read.
       IndexError: `index` lies outside `frames`.
     """
@@ -118,8 +126,8 @@ def read_frame(frames: Frames, index: int) -> np.ndarray:
         return np.array(_mapped(frames.path)[frames.first + index])
     if isinstance(frames, StoreFrames):
         return _image(read_record(frames, index), f"{frames.path}: record {index}")
-    path = os.path.join(frames.folder, frames.names[index])
-    return _image(read_file(path), path)
+    image = _read(frames.folder, frames.names[index])
+    return image if image.dtype == np.uint8 else eight_bits(image, _bits(frames))
 
 
 def read_latents(frames: StoreFrames, index: int) -> np.ndarray:
@@ -177,18 +185,71 @@ def read_file(path: str) -> bytes:
         raise Unreachable(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def bits_of(frames: ImageFolder) -> int:
+    """How many bits the values of a clip's images fill: 8 of most, else one of DEPTHS.
+
+    Cameras of 10 or 12 bits write files of 16. So the greatest value of all images of the folder
+    says what white is; one clip of the folder is then as bright as the next.
+
+    Raises:
+      FrameError: its first image cannot be read.
+    """
+    deep = _read(frames.folder, frames.names[0]).dtype == np.uint16
+    return _bits(frames) if deep else 8
+
+
+def _bits(frames: ImageFolder) -> int:
+    return _bits_of_all(frames.folder, None if frames.folder else frames.names)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _bits_of_all(folder: str, names: tuple[str, ...] | None) -> int:
+    greatest = 0
+    for name in os.listdir(folder) if names is None else names:
+        if not name.rstrip().lower().endswith(IMAGE_SUFFIXES):
+            continue
+        try:
+            image = _read(folder, name)
+        except FrameError:
+            continue
+        if image.dtype == np.uint16:
+            greatest = max(greatest, int(image.max()))
+    return bits_for(greatest)
+
+
+def bits_for(greatest: int) -> int:
+    """The least of DEPTHS that holds this value; 16 bits of nothing but zeros are 16."""
+    return next(bits for bits in DEPTHS if greatest < 1 << bits) if greatest else DEPTHS[-1]
+
+
+def eight_bits(image: np.ndarray, bits: int) -> np.ndarray:
+    """An image of uint16 as uint8; its white is the greatest value of so many bits."""
+    return (np.minimum(image, (1 << bits) - 1) >> (bits - 8)).astype(np.uint8)
+
+
+def _read(folder: str, name: str) -> np.ndarray:
+    path = os.path.join(folder, name)
+    return _image(read_file(path), path)
+
+
 def _image(file: bytes, what: str) -> np.ndarray:
-    """The image in a file's content, uint8 RGB (h, w, 3); `what` names the file in errors."""
+    """The image in a file's content, uint8 or uint16 RGB (h, w, 3); `what` names the file in
+    errors."""
     if file.startswith(b"\xff\xd8"):
         image = _whole_jpeg(file, what)
         if image is not None:
             return image
     try:
-        image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # an empty file, or the header claims an absurd size
+        if (pages := len(tiff.pages(file))) > 1:
+            raise FrameError(f"{what}: holds {pages} pages: it is a clip by itself, no frame")
+        data, depth = np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        image = cv2.imdecode(data, depth)
+    except (cv2.error, tiff.Damaged):  # an empty file, or the header claims an absurd size
         image = None
     if image is None:
         raise FrameError(f"{what}: not a readable image")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise FrameError(f"{what}: its values are {image.dtype}; save it with 8 or 16 bits")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -7,6 +7,7 @@ wrong frame.
 
 import collections
 import dataclasses
+import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import BinaryIO, NamedTuple
@@ -14,12 +15,20 @@ from typing import BinaryIO, NamedTuple
 import av
 import numpy as np
 
-from ma2mi_jax.clips.frames import FrameError, Unreachable
+from ma2mi_jax.clips import tiff
+from ma2mi_jax.clips.frames import DECODER as IMAGES
+from ma2mi_jax.clips.frames import FrameError, Unreachable, bits_for, eight_bits
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv", ".asf", ".flv"),
+    *(".f4v", ".mts", ".m2ts", ".m2t", ".ts", ".tod", ".mod", ".3gp", ".3g2", ".ogv", ".ogm"),
+    *(".vob", ".m2v", ".mp2v", ".m1v", ".mpe", ".mpv", ".qt", ".divx", ".dv", ".mxf", ".mjpeg"),
+    *(".mjpg", ".mj2", ".rm", ".rmvb", ".nut", ".y4m", ".h264", ".264", ".h265", ".hevc", ".gif"),
+    *(".apng", ".insv", ".dav"),
+)
 
 # What decodes: something that could not be read may be readable with the next version.
-DECODER = f"PyAV {av.__version__}, libavcodec {av.library_versions['libavcodec']}"
+DECODER = f"PyAV {av.__version__}, libavcodec {av.library_versions['libavcodec']}; {IMAGES}"
 
 WIDEST_PIXEL = 4  # a pixel of another shape than 1:4 ... 4:1 is a wrong entry in the file
 PAUSE = 10  # a gap of so many usual gaps between two frames is a pause of the recording
@@ -47,15 +56,18 @@ class Report:
       frames: the number of frames that were given.
       announced: how many the file should hold.
       fps: frames per second, see `rate`.
+      bits: what the values of a TIFF file fill, see `frames.bits_of`.
     """
 
     frames: int
     announced: int
     fps: float
+    bits: int = 8
 
 
 def decode(path: str, tell: Callable[[Report], None] | None = None) -> Iterator[Frame]:
-    """The frames of a video file from its first whole one until its end, or until its first damage.
+    """The frames of a video file from its first whole one until its end, or until its first damage;
+    or the pages of a TIFF file, whose times nobody knows.
 
     What follows a damage is counted, not given: frames that are built on it look like pictures, and
     the time between two of them is not known.
@@ -65,14 +77,16 @@ def decode(path: str, tell: Callable[[Report], None] | None = None) -> Iterator[
       tell: called with the report after the last frame.
 
     Raises:
-      FrameError: nothing can be decoded, the frame size changes, or the pixels have an absurd
-        shape.
+      FrameError: nothing can be decoded, the frame size changes, the pixels have an absurd shape,
+        or a page cannot be read.
       Unreachable: the file cannot be opened or read.
     """
     try:
         # FFmpeg would take a name such as `s01:ep02.mp4` for an address: so it gets the open file
         with open(path, "rb") as file:
-            yield from _decode(file, str(path), tell)
+            read = _pages if file.read(4) in tiff.MAGIC else _decode
+            file.seek(0)
+            yield from read(file, str(path), tell)
     except av.FFmpegError:
         raise FrameError(f"{path}: no frame could be decoded") from None
     except OSError as error:
@@ -104,12 +118,7 @@ def _decode(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) ->
                 if picture is None or not whole:
                     continue
                 image = _upright(picture, _square(path, picture, stream.sample_aspect_ratio))
-                if shape is not None and image.shape != shape:
-                    before, after = (f"{w}x{h}" for h, w, _ in (shape, image.shape))
-                    raise FrameError(
-                        f"{path}: the frame size changes from {before} to {after} at frame "
-                        f"{len(ticks)}"
-                    )
+                _check_shape(path, shape, image.shape, len(ticks))
                 shape = image.shape
                 ticks.append(picture.pts)
                 yield Frame(image, picture.time)
@@ -122,6 +131,50 @@ def _decode(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) ->
             fps = rate(times, stream.time_base, stream.average_rate)
             announced = max(count, _announced(container, stream, ends, fps))
             tell(Report(len(ticks), announced, fps))
+
+
+def has_pages(path: str) -> bool:
+    """Whether a file is a TIFF file of several pages, which `decode` reads. A damaged one is not
+    asked further: as an image it is refused with its reason."""
+    if not path.rstrip().lower().endswith(tiff.SUFFIXES):
+        return False
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all:
+            return len(tiff.pages(all)) > 1
+    except (tiff.Damaged, OSError, ValueError):  # an empty file cannot be mapped
+        return False
+
+
+def _pages(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) -> Iterator[Frame]:
+    content = file.read()
+    try:
+        places = tiff.pages(content)
+    except tiff.Damaged:
+        raise FrameError(f"{path}: a part of the file is missing") from None
+    greatest, shape = 0, None
+    for number, image in enumerate(tiff.read(content, places)):
+        if image is None:
+            raise FrameError(f"{path}: page {number + 1} of {len(places)} cannot be read")
+        if image.dtype not in (np.uint8, np.uint16):
+            raise FrameError(f"{path}: its values are {image.dtype}; save it with 8 or 16 bits")
+        _check_shape(path, shape, image.shape, number)
+        shape = image.shape
+        greatest = max(greatest, int(image.max()) if image.dtype == np.uint16 else 0)
+    bits = bits_for(greatest) if greatest else 8
+    for image in tiff.read(content, places):
+        image = image if image.dtype == np.uint8 else eight_bits(image, bits)
+        yield Frame(np.ascontiguousarray(image[:, :, ::-1]), None)
+    if tell is not None:
+        tell(Report(len(places), len(places), 0.0, bits))
+
+
+def _check_shape(path: str, shape: tuple | None, found: tuple, number: int) -> None:
+    """Raises FrameError if frame `number` has another shape than those before it."""
+    if shape is not None and found != shape:
+        before, after = (f"{w}x{h}" for h, w, _ in (shape, found))
+        raise FrameError(
+            f"{path}: the frame size changes from {before} to {after} at frame {number}"
+        )
 
 
 def _packets(container: av.container.InputContainer) -> Iterator[av.Packet | None]:

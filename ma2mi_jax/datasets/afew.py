@@ -137,7 +137,7 @@ def _aligned(place: str, split: str, cache: str) -> dict[str, ImageFolder]:
     homes = [
         disk.find(os.path.join(place, name), "Faces")
         for name in disk.folders(place)
-        if name.startswith("AlignedFaces")
+        if name.strip().startswith("AlignedFaces")
     ]
     found = [listing.clip_folders(home, 1, cache=cache) for home in homes if home]
     return {f"{split}/{name}": frames for each in found for name, frames in each.items()}
@@ -152,7 +152,7 @@ def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
             continue
         folder = disk.innermost(os.path.join(place, emotion))
         for name in disk.files(folder, VIDEO_SUFFIXES):
-            id = f"{split}/{printable(os.path.splitext(name)[0])}"
+            id = f"{split}/{printable(disk.stem(name))}"
             found[id] = os.path.join(folder, name), label
     return found
 

@@ -54,7 +54,7 @@ def read(
     items: list[extract.Item] = []
     set_aside, seen = [], {}
     for number, row in lines:
-        path = os.path.abspath(os.path.join(root, row["clip"].replace("\\", "/")))
+        path = os.path.abspath(disk.inside(root, row["clip"].replace("\\", "/")))
         inside = path.startswith(os.path.join(os.path.abspath(root), ""))
         id = f"{row['subject']}/{row['clip']}"
         if not all(row[column] for column in ("subject", "clip", "label")):

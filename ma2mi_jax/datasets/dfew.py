@@ -87,7 +87,7 @@ def _videos(root: str, known: Collection[int]) -> dict[str, str]:
     """The videos `1.mp4` by id (`00001`), without those of the numbers `known`."""
     place = disk.find(root, "Clip", "original")
     names = disk.files(place, VIDEO_SUFFIXES) if place else []
-    named = {os.path.splitext(name)[0]: name for name in names}
+    named = {disk.stem(name): name for name in names}
     return {
         f"{int(number):05d}": os.path.join(place, name)
         for number, name in named.items()

@@ -8,7 +8,7 @@ the faces and keeps what was found out.
 import collections
 import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ma2mi_jax.clips import faces, frames, video
 from ma2mi_jax.clips.clip import Dataset, SetAside
@@ -18,6 +18,8 @@ from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import printable
+
+SHALLOW = "clips of 16-bit images that fill fewer bits, made as bright as if they filled all"
 
 
 def read(
@@ -32,11 +34,12 @@ def read(
 ) -> Dataset:
     """All usable clips under `root`, at any depth.
 
-    What operating systems leave there (hidden files, `Thumbs.db`, `__MACOSX`) is skipped, and so is
-    whatever is no picture. The id of a clip is its path from `root` without the suffix; files that
-    differ in nothing else keep the suffix. The frames of a folder are in the natural order of their
-    names. Frames of videos are cropped to size × size. Frames of a folder stay as they are, and
-    `Clip.box` says what to crop.
+    What operating systems leave there (hidden files, `Thumbs.db`, `__MACOSX`) is skipped. Files
+    that are neither videos nor images are counted in a note. A TIFF file of several pages is a clip
+    by itself. The id of a clip is its path from `root` without the suffix; files that differ in
+    nothing else keep the suffix. The frames of a folder are in the natural order of their names.
+    Frames of videos are cropped to size × size. Frames of a folder stay as they are, and `Clip.box`
+    says what to crop.
 
     Args:
       root: the folder.
@@ -55,7 +58,7 @@ def read(
         used, or the cache cannot be written.
     """
     cache = os.path.abspath(cache)
-    items = _items(root, cache)
+    items, passed_over = _items(root, cache)
     found = extract(
         items,
         cache=cache,
@@ -83,6 +86,11 @@ def read(
         for what, count in counts.items()
         if count
     )
+    if shallow := [each for each in found if each.clips and each.verdict.bits not in (8, 16)]:
+        told = disk.some(f"{each.item.id}: values of {each.verdict.bits} bits" for each in shallow)
+        notes += (f"{SHALLOW}: {len(shallow)} ({told})",)
+    if passed_over:
+        notes += (_told(passed_over),)
     lacking, repairs = damaged(found)
     by_id = operator.attrgetter("id")
     return Dataset(
@@ -97,7 +105,8 @@ def read(
 # ----- what lies on the disk ----------------------------------------------------------------------
 
 
-def _items(root: str, cache: str) -> list[Item]:
+def _items(root: str, cache: str) -> tuple[list[Item], list[str]]:
+    """The videos and folders of images, by id, and the names of the files that are neither."""
     if not os.path.isdir(root):
         raise UserError(
             "[root={root}]: {found}; give a folder of videos or of folders of frames",
@@ -105,12 +114,13 @@ def _items(root: str, cache: str) -> list[Item]:
             found="is a file" if os.path.exists(root) else "does not exist",
         )
     root = os.path.abspath(root)
-    videos, image_folders = _found_below(root, without=cache)
+    videos, image_folders, others = _found_below(root, without=cache)
     if not videos and not image_folders:
         raise UserError(
-            "[root={root}]: holds neither videos nor images at any depth; expected videos "
+            "[root={root}]: holds neither videos nor images at any depth{others}; expected videos "
             "({videos} ...) or folders of images ({images} ...)",
             root=root,
+            others=f" ({_told(others)})" if others else "",
             videos=" ".join(video.VIDEO_SUFFIXES[:4]),
             images=" ".join(frames.IMAGE_SUFFIXES[:3]),
         )
@@ -125,12 +135,20 @@ def _items(root: str, cache: str) -> list[Item]:
         Item(id, images.folder, images)
         for id, images in zip(of_folders, image_folders, strict=True)
     ]
-    return sorted(items, key=lambda item: item.id)
+    return sorted(items, key=lambda item: item.id), others
 
 
-def _found_below(root: str, without: str) -> tuple[list[str], list[ImageFolder]]:
-    """The videos and the folders of images under `root`; the folder `without` is not entered."""
-    videos, image_folders = [], []
+def _told(others: Sequence[str]) -> str:
+    """`3 files passed over: .MTS .pdf`."""
+    suffixes = {printable(os.path.splitext(name)[1]) or "without a suffix" for name in others}
+    files = "1 file" if len(others) == 1 else f"{len(others)} files"
+    return f"{files} passed over: {' '.join(sorted(suffixes))}"
+
+
+def _found_below(root: str, without: str) -> tuple[list[str], list[ImageFolder], list[str]]:
+    """The videos and the folders of images under `root`, and the names of the other files; the
+    folder `without` is not entered. A TIFF file of several pages counts as a video."""
+    videos, image_folders, others = [], [], []
     seen = {os.path.realpath(without)}
     for folder, inner, names in os.walk(root, followlinks=True, onerror=disk.stop_at):
         if os.path.realpath(folder) in seen:  # the cache, or a link to where we have been
@@ -138,16 +156,18 @@ def _found_below(root: str, without: str) -> tuple[list[str], list[ImageFolder]]
             continue
         seen.add(os.path.realpath(folder))
         inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
-        names = sorted(name for name in names if not name.startswith("."))
-        videos += [
-            os.path.join(folder, name)
-            for name in names
-            if name.lower().endswith(video.VIDEO_SUFFIXES)
-        ]
-        images = [name for name in names if name.lower().endswith(frames.IMAGE_SUFFIXES)]
+        images = []
+        for name in sorted(name for name in names if not disk.junk(name)):
+            path = os.path.join(folder, name)
+            if disk.ends_with(name, video.VIDEO_SUFFIXES) or video.has_pages(path):
+                videos.append(path)
+            elif disk.ends_with(name, frames.IMAGE_SUFFIXES):
+                images.append(name)
+            else:
+                others.append(name)
         if images:
             image_folders.append(ImageFolder(folder, tuple(sorted(images, key=frames.frame_order))))
-    return videos, image_folders
+    return videos, image_folders, others
 
 
 def _id(root: str, path: str) -> str:

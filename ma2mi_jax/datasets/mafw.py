@@ -91,7 +91,7 @@ def _videos(root: str) -> dict[str, str]:
 
 def _id(text: str) -> str | None:
     """The id in `data/clips/00001.mp4`, `00001.mp4` or `1`; None if there is none."""
-    found = re.search(r"(?:^|[/\\])([0-9]+)(?:\.\w+)?$", text)
+    found = re.search(r"(?:^|[/\\])\s*([0-9]+)\s*(?:\.\w+\s*)?$", text)
     return found and found[1].zfill(5)
 
 
@@ -117,7 +117,7 @@ def _splits(root: str) -> dict[str, dict[str, int]]:
     lists: dict[str, dict[str, int]] = {}
     place = disk.find(root, "Train & Test Set") or disk.find(root, "train_test_set")
     for path in disk.files_below(place, (".txt", ".csv")) if place else ():
-        inside = os.path.relpath(path, place).lower().replace(os.sep, "/")
+        inside = "/".join(map(str.strip, os.path.relpath(path, place).lower().split(os.sep)))
         name = re.search(r"set_?([0-9]+)/(train|test)\.", inside)
         if name is None or "compound" in inside or "with_caption" in inside:
             continue

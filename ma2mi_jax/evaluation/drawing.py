@@ -2,6 +2,7 @@
 and subjects."""
 
 import pathlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def reconstructions(
         for column, picture in enumerate(shown + changes):
             axes[row, column].imshow(picture, interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
-        axes[row, 0].set_ylabel(name, fontsize=7)
+        axes[row, 0].set_ylabel(name, fontsize=7, parse_math=False)
         axes[row, 3].set_xlabel(f"x {gain:.1f}", fontsize=7)
         axes[row, 4].set_xlabel(f"x {gain:.1f}", fontsize=7)
     for axis, column in zip(axes[0], columns, strict=True):
@@ -280,6 +281,10 @@ def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], tit
 
 
 def save(figure, path: pathlib.Path) -> None:
-    """Writes the figure and closes it."""
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    """Writes the figure and closes it. A letter that no font has is shown as a box."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(path, dpi=110)
+    finally:
+        plt.close(figure)

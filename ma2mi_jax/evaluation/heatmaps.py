@@ -106,9 +106,11 @@ def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
     )
     for line, row in zip(axes, rows, strict=True):
         _draw_pair(line, row, maps)
-        line[0].set_ylabel(row.caption, fontsize=7, rotation=0, ha="right", va="center")
+        line[0].set_ylabel(
+            row.caption, fontsize=7, rotation=0, ha="right", va="center", parse_math=False
+        )
     _headings(axes[0], maps)
-    figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
+    figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
     save(figure, path)
 
 
@@ -177,7 +179,7 @@ def clip_picture(
     bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
     bars.invert_yaxis()
 
-    figure.suptitle(f"{title}\n{SCALE}", fontsize=10)
+    figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
     save(figure, path)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ma2mi_jax import files
-from ma2mi_jax.clips import faces, frames, pairs
+from ma2mi_jax.clips import faces, frames, pairs, video
 from ma2mi_jax.clips.clip import Clip, SetAside
 from ma2mi_jax.clips.spotting import Spotted, spot
 from ma2mi_jax.datasets import registry
@@ -321,7 +321,7 @@ def item_of(clip: Given, whole: bool = False) -> extract.Item:
         return extract.Item(path.resolve().name, images.folder, images, math.inf)
     if not path.is_file():
         raise ValueError("no such file or folder")
-    if path.suffix.lower() in frames.IMAGE_SUFFIXES:
+    if path.suffix.lower() in frames.IMAGE_SUFFIXES and not video.has_pages(str(path)):
         raise ValueError("a single image; give two, ONSET,APEX")
     return extract.Item(path.stem, str(path.resolve()), seconds=math.inf if whole else SECONDS)
 

@@ -114,3 +114,13 @@ def test_a_sheet_that_says_too_little(root, tmp_path):
     assert "line 2: no such folder" in said
     write(root)
     assert "there is none below the headings" in error_of("csv", root, tmp_path)
+
+
+def test_blanks_around_the_names_of_clips_do_not_matter(root, tmp_path):
+    film = drawn.video(root / "ben" / "film.mp4", [miniatures.person()] * 9)
+    film.rename(root / "ben" / "film.mp4 ")
+    (root / "anna" / "smile").rename(root / "anna" / " smile ")
+    (root / "ben").rename(root / "ben ")
+    write(root, *ROWS, ["ben", "ben/film.mp4", 0, 4, "surprise", "", "", ""])
+    found = read("csv", root, tmp_path, detector=SEES)
+    assert {clip.id for clip in found.clips} == {*CLIPS, "ben/ben/film.mp4"}

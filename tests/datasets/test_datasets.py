@@ -680,3 +680,27 @@ def test_the_clips_of_a_sheet_load_as_pairs(root, tmp_path, name):
     assert pairs.shape == (len(clips), 2, 64, 64, 3)
     changes = abs(pairs[:, 0].astype(int) - pairs[:, 1]).mean((1, 2, 3))
     assert (changes > 0.5).all(), "an apex shows something that its onset does not"
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_blanks_around_the_names_of_folders_do_not_matter(tmp_path, name):
+    """A sheet loses them, and nobody sees them."""
+    BUILD[name](tmp_path / "plain")
+    BUILD[name](tmp_path / "blank")
+    inside = sorted((path for path in (tmp_path / "blank").rglob("*") if path.is_dir()), key=str)
+    for folder in reversed(inside):
+        folder.rename(folder.with_name(f" {folder.name}\N{NO-BREAK SPACE}"))
+    plain, found = (read(name, tmp_path / each, tmp_path) for each in ("plain", "blank"))
+    assert records(found) == records(plain)
+    assert [each.id for each in found.set_aside] == [each.id for each in plain.set_aside]
+
+
+def test_names_that_differ_in_a_blank_alone_are_two_clips(root, tmp_path):
+    miniatures.casme2(root, 2019)
+    frames = root / "Cropped" / "Cropped" / "sub01"
+    shutil.copytree(frames / "EP02_01f", frames / "EP02_01f ")
+    found = read("casme2", root, tmp_path)
+    assert {clip.id: clip.frames.folder for clip in found.clips}["sub01/EP02_01f"] == str(
+        frames / "EP02_01f"
+    )
+    assert notes(found, "clips on disk that the sheet does not list")[0].count("EP02_01f ") == 1

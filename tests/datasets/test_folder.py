@@ -243,6 +243,89 @@ def test_the_number_of_opencv_threads_is_given_back(tmp_path):
 # --------------------------------------------------------------- frames that are face crops already
 
 
+@pytest.mark.parametrize("name", ["a.MTS", "a.ts", "a.m2ts", "a.3gp", "a.flv", "a.MP4", "a.mxf"])
+def test_videos_of_cameras_and_phones_are_read(tmp_path, name):
+    codec = "mpeg2video" if name == "a.mxf" else "h264"
+    drawn.film(tmp_path / "data" / name, talking(), codec)
+    found = read(tmp_path / "data", tmp_path)
+    assert [(clip.id, len(clip.frames), clip.fps) for clip in found.clips] == [("a", 9, 25)]
+    assert (found.notes, found.set_aside) == ((), ())
+
+
+def test_files_that_are_neither_videos_nor_images_are_told(tmp_path):
+    root = tmp_path / "data"
+    drawn.image_folder(root / "a", talking())
+    for name in ("a/x.heic", "b.PDF", "c.pdf", "Thumbs.db", ".hidden", "desktop.ini"):
+        (root / name).write_bytes(b"x")
+    assert read(root, tmp_path).notes == ("3 files passed over: .PDF .heic .pdf",)
+    for image in (root / "a").glob("*.jpg"):
+        image.unlink()
+    assert "(3 files passed over: .PDF .heic .pdf)" in error_of(root, tmp_path)
+
+
+def test_a_tiff_file_of_several_pages_is_a_clip_and_those_of_one_are_frames(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    films = [talking(), [image // 2 for image in talking()]]
+    for name, images in zip(("a.tif", "b.TIFF"), films, strict=True):
+        cv2.imwritemulti(str(root / name), [image[:, :, ::-1].copy() for image in images])
+    for number, image in enumerate(talking(5)):
+        cv2.imwrite(str(root / f"c{number}.tif"), image[:, :, ::-1])
+    found = read(root, tmp_path, size=240, cropped=True)
+    assert [(clip.id, len(clip.frames)) for clip in found.clips] == [
+        ("a", 9),
+        ("b", 9),
+        ("data", 5),
+    ]
+    for clip, images in zip(found.clips, [*films, talking(5)], strict=True):
+        for i in (0, 4):
+            shown = frames.crop(images[i], None, 240)
+            assert unlike(frames.crop(frames.read_frame(clip.frames, i), None, 240), shown) < 1.5
+
+
+def test_a_tiff_file_that_is_cut_off_says_so(tmp_path):
+    root = tmp_path / "data"
+    drawn.image_folder(root / "good", talking())
+    cv2.imwritemulti(str(root / "a.tif"), talking())
+    content = (root / "a.tif").read_bytes()
+    (root / "a.tif").write_bytes(content[: len(content) // 2])
+    (root / "a.tif").rename(root / "bad.tif")
+    found = read(root, tmp_path)
+    assert [clip.id for clip in found.clips] == ["good"]
+    assert [each.id for each in found.set_aside] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("bits", "form"), [(10, ".png"), (12, ".png"), (14, ".tif"), (12, "pages")]
+)
+def test_clips_of_fewer_bits_than_their_files_are_as_bright_as_others(tmp_path, bits, form):
+    root = tmp_path / "data"
+    images = talking()
+    deep = [(image[:, :, ::-1].astype(np.uint16) << (bits - 8)) + 3 for image in images]
+    (root / "a").mkdir(parents=True)
+    if form == "pages":
+        cv2.imwritemulti(str(root / "a.tif"), deep)
+    else:
+        for number, image in enumerate(deep):
+            cv2.imwrite(str(root / "a" / f"{number}{form}"), image)
+    found = read(root, tmp_path, size=240, cropped=True)
+    (clip,) = found.clips
+    assert found.notes[-1].endswith(f"1 (a: values of {bits} bits)")
+    for i in (0, 8):
+        shown = frames.crop(frames.read_frame(clip.frames, i), None, 240)
+        assert unlike(shown, frames.crop(images[i], None, 240)) < 1.5
+
+
+def test_images_that_fill_all_16_bits_are_read_without_a_word(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number, image in enumerate(talking()):
+        deep = image.astype(np.uint16) * 257
+        cv2.imwrite(str(tmp_path / "data" / f"{number}.png"), deep[:, :, ::-1])
+    found = read(tmp_path / "data", tmp_path)
+    assert not [note for note in found.notes if "bits" in note]
+    assert (frames.read_frame(found.clips[0].frames, 2) == talking()[2]).all()
+
+
 @pytest.mark.parametrize("kind", ["frames", "video"])
 def test_a_face_that_fills_the_frame_is_not_cropped_again(tmp_path, kind):
     close = [drawn.face(64, 60, 110, shape=(128, 128), mouth=i % 2) for i in range(5)]

@@ -1,7 +1,9 @@
 """predict.py on videos, folders and pairs, good and bad ones side by side, with a run of three
 subjects."""
 
+import errno
 import json
+import os
 import pathlib
 import re
 import runpy
@@ -192,6 +194,46 @@ def test_clips_of_one_name_keep_their_pictures_apart(clips):
     assert not failed
     taken = {"cut-1"}
     assert [inference.untaken("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
+
+
+def test_pictures_of_long_names_have_short_names_of_their_own(script, run, clips):
+    """Two names of 50 Chinese characters are 301 bytes together; a file's name has 255."""
+    names = [f"{'静' * 50}{end}" for end in "ab"]
+    for name, image in zip(names, FRAMES[::8], strict=True):
+        (clips / f"{name}.jpg").write_bytes(drawn.jpeg(image))
+    first, second = (str(clips / f"{name}.jpg") for name in names)
+    pairs = [f"{first},{second}", f"{second},{first}"]
+    out = clips / "out"
+    assert script["main"]([f"--run={run}", *pairs, f"--out={out}"]) == 0
+    entries = written(out)["clips"]
+    assert [entry["clip"] for entry in entries] == ["-".join(names), "-".join(names[::-1])]
+    pictures = [entry["picture"] for entry in entries]
+    assert len(set(pictures)) == 2
+    assert all((out / name).is_file() for name in pictures)
+    assert len(script["default_name"](pairs[0]).encode()) < 150
+
+
+def test_predictions_do_not_depend_on_pictures(script, run, clips, monkeypatch, capsys):
+    def draw(path, answer):
+        assert (path.parent / "predictions.json").is_file()
+        if answer.part.clip.id == "talk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        path.touch()
+
+    monkeypatch.setattr(inference, "draw", draw)
+    out = clips / "out"
+    clip_paths = [str(clips / name) for name in ("talk.mp4", "frames")]
+    assert script["main"]([f"--run={run}", *clip_paths, f"--out={out}"]) == 1
+    assert "no picture of talk: No space left on device" in capsys.readouterr().out
+    assert [entry["clip"] for entry in written(out)["clips"]] == ["talk", "frames"]
+    assert (out / "frames.png").is_file()
+
+
+def test_a_name_that_looks_like_mathematics_is_a_name(script, run, clips):
+    (clips / "frames").rename(clips / r"$\frac$x_1^")
+    out = clips / "out"
+    assert script["main"]([f"--run={run}", str(clips / r"$\frac$x_1^"), f"--out={out}"]) == 0
+    assert len(list(out.glob("*.png"))) == 1
 
 
 def test_predictions_lie_in_a_folder_called_after_the_clip(script, tmp_path):

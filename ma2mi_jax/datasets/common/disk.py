@@ -5,6 +5,7 @@ Unpacking tools put a folder into one of the same name. Operating systems add fi
 skip the second.
 """
 
+import collections
 import contextlib
 import json
 import os
@@ -35,7 +36,35 @@ def folders(path: str) -> list[str]:
 
 def files(path: str, suffixes: tuple[str, ...]) -> list[str]:
     """Names of the files in `path` with one of these endings, sorted; none if it is not there."""
-    return [name for name in _names(path, os.DirEntry.is_file) if name.lower().endswith(suffixes)]
+    return [name for name in _names(path, os.DirEntry.is_file) if ends_with(name, suffixes)]
+
+
+def ends_with(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file's name has one of these endings; letter case and a blank after it do not
+    matter."""
+    return name.rstrip().lower().endswith(suffixes)
+
+
+def stem(name: str) -> str:
+    """The name of a file without its suffix, and without blanks around it."""
+    return os.path.splitext(name)[0].strip()
+
+
+def trimmed(names: Sequence[str]) -> dict[str, str]:
+    """The names of files or folders without blanks around them, by the names on the disk.
+
+    A sheet and a person do not see these blanks. A name keeps them where two would become one.
+    """
+    uses = collections.Counter(name.strip() for name in names)
+    return {name: name.strip() if uses[name.strip()] == 1 else name for name in names}
+
+
+def alike(names: Sequence[str], name: str) -> str | None:
+    """`name` if it is one of `names`, else the only one that differs in blanks around it alone."""
+    found = [each for each in names if each.strip() == name.strip()]
+    if name in found:
+        return name
+    return found[0] if len(found) == 1 else None
 
 
 def files_below(path: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -82,14 +111,16 @@ def find(root: str, *path: str) -> str | None:
     """A folder of a dataset, or None if it is not there.
 
     It may lie under `root` or one level deeper, or `root` itself may be part of it. Letter case
-    does not matter. If a folder holds one of the same name, the inner one is meant.
+    does not matter, nor do blanks around a name. If a folder holds one of the same name, the inner
+    one is meant.
 
     Args:
       root: where to look.
       path: the names on the way to the folder, the outermost first.
     """
     root = os.path.abspath(root)
-    if os.path.basename(root).lower() == path[-1].lower() and os.path.isdir(root):
+    itself = os.path.basename(root).strip().lower()
+    if itself == path[-1].lower() and os.path.isdir(root):
         return innermost(root)
     for start in (root, *(os.path.join(root, name) for name in folders(root))):
         for first in range(len(path)):
@@ -100,7 +131,8 @@ def find(root: str, *path: str) -> str | None:
 
 def _descend(folder: str, path: Sequence[str]) -> str | None:
     for part in path:
-        name = next((name for name in folders(folder) if name.lower() == part.lower()), None)
+        there = folders(folder)
+        name = next((name for name in there if name.strip().lower() == part.lower()), None)
         if name is None:
             return None
         folder = innermost(os.path.join(folder, name))
@@ -109,9 +141,21 @@ def _descend(folder: str, path: Sequence[str]) -> str | None:
 
 def innermost(folder: str) -> str:
     """The innermost of folders of the same name that lie in each other, from `folder` on."""
-    while (inner := os.path.basename(folder)) in folders(folder):
+    while inner := alike(folders(folder), os.path.basename(folder)):
         folder = os.path.join(folder, inner)
     return folder
+
+
+def inside(root: str, path: str) -> str:
+    """The file or folder that a sheet calls `path`, by its path from `root` with `/`; on the disk
+    there may be blanks around its names. If it is not there: where it would be."""
+    place = root
+    for part in path.split("/"):
+        there = os.path.join(place, part)
+        if not os.path.lexists(there):
+            there = os.path.join(place, alike(_names(place, os.path.lexists), part) or part)
+        place = there
+    return place
 
 
 def not_found(kind: Kind, name: str, root: str, shown: str) -> UserError:

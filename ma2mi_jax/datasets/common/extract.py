@@ -28,7 +28,7 @@ from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import printable, whole_folder
 
-RULES = 4
+RULES = 5
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
 cache entry is used."""
 
@@ -63,12 +63,14 @@ class Verdict:
       fps: frames per second, 0 where unknown.
       reason: why the whole of it is of no use; empty if it is of use.
       lacks: how much of a damaged video is used, as "59 of 100 frames"; empty if it is whole.
+      bits: what the values of its images fill, see `frames.bits_of`.
     """
 
     shots: tuple[Shot, ...] = ()
     fps: float = 0.0
     reason: str = ""
     lacks: str = ""
+    bits: int = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +191,8 @@ def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdic
             if len(item.images) == 1:
                 return Verdict(reason="a single image: a pair of frames needs two")
             seen = _seen(_images(item.images), detector, cropped)
-            return Verdict(_shots(seen, item.seconds, 0, cropped))
+            bits = frames.bits_of(item.images)
+            return Verdict(_shots(seen, item.seconds, 0, cropped), bits=bits)
         told: list[video.Report] = []
         images = (frame.image for frame in video.decode(item.path, told.append))
         seen = _seen(images, detector, cropped)
@@ -199,6 +202,7 @@ def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdic
             _shots(seen, item.seconds, report.fps, cropped),
             report.fps,
             lacks=f"{report.frames} of {report.announced} frames" if lacks else "",
+            bits=report.bits,
         )
     except Unreachable:
         raise
@@ -376,7 +380,7 @@ def _load(entry: str) -> Verdict | None:
             Shot(s["first"], s["end"], s["box"] and Box(**s["box"]), s["reason"])
             for s in kept["shots"]
         )
-        return Verdict(found, kept["fps"], kept["reason"], kept["lacks"])
+        return Verdict(found, *(kept[name] for name in ("fps", "reason", "lacks", "bits")))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, KeyError, TypeError):  # a machine lost power while it was written

@@ -51,7 +51,8 @@ class _Folder(NamedTuple):
     """A folder on the way to the clips.
 
     Attributes:
-      path: its path from the root, in which a folder inside one of the same name counts once.
+      path: its path from the root, in which a folder inside one of the same name counts once, and
+        names have no blanks around them.
       way: its real way from the root.
     """
 
@@ -64,8 +65,9 @@ def clip_folders(
 ) -> dict[str, ImageFolder]:
     """The folders `depth` levels below `root` with their images, by path (`Action/Happy/0267`).
 
-    Empty folders are listed too. The images are in temporal order. If the only thing in a folder is
-    a folder of the same name, the two count as one.
+    A path has no blanks around its names (`disk.trimmed`). Empty folders are listed too. The images
+    are in temporal order. If the only thing in a folder is a folder of the same name, the two count
+    as one.
 
     The listing is kept in `cache`. A folder is listed again if its time of change is another one
     than before. Adding, removing or renaming a file in it changes that time. Writing over a file
@@ -97,9 +99,9 @@ def clip_folders(
                     progress(len(listed), len(level))
             if remaining:
                 level = [
-                    _Folder(f"{folder.path}/{name}".lstrip("/"), (*folder.way, name))
+                    _Folder(f"{folder.path}/{shown}".lstrip("/"), (*folder.way, name))
                     for folder, listing in listed
-                    for name in listing.folders
+                    for name, shown in disk.trimmed(listing.folders).items()
                 ]
 
     if index != known:
@@ -115,14 +117,15 @@ def _innermost(root: str, known: Index, way: Way) -> tuple[Way, Index]:
     """The innermost of folders of the same name, from `way` on, and the listings met there."""
     seen = {way: _list(root, known, way)}
     while way and _holds_only(seen[way], folder=way[-1]):
-        way = (*way, way[-1])
+        way = (*way, *seen[way].folders)
         seen[way] = _list(root, known, way)
     return way, seen
 
 
 def _holds_only(listing: Listing, folder: str) -> bool:
     """Whether the one thing that matters in a folder is the folder of this name."""
-    return listing.folders == (folder,) and not listing.images
+    alone = len(listing.folders) == 1 and not listing.images
+    return alone and disk.alike(listing.folders, folder) is not None
 
 
 def _list(root: str, known: Index, way: Way) -> Listing:
@@ -152,7 +155,7 @@ def _list(root: str, known: Index, way: Way) -> Listing:
 @functools.lru_cache(maxsize=1 << 16)  # clips share their file names
 def _order(name: str) -> tuple | None:
     """The key that puts images in temporal order; None if the file is no image."""
-    is_image = name.lower().endswith(IMAGE_SUFFIXES) and not disk.junk(name)
+    is_image = disk.ends_with(name, IMAGE_SUFFIXES) and not disk.junk(name)
     return frame_order(name) if is_image else None
 
 

@@ -215,7 +215,9 @@ def subjects_folders(root: str, subject: str, depth: int = 2) -> list[str]:
         found = [
             folder
             for folder in level
-            if any(re.fullmatch(subject, name, re.IGNORECASE) for name in disk.folders(folder))
+            if any(
+                re.fullmatch(subject, name.strip(), re.IGNORECASE) for name in disk.folders(folder)
+            )
         ]
         if found:
             return found
@@ -248,7 +250,7 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
     matching = [path for path in found if re.match(pattern, os.path.basename(path), re.IGNORECASE)]
     if matching:
         return max(matching, key=lambda path: os.path.basename(path).lower())
-    books = [path for path in found if not path.lower().endswith(".csv")]
+    books = [path for path in found if not path.rstrip().lower().endswith(".csv")]
     for alone in (books, found):  # lists of other things are .csv files too
         if len(alone) == 1:
             return alone[0]

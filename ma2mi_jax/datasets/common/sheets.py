@@ -84,7 +84,7 @@ def pages(path: str) -> dict[str, list[list[str]]]:
     Raises:
       UserError: there is no such file, it cannot be read, or a cell lies too far from the others.
     """
-    if path.lower().endswith(".csv"):
+    if path.rstrip().lower().endswith(".csv"):
         return {"": _divided(path)}
     found = {}
     try:
@@ -107,7 +107,7 @@ def pages(path: str) -> dict[str, list[list[str]]]:
 
 def notes(path: str) -> tuple[str, ...]:
     """What is to be told of how a sheet was read: one line if its letters had to be guessed."""
-    if path.lower().endswith(".csv") and _decoded(_contents(path))[1] == "latin-1":
+    if path.rstrip().lower().endswith(".csv") and _decoded(_contents(path))[1] == "latin-1":
         return (f"{os.path.basename(path)} is not in UTF-8: its letters are read as Latin-1",)
     return ()
 
