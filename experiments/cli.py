@@ -201,6 +201,21 @@ def print_absent(summary) -> None:
         say(f"{name}: neither labelled nor predicted; it counts as 0 in UF1")
 
 
+MOST = 20  # clips set aside that are shown
+
+
+def print_set_aside(rows, file: str) -> None:
+    """The clips that cannot be used.
+
+    Args:
+      rows: id and reason of each.
+      file: where all of them are listed, if there are too many to show.
+    """
+    if rows:
+        more = f"and {len(rows) - MOST} more, in {file}" if len(rows) > MOST else ""
+        table(f"{len(rows)} clips set aside", ("clip", "reason"), rows[:MOST], more)
+
+
 def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None:
     """A table on stdout; numbers come ready as text.
 

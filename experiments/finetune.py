@@ -78,6 +78,8 @@ def print_results(found, path) -> None:
     if "compare" in found:
         print_comparison(found)
     cli.print_absent(found)
+    aside = [(each["id"], each["reason"]) for each in found["set_aside"]]
+    cli.print_set_aside(aside, run_config.RESULTS["finetune"])
     cli.say(f"run: {path}")
 
 

@@ -171,9 +171,10 @@ def dataset_of(found: dict[str, Any], base: DatasetSpec | None = None) -> Datase
     given = {name: found.pop(name) for name in fields & found.keys()}
     spec = dataclasses.replace(base, **_absolute(given, "root", "annotations", "detector_model"))
     checked, meant = spec, set(given)
-    if found.get("test_target") == "synthetic":  # then drawn sizes are of that one
-        sizes = {field.name: field.default for field in registry.CHOSEN if field.metadata["drawn"]}
-        checked, meant = dataclasses.replace(spec, **sizes), meant - sizes.keys()
+    if other := found.get("test_target"):  # then drawn sizes, or parts left out, may be of that one
+        takes = registry.reader("target", other).takes
+        lent = {name: value for name, value in registry.of_others(spec).items() if name in takes}
+        checked, meant = dataclasses.replace(spec, **lent), meant - lent.keys()
     registry.check(checked, meant)
     return spec
 

@@ -84,8 +84,6 @@ def prepare(f) -> None:
     else:
         with cli.LISTENER.reading("reading clips") as progress:
             dataset = registry.read_dataset(f.spec, size=f.size, progress=progress)
-        for note in dataset.notes:
-            cli.log(note)
         with cli.progress("preparing frames", frames_of(dataset)) as advance:
             prepared.write(
                 dataset,
@@ -127,10 +125,13 @@ def prepare(f) -> None:
         ("MB", f"{megabytes:.1f}"),
         ("seconds", f"{time.monotonic() - began:.1f}"),
     ]
-    cli.table(f"{dataset.name}, prepared", ("", ""), rows)
+    cli.table(f"{f.spec.shown}, prepared", ("", ""), rows)
     for note in dataset.notes:
         cli.say(note)
-    cli.say(f"use it by --{f.spec.kind}={dataset.name} --data-root={f.out}")
+    aside = [(each.id, each.reason) for each in dataset.set_aside]
+    cli.print_set_aside(aside, prepared.MANIFEST)
+    without = f" --without={f.spec.without}" if f.spec.without else ""
+    cli.say(f"use it by --{f.spec.kind}={dataset.name} --data-root={f.out}{without}")
 
 
 def frames_of(dataset) -> int:

@@ -18,7 +18,6 @@ from ma2mi_jax.training import pretraining_run, run_config
 from ma2mi_jax.training.run_config import PretrainRun
 
 AT_COPY = 0.99  # share of the copy baseline above which nothing of the motion is predicted
-MOST = 20  # clips set aside that are shown
 
 
 def main(argv):
@@ -65,10 +64,7 @@ def print_summary(done: pretraining_run.Finished) -> None:
                 "so it has not learned to predict motion yet; the first hundreds of steps all end "
                 "there: train for longer"
             )
-    if aside:
-        more = f"and {len(aside) - MOST} more, in summary.json" if len(aside) > MOST else ""
-        rows = [(s.id, s.reason) for s in aside[:MOST]]
-        cli.table(f"{len(aside)} clips set aside", ("clip", "reason"), rows, more)
+    cli.print_set_aside([(each.id, each.reason) for each in aside], "summary.json")
     cli.say(f"run: {done.run.folder}")
 
 

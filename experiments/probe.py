@@ -74,7 +74,7 @@ def main(argv):
     found = probe.probe(dataset, folds, seen, cli.LISTENER) | {
         "run": f.run,
         "seed": f.seed,
-        "target": spec.name,
+        "target": spec.shown,
         "dataset": finetuning_run.located(spec),
         "architecture": dataclasses.asdict(start.architecture),
         "protocol": "loso",

@@ -15,13 +15,13 @@ class Correction:
     Attributes:
       column: heading of the cell, as `sheets.read` spells it.
       wrong: what the sheet says there.
-      right: what is read in its place; None means that the frame is estimated.
+      right: what is read in its place.
       reason: for people.
     """
 
     column: str
     wrong: str
-    right: str | None
+    right: str
     reason: str
 
 
@@ -32,9 +32,9 @@ CORRECTIONS = {
     ),
     # SAMM
     ("028", "028_4_1"): Correction(
-        "apexframe", "1143", None, "one copy has the apex after the offset, 1134"
+        "apexframe", "1143", "1105", "1143 is after the offset; meb has 1105, by optical flow"
     ),
     ("032", "032_3_1"): Correction(
-        "apexframe", "1930", None, "one copy has 1930 for a frame in the 4900s"
+        "apexframe", "1930", "4945", "1930 is before the onset; meb has 4945, by optical flow"
     ),
 }

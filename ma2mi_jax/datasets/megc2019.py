@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
@@ -31,8 +31,9 @@ def read(
     cache: str,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
+    without: Collection[str] = (),
 ) -> Dataset:
-    """The composite of the datasets in the folders `casme2`, `samm` and, if it is there, `smic`.
+    """The composite of the datasets in the folders `casme2`, `samm` and `smic`.
 
     MEGC2019 goes by CASME II's sheet of 2014. So that is read if it is there.
 
@@ -42,53 +43,55 @@ def read(
         it, the same as when it is read alone.
       detector: finds the faces in raw frames; None is `faces.haar()`.
       progress: called as progress(done, total), for one dataset after the other.
+      without: parts that are left out, whether they are there or not. They are told.
 
     Raises:
-      UserError: CASME II or SAMM is not there, a folder holds prepared data, or one of the datasets
-        cannot be read.
+      UserError: a part is not there, a folder holds prepared data, or one of the datasets cannot be
+        read.
     """
-    there = _parts_there(root)
+    places = _places(root, without)
 
     def own(name: str) -> dict:
         """What the reader of a part is given."""
         return {
-            "root": there[name],
+            "root": places[name],
             "cache": os.path.join(cache, name),
             "detector": detector,
             "progress": progress,
         }
 
-    sheet = _sheet_of_2014(there["casme2"])
-    of_casme2 = casme2.read(**own("casme2"), annotations=sheet, classes=casme2.THREE)
-    parts = [
-        _without(of_casme2, WITHOUT),
-        samm.read(**own("samm"), classes=samm.THREE),
-        *([smic.read(**own("smic"))] if "smic" in there else []),
-    ]
+    parts, notes = [], [f"left out as asked: {name}" for name in without]
+    if "casme2" in places:
+        sheet = _sheet_of_2014(places["casme2"])
+        of_casme2 = casme2.read(**own("casme2"), annotations=sheet, classes=casme2.THREE)
+        parts.append(_without(of_casme2, WITHOUT))
+        if not sheet:
+            notes.append(
+                "no sheet CASME2-coding-2014… of CASME II: MEGC2019 is by that; that of 2019 has "
+                "three more clips of surprise"
+            )
+    if "samm" in places:
+        parts.append(samm.read(**own("samm"), classes=samm.THREE))
+    if "smic" in places:
+        parts.append(smic.read(**own("smic")))
     parts = [merged.relabelled(part, merged.THREE_OF, merged.THREE) for part in parts]
-
-    notes = [] if "smic" in there else [f"no folder smic in {root}: the composite is without it"]
-    if not sheet:
-        notes.append(
-            "no sheet CASME2-coding-2014… of CASME II: MEGC2019 is by that; that of 2019 has "
-            "three more clips of surprise"
-        )
     composite = merged.joined("megc2019", parts)
     return dataclasses.replace(composite, notes=(*notes, *composite.notes, *_differences(parts)))
 
 
-def _parts_there(root: str) -> dict[str, str]:
+def _places(root: str, without: Collection[str]) -> dict[str, str]:
     """The folders of the parts, by name, once it is sure that they can be read."""
-    places = {name: os.path.join(root, name) for name in PUBLISHED}
-    there = {name: place for name, place in places.items() if os.path.isdir(place)}
-    if lacking := [name for name in ("casme2", "samm") if name not in there]:
+    places = {name: os.path.join(root, name) for name in PUBLISHED if name not in without}
+    if lacking := [name for name, place in places.items() if not os.path.isdir(place)]:
         raise UserError(
-            "[target=megc2019]: looked for the datasets' folders casme2, samm and, if you have it, "
-            "smic in {root}, found no {lacking}; put them there or give another [root]",
+            "[target=megc2019]: looked for the datasets' folders {wanted} in {root}, found no "
+            "{lacking}; put them there, give another [root], or name the parts that you leave out, "
+            "as in [without=smic]",
+            wanted=", ".join(places),
             root=root,
             lacking=" and no ".join(lacking),
         )
-    for place in there.values():
+    for place in places.values():
         if prepared.is_prepared(place):
             raise UserError(
                 "[target=megc2019]: {place} holds prepared data, in which classes of the composite "
@@ -96,7 +99,7 @@ def _parts_there(root: str) -> dict[str, str]:
                 "composite itself by experiments/prepare.py",
                 place=place,
             )
-    return there
+    return places
 
 
 def _sheet_of_2014(folder: str) -> str | None:
@@ -142,7 +145,7 @@ READER = Reader(
     "MEGC2019",
     kind="target",
     read=read,
-    takes=("detector",),
+    takes=("detector", "without"),
     class_sets={3: None},
     published=sum(sum(clips) for clips, _ in PUBLISHED.values()),
     parts=tuple(PUBLISHED),

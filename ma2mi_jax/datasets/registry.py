@@ -150,6 +150,9 @@ class DatasetSpec:
         "the dataset's own",
         only="target",
     )
+    without: str | None = _field(
+        None, "parts to leave out, separated by commas, such as smic", only="target"
+    )
     detector: Literal["haar", "yunet"] = _field(
         "haar", "what finds the face where frames are uncropped"
     )
@@ -179,6 +182,16 @@ class DatasetSpec:
 
     def __post_init__(self):
         object.__setattr__(self, "name", proper_name(self.kind, self.name))  # frozen
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names of the parts to leave out."""
+        return tuple(self.without.split(",")) if self.without else ()
+
+    @property
+    def shown(self) -> str:
+        """The name for people, which says what is left out."""
+        return f"{self.name} without {' and '.join(self.left_out)}" if self.without else self.name
 
 
 CHOSEN = tuple(field for field in dataclasses.fields(DatasetSpec) if field.metadata)
@@ -324,8 +337,61 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
             **shown,
         )
 
+    if field.name == "without":
+        if not found.parts:
+            raise UserError("[{field}={value}]: [{kind}={name}] has no parts; remove it", **shown)
+        if not set(spec.left_out) < set(found.parts):
+            raise UserError(
+                "[{field}={value}]: expected one or more of {parts}, separated by commas, but not "
+                "all of them",
+                parts=", ".join(found.parts),
+                **shown,
+            )
+
     # ----- out of range -----
     check_range(field.name, value, field.metadata["least"], field.metadata["most"])
+
+
+def of_others(spec: DatasetSpec) -> dict[str, Any]:
+    """The fields that are for drawn faces or for composites, and not for this dataset, with their
+    defaults: a run of two datasets gives them for the other one."""
+    takes = reader(spec.kind, spec.name).takes
+    return {
+        field.name: field.default
+        for field in CHOSEN
+        if (field.metadata["drawn"] or field.name == "without") and field.name not in takes
+    }
+
+
+def _check_parts(spec: DatasetSpec, ready: Dataset) -> None:
+    """Passes if a prepared composite lacks the parts that are to be left out, and no other.
+
+    Raises:
+      UserError: it does not.
+    """
+    parts = reader(spec.kind, spec.name).parts
+    there = {clip.id.partition("/")[0] for clip in ready.clips}
+    lacking = [part for part in parts if part not in there]
+    shown = {
+        "kind": spec.kind,
+        "name": spec.name,
+        "place": located(spec),
+        "there": " and ".join(part for part in parts if part in there),
+    }
+    if parts and set(lacking) - set(spec.left_out):
+        raise UserError(
+            "[{kind}={name}]: the prepared data in {place} hold clips of {there} alone; say so by "
+            "[without={lacking}], or give another [root]",
+            lacking=",".join(lacking),
+            **shown,
+        )
+    if parts and set(spec.left_out) - set(lacking):
+        raise UserError(
+            "[without={without}]: the prepared data in {place} hold clips of {there}; prepare them "
+            "without it, or remove it",
+            without=spec.without,
+            **shown,
+        )
 
 
 def cache_dir() -> pathlib.Path:
@@ -359,7 +425,9 @@ def read_dataset(
     found, place = reader(spec.kind, spec.name), located(spec)
     detector = detector or faces.detector(spec.detector, spec.detector_model)
     if prepared.is_prepared(place):
-        return prepared.read(place, spec.name, spec.kind)
+        ready = prepared.read(place, spec.name, spec.kind)
+        _check_parts(spec, ready)
+        return ready
 
     cache = pathlib.Path(cache) if cache else cache_dir()
     if not found.parts:  # those of a composite keep what they have when they are read alone
@@ -370,6 +438,8 @@ def read_dataset(
         chosen["classes"] = class_set and class_set.published
     if "detector" in chosen:
         chosen["detector"] = detector
+    if "without" in chosen:
+        chosen["without"] = spec.left_out
     if found.drawn:
         chosen["size"] = size
     dataset = found.read(str(place), cache=str(cache), progress=progress, **chosen)

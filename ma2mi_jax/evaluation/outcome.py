@@ -64,7 +64,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     content = scored.summary(found, dataset.classes)
     content |= {
         "oracle": scored.oracle(found, every_epoch, len(dataset.classes)),
-        "target": run.dataset.name,
+        "target": run.dataset.shown,
         "init": run.init,
         "protocol": run.shown_protocol,
         "members": [(m.seed, m.fold.name) for m in members],
@@ -95,7 +95,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     ]
     drawing.finetuning_curves(path / "curves.png", loss, accuracy, np.stack(tested, axis=1))
     title = (
-        f"{run.dataset.name}, {content['protocol']}, from {pathlib.Path(run.init).name}: "
+        f"{run.dataset.shown}, {content['protocol']}, from {pathlib.Path(run.init).name}: "
         f"N = {content['n']}, {len(seeds)} seed(s)\n"
         f"accuracy {content['accuracy']:.4f}, UF1 {content['uf1']:.4f}"
     )

@@ -346,7 +346,9 @@ class FinetuneRun:
         tested = f"-to-{self.test_target}" if self.test_target else ""
         chosen = self.dataset.classes
         classes = f"-{chosen}-classes" if chosen else ""
-        return pathlib.Path(self.run or f"runs/{self.dataset.name}{tested}{classes}-from-{start}")
+        parts = "".join(f"-without-{name}" for name in self.dataset.left_out)
+        name = f"{self.dataset.name}{tested}{classes}{parts}-from-{start}"
+        return pathlib.Path(self.run or f"runs/{name}")
 
     @property
     def chosen_protocol(self) -> ProtocolName:
@@ -376,18 +378,16 @@ class FinetuneRun:
     def shown_protocol(self) -> str:
         """The protocol in words."""
         if self.test_target:
-            return f"cross, tested on {self.test_target}"
+            return f"cross, tested on {self.test_dataset.shown}"
         if self.folds_file:
             return f"the folds of {pathlib.Path(self.folds_file).name}"
         return self.chosen_protocol
 
 
 def _own_fields(spec: DatasetSpec) -> DatasetSpec:
-    """Without the sizes of drawn faces, where those are given for the other dataset of a run."""
-    if registry.reader(spec.kind, spec.name).drawn:
-        return spec
-    drawn = {f.name: f.default for f in registry.CHOSEN if f.metadata["drawn"]}
-    return dataclasses.replace(spec, **drawn)
+    """Without the sizes of drawn faces and the parts of a composite, where those are given for the
+    other dataset of a run."""
+    return dataclasses.replace(spec, **registry.of_others(spec))
 
 
 Run = PretrainRun | FinetuneRun

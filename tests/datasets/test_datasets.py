@@ -221,7 +221,7 @@ def test_casme2_by_the_sheet_of_2019(root, tmp_path, editions):
         "sub04/EP12_01f": "apexframe / → 279: the sheet gives no apex; 279 is commonly used"
     }
     assert repairs(source, frame_numbers.APEX) == {
-        "sub02/EP06_01f": "apex 99 is not after onset 20 and up to offset 30; reg_img27.jpg taken",
+        "sub02/EP06_01f": "apex 99 lies outside the files, 20 to 30; reg_img27.jpg taken",
         "sub05/EP09_05f": "apex 7 is not after onset 7 and up to offset 17; reg_img13.jpg taken",
     }
     assert source.notes == (
@@ -335,8 +335,8 @@ def test_samm(root, tmp_path):
     assert records(source) == {
         "006/006_1_2": ("006", "happiness", 8, 0, 3, 7, "12"),
         "006/006_5_9": ("006", "contempt", 7, 0, 4, 6, "14"),
-        "028/028_4_1": ("028", "others", 9, 0, 5, 8, "R6A+R12"),
-        "032/032_3_1": ("032", "anger", 7, 0, 4, 6, "4"),
+        "028/028_4_1": ("028", "others", 14, 0, 5, 13, "R6A+R12"),
+        "032/032_3_1": ("032", "anger", 9, 0, 4, 8, "4"),
     }
     assert {clip.fps for clip in source.clips} == {200}
     assert source.clips[0].frames.names[0] == "006_05562.jpg"
@@ -344,15 +344,11 @@ def test_samm(root, tmp_path):
     assert all(clip.box and 130 < clip.box.size < 170 for clip in source.clips), (
         "frames as wide as a camera's are cropped"
     )
-    assert set(repairs(source, micro.KNOWN)) == {"028/028_4_1", "032/032_3_1"}
-    assert repairs(source, frame_numbers.APEX) == {
-        "028/028_4_1": (
-            "apex 1143 is not after onset 1126 and up to offset 1134; 028_1131.jpg taken"
-        ),
-        "032/032_3_1": (
-            "apex 1930 is not after onset 4935 and up to offset 4941; 032_4939.jpg taken"
-        ),
+    assert {id: what.partition(":")[0] for id, what in repairs(source, micro.KNOWN).items()} == {
+        "028/028_4_1": "apexframe 1143 → 1105",
+        "032/032_3_1": "apexframe 1930 → 4945",
     }
+    assert repairs(source, frame_numbers.APEX) == {}
     assert notes(source, "N =") == [
         "N = 4, published 136; classes that differ: happiness 1 (published 26), anger 1 (published "
         "57), contempt 1 (published 12), "
@@ -370,6 +366,7 @@ def test_mmew_in_either_layout(root, tmp_path, by_subject):
         "S02/S02-04-001": ("S02", "anger", 10, 2, 6, 8, "4+7"),
         "S03/S03-05-001": ("S03", "fear", 8, 3, 5, 7, "5"),
         "S04/S04-07-001": ("S04", "happiness", 45, 19, 29, 44, "12"),
+        "S04/S04-07-002": ("S04", "happiness", 75, 0, 29, 74, "12"),
         "S13/S13-02-003": ("S13", "surprise", 12, 0, 8, 11, "1+2"),
     }
     assert {(clip.fps, clip.box) for clip in source.clips} == {(90, None)}
@@ -378,19 +375,19 @@ def test_mmew_in_either_layout(root, tmp_path, by_subject):
         "S13/S13-02-003": "by -1479: from elsewhere, where the files begin with the onset",
     }
     assert repairs(source, frame_numbers.REBASED) == {}
-    assert repairs(source, frame_numbers.ABSENT) == {"S04/S04-07-001": "offset 60 → 45"}, (
-        "wrong, and no sign of another count"
-    )
     assert notes(source, "how the sheet counts") == [
         "how the sheet counts frames, by its rows: as the files do 3; from elsewhere, where the "
         "files begin with the onset 2; "
         "from 1 in each clip, where the files count on from elsewhere 1"
     ]
     assert repairs(source, frame_numbers.APEX) == {
-        "S02/S02-04-001": "apex 40 is not after onset 3 and up to offset 9; 7.jpg taken"
+        "S02/S02-04-001": "apex 40 lies outside the files, 1 to 10; 7.jpg taken",
+        "S04/S04-07-002": "apex 140 lies outside the files, 1 to 75; 30.jpg taken",
     }
     assert repairs(source, frame_numbers.BOUNDS) == {
-        "S03/S03-05-001": "offset 2 is not after onset 4"
+        "S03/S03-05-001": "offset 2 is not after onset 4",
+        "S04/S04-07-001": "offset 60 lies outside the files, 1 to 45",  # of no other count
+        "S04/S04-07-002": "offset 175 lies outside the files, 1 to 75",
     }
     assert notes(source, "rows of other") == [
         "rows of other emotions, which the protocol leaves out: 1 (others 1)"
@@ -434,7 +431,9 @@ def test_mmew_by_a_sheet_of_other_numbers(root, tmp_path):
         f"S01/S01-0{i}-001": f"by {1 - 900 * i:+d}" for i in range(1, 6)
     }
     assert repairs(source, frame_numbers.STRAYS) == {"S01/S01-06-001": "by +0: as the files do"}
-    assert repairs(source, frame_numbers.ABSENT) == {"S01/S01-05-001": "offset 91 → 10"}
+    assert repairs(source, frame_numbers.BOUNDS) == {
+        "S01/S01-05-001": "offset 91 lies outside the files, 1 to 10"
+    }
 
 
 def test_rows_that_no_rule_can_mend_are_set_aside(root, tmp_path):

@@ -161,7 +161,8 @@ def test_notes_are_short():
 def test_the_nearest_frame(numbers, wanted):
     found = frame_numbers.nearest(numbers, wanted)
     distances = [abs(n - wanted) for n in numbers]
-    assert found == distances.index(min(distances))
+    far = max(numbers[0] - wanted, wanted - numbers[-1]) > frame_numbers.CLOSE
+    assert found == (-1 if far else distances.index(min(distances)))
 
 
 NUMBER = st.none() | st.integers(0, 20005)
@@ -233,14 +234,16 @@ def test_a_sheet_is_rebased_as_most_of_its_rows_count(data, counts, many):
     for files, sheet, true in right + wrong:
         place = frame_numbers.locate(files, *sheet, counts=counts)
         shift = files[true[0]] - sheet[0]
-        expected = (
-            true[2] if true[2] is not None else frame_numbers.nearest(files, sheet[2] + shift)
-        )
+        expected = len(files) - 1
+        if true[2] is not None or sheet[2] + shift <= files[-1]:
+            expected = sheet[2] + shift - files[0]
         assert place[:3] == (*true[:2], expected)
         faults = dict(place.faults)
         assert faults.get(frame_numbers.REBASED) == (f"by {shift:+d}" if shift else None)
         assert frame_numbers.STRAYS not in faults
-        assert (frame_numbers.ABSENT in faults) == (files[expected] != sheet[2] + shift)
+        beyond = sheet[2] + shift - files[-1]
+        assert (frame_numbers.ABSENT in faults) == (0 < beyond <= frame_numbers.CLOSE)
+        assert (frame_numbers.BOUNDS in faults) == (beyond > frame_numbers.CLOSE)
 
 
 @FAST
@@ -279,7 +282,7 @@ def test_a_row_alone_does_not_tell_a_wrong_offset_from_another_count():
         19,
         29,
         44,
-        ((frame_numbers.ABSENT, "offset 60 → 45"),),
+        ((frame_numbers.BOUNDS, "offset 60 lies outside the files, 1 to 45"),),
     )
     assert frame_numbers.locate(files, *wrong, counts=FROM_ONSET)[:3] == (0, 10, 40)
 
@@ -296,10 +299,39 @@ def test_what_says_nothing_has_no_vote():
 
 
 def test_rebasing_is_not_for_every_dataset_nor_for_a_few_absent_frames():
-    assert frame_numbers.locate(range(1, 13), 1480, 1488, 1491)[:3] == (11, -1, 11)
+    assert frame_numbers.locate(range(1, 13), 1480, 1488, 1491)[:3] == (0, -1, 11)
     few = frame_numbers.locate(range(5, 61), 3, 20, 50, counts=SAME)
     assert few == (0, 15, 45, ((frame_numbers.ABSENT, "onset 3 → 5"),))
     assert frame_numbers.counting([(range(5, 61), 3, 50)])[SAME] == 1
+
+
+def test_an_apex_beyond_the_files_is_never_the_last_file():
+    """As in sixteen rows of a public sheet of MMEW: apex and offset are both wrong."""
+    place = frame_numbers.locate(range(1, 76), 1, 140, 175, counts=SAME)
+    assert place[:3] == (0, -1, 74)
+    assert dict(place.faults) == {
+        frame_numbers.APEX: "apex 140 lies outside the files, 1 to 75",
+        frame_numbers.BOUNDS: "offset 175 lies outside the files, 1 to 75",
+    }
+
+
+def test_an_apex_a_few_frames_beyond_the_files_is_the_nearest():
+    files, reach = range(1, 76), 75 + frame_numbers.CLOSE
+    assert frame_numbers.locate(files, 1, reach, reach)[:3] == (0, 74, 74)
+    assert frame_numbers.locate(files, 1, reach + 1, reach + 1)[:3] == (0, -1, 74)
+
+
+def test_an_onset_outside_the_files_is_the_first_of_them():
+    place = frame_numbers.locate(range(1, 76), 300, 40, None)
+    assert place[:3] == (0, 39, 74)
+    assert dict(place.faults) == {
+        frame_numbers.BOUNDS: "no offset; onset 300 lies outside the files, 1 to 75"
+    }
+    place = frame_numbers.locate(range(101, 176), 20, 140, 160)
+    assert place[:3] == (0, 39, 59)
+    assert dict(place.faults) == {
+        frame_numbers.BOUNDS: "onset 20 lies outside the files, 101 to 175"
+    }
 
 
 # --------------------------------------------------------------------------------- estimated apices

@@ -411,12 +411,15 @@ def test_the_composite_leaves_two_clips_of_casme2_out_and_takes_all_emotions_of_
 def test_the_composite_without_smic_and_by_the_later_sheet(tmp_path):
     miniatures.casme2(tmp_path / "casme2", 2019)
     miniatures.samm(tmp_path / "samm")
-    found = read("megc2019", tmp_path, tmp_path)
+    said = error_of("megc2019", tmp_path, tmp_path)
+    assert "found no smic; put them there" in said
+    assert said.endswith("or name the parts that you leave out, as in without=smic")
+    found = read("megc2019", tmp_path, tmp_path, without="smic")
     expected = {id: name for id, name in COMPOSITE.items() if not id.startswith("smic/")}
     assert labels(found) == {**expected, "casme2/sub06/EP01_01": "surprise"}, (
         "which the sheet of 2014 does not have"
     )
-    assert found.notes[0] == f"no folder smic in {tmp_path}: the composite is without it"
+    assert found.notes[0] == "left out as asked: smic"
     assert found.notes[1].startswith("no sheet CASME2-coding-2014… of CASME II")
     assert found.notes[-1].startswith(
         "N = 8 of 5 subjects, published 442 of 68; parts that differ: casme2 negative 2 (published "
@@ -425,14 +428,28 @@ def test_the_composite_without_smic_and_by_the_later_sheet(tmp_path):
     assert "smic" not in found.notes[-1]
 
 
+def test_a_prepared_composite_lacks_what_is_left_out_and_no_more(tmp_path):
+    make_composite(tmp_path)
+    found = read("megc2019", tmp_path, tmp_path, without="casme2,smic")
+    assert {clip.id.partition("/")[0] for clip in found.clips} == {"samm"}
+    prepared.write(found, "target", tmp_path / "out", size=32)
+    assert len(read("megc2019", tmp_path / "out", tmp_path, without="smic,casme2").clips) == 3
+    for without in (None, "smic"):
+        said = error_of("megc2019", tmp_path / "out", tmp_path, without=without)
+        assert "hold clips of samm alone; say so by without=casme2,smic, or give" in said
+    prepared.write(read("megc2019", tmp_path, tmp_path), "target", tmp_path / "whole", size=32)
+    said = error_of("megc2019", tmp_path / "whole", tmp_path, without="smic")
+    assert said.startswith("without=smic: the prepared data in ")
+
+
 def test_what_the_composite_cannot_be_made_of(tmp_path):
     make_smic(tmp_path / "smic")
     (tmp_path / "casme2").mkdir()
     assert (
-        f"target=megc2019: looked for the datasets' folders casme2, samm and, if you have it, smic "
-        f"in {tmp_path}, found no samm;" in (error_of("megc2019", tmp_path, tmp_path))
+        f"target=megc2019: looked for the datasets' folders casme2, samm, smic in {tmp_path}, "
+        f"found no samm;" in (error_of("megc2019", tmp_path, tmp_path))
     )
-    assert "found no casme2 and no samm; put them there" in error_of(
+    assert "found no casme2 and no samm and no smic; put them there" in error_of(
         "megc2019", tmp_path / "absent", tmp_path
     )
     (tmp_path / "samm").mkdir()

@@ -290,6 +290,14 @@ def test_sizes_of_drawn_faces_may_be_of_the_dataset_that_is_tested_on():
     assert "--subjects=4" in refusal(["--target=casme2", "--test-target=samm", "--subjects=4"])
 
 
+def test_parts_left_out_may_be_of_the_dataset_that_is_tested_on():
+    run = finetuning("--test-target=megc2019", "--without=smic")
+    assert run.test_dataset == DatasetSpec("megc2019", "target", without="smic")
+    assert_there_and_back(run)
+    said = refusal(["--target=casme2", "--without=smic"])
+    assert said == "--without=smic: --target=casme2 has no parts; remove it"
+
+
 def test_a_dataset_must_be_named():
     assert "--source" in refusal([], PretrainRun)
     assert "--target" in refusal([], FinetuneRun)

@@ -257,8 +257,8 @@ def samm(root, home="SAMM/SAMM"):
     headings += ["Estimated Emotion", "Objective Classes", "Notes"]
     rows = [
         ["006", "006_1_2", 1, 5562, 5565, 5569, 8, "1/2", "12", "Happiness", 1, None],
-        [28, "028_4_1", 4, 1126, 1143, 1134, 9, "1/2", "R6A+R12", "Other", 7, "Look again"],
-        ["032", "032_3_1", 3, 4935, 1930, 4941, 7, "1/2", "4", "Anger", 3, None],
+        [28, "028_4_1", 4, 1100, 1143, 1113, 14, "1/2", "R6A+R12", "Other", 7, "Look again"],
+        ["032", "032_3_1", 3, 4941, 1930, 4949, 9, "1/2", "4", "Anger", 3, None],
         [
             6,
             "006_5_9",
@@ -286,8 +286,8 @@ def samm(root, home="SAMM/SAMM"):
 
     for name, numbers, peak, digits in (
         ("006_1_2", range(5562, 5570), 5565, 5),
-        ("028_4_1", range(1126, 1135), 1131, 4),
-        ("032_3_1", range(4935, 4942), 4939, 4),
+        ("028_4_1", range(1100, 1114), 1105, 4),
+        ("032_3_1", range(4941, 4950), 4945, 4),
         ("006_5_9", range(9997, 10004), 10001, 4),
     ):
         clip(
@@ -326,6 +326,7 @@ def mmew(root, by_subject=False):
             "happiness",
             "look again",
         ],  # offset after the last frame
+        ["S04", "S04-07-002", 1, 140, 175, "12", "happiness", None],  # and apex
         ["02", "S02-04-001", 3, 40, 9, "4+7", "anger", None],  # impossible apex
         [3, "S03-05-001", 4, 6, 2, "5", "fear", None],  # impossible offset
         [3, "S03-06-001", 1, 3, 5, "5", "others", None],
@@ -336,6 +337,7 @@ def mmew(root, by_subject=False):
         ("surprise/S13-02-003", range(1, 13), 9),
         ("disgust/S02-03-001", range(731, 741), 735),
         ("happiness/S04-07-001", range(1, 46), 30),
+        ("happiness/S04-07-002", range(1, 76), 30),
         ("anger/S02-04-001", range(1, 11), 7),
         ("fear/S03-05-001", range(1, 9), 6),
         ("others/S03-06-001", range(1, 6), 3),

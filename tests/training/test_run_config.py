@@ -17,6 +17,7 @@ DFEW = DatasetSpec("dfew", "source")
 FOLDER = DatasetSpec("folder", "source", root="/videos")
 CASME2 = DatasetSpec("casme2", "target")
 SAMM = DatasetSpec("samm", "target")
+TWO_PARTS = DatasetSpec("megc2019", "target", without="smic")
 DRAWN = DatasetSpec("synthetic", "target", subjects=4, clips_per_subject=5, data_seed=7)
 CROSS = {"protocol": "cross", "test_target": "samm"}
 
@@ -228,6 +229,7 @@ def test_neutral_fields_are_about_where_and_how_often(kind):
         (FinetuneRun(CASME2, init="runs/dfew-paper-0"), "runs/casme2-from-dfew-paper-0"),
         (FinetuneRun(CASME2, init="w/resnet18.safetensors"), "runs/casme2-from-resnet18"),
         (FinetuneRun(CASME2, **CROSS), "runs/casme2-to-samm-from-none"),
+        (FinetuneRun(TWO_PARTS), "runs/megc2019-without-smic-from-none"),
         (FinetuneRun(CASME2, run="mine"), "mine"),
     ],
 )
@@ -265,6 +267,15 @@ def test_the_dataset_that_a_run_is_tested_on():
         detector="yunet",
         detector_model="/y.onnx",
     )
+
+
+def test_the_parts_left_out_are_of_whichever_dataset_is_a_composite():
+    mmew = DatasetSpec("mmew", "target")
+    train = FinetuneRun(TWO_PARTS, test_target="mmew")
+    assert train.datasets == (TWO_PARTS, mmew)
+    test = FinetuneRun(dataclasses.replace(mmew, without="smic"), test_target="megc2019")
+    assert test.datasets == (mmew, TWO_PARTS)
+    assert test.shown_protocol == "cross, tested on megc2019 without smic"
 
 
 def test_the_sizes_of_drawn_faces_are_of_whichever_dataset_is_drawn():

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 CLOSE = 5
-"""A sheet may name numbers this far outside the files before another origin is thought of: a few
-frames are missing now and then."""
+"""A sheet may name numbers this far outside the files: a few frames are missing now and then. What
+lies farther out counts from another origin, or is impossible."""
 
 COUNTINGS = {
     "as the files do": lambda first, onset: 0,
@@ -65,15 +65,15 @@ def locate(
       counts: how the sheet counts, one of COUNTINGS. None means that this dataset always counts as
         its files do.
     """
-    faults = []
+    faults, bounds = [], []
 
     # ----- onset and offset that cannot be -----
     if offset is not None and onset is not None and offset <= onset:
-        faults.append((BOUNDS, f"offset {offset} is not after onset {onset}"))
+        bounds.append(f"offset {offset} is not after onset {onset}")
         offset = None
     elif onset is None or offset is None:
         lacking = [name for name, n in (("onset", onset), ("offset", offset)) if n is None]
-        faults.append((BOUNDS, f"no {' and no '.join(lacking)}"))
+        bounds.append(f"no {' and no '.join(lacking)}")
 
     # ----- from the sheet's numbers to the files' -----
     if counts is not None and onset is not None:
@@ -84,16 +84,27 @@ def locate(
         elif shift:
             faults.append((REBASED, f"by {shift:+d}"))
         onset, apex, offset = (None if n is None else n + shift for n in (onset, apex, offset))
-    if onset is None:
-        onset = numbers[0]
-    if offset is None:
-        offset = numbers[-1]
+
+    # ----- numbers that no file is near -----
+    files = f"the files, {numbers[0]} to {numbers[-1]}"
+    if onset is not None and nearest(numbers, onset) < 0:
+        bounds.append(f"onset {onset} lies outside {files}")
+        onset = None
+    if offset is not None and nearest(numbers, offset) < 0:
+        bounds.append(f"offset {offset} lies outside {files}")
+        offset = None
+    if bounds:
+        faults.append((BOUNDS, "; ".join(bounds)))
+    onset = numbers[0] if onset is None else onset
+    offset = numbers[-1] if offset is None else offset
 
     # ----- from numbers to positions -----
     wanted = {"onset": onset, "apex": apex, "offset": offset}
     at = {name: nearest(numbers, n) for name, n in wanted.items() if n is not None}
     if apex is None:
         problem = "no apex"
+    elif at["apex"] < 0:
+        problem = f"apex {apex} lies outside {files}"
     elif not onset < apex <= offset:
         problem = f"apex {apex} is not after onset {onset} and up to offset {offset}"
     elif not at["onset"] < at["apex"] <= at["offset"]:
@@ -115,7 +126,13 @@ def locate(
 
 
 def nearest(numbers: Sequence[int], wanted: int) -> int:
-    """Position of the number nearest to `wanted` in ascending `numbers`; ties go to the lower."""
+    """Position of the number nearest to `wanted` in ascending `numbers`; ties go to the lower.
+
+    It is -1 if `wanted` lies more than CLOSE outside them: the first or the last of them would then
+    stand for something else.
+    """
+    if not numbers[0] - CLOSE <= wanted <= numbers[-1] + CLOSE:
+        return -1
     i = bisect.bisect_left(numbers, wanted)
     beside = [j for j in (i - 1, i) if 0 <= j < len(numbers)]
     return min(beside, key=lambda j: abs(numbers[j] - wanted))

@@ -8,11 +8,12 @@ told for each clip:
 - A fault that is known, and has a known answer, is corrected (`corrections.py`).
 - Frame numbers that count from another origin than the files are rebased, in the way for which most
   rows of the sheet speak (`frame_numbers.counting`).
-- If the onset or offset is missing, or the offset is not after the onset, the first or last frame
-  of the clip is taken.
-- If a frame is not there, the nearest frame is taken.
-- If the apex is missing, or not after the onset (the pair would show nothing), or after the offset,
-  it is estimated: the frame between onset and offset that differs most from the onset.
+- If the onset or offset is missing, or lies more than a few frames outside the files, or if the
+  offset is not after the onset, the first or last frame of the clip is taken.
+- If the apex is missing, or lies more than a few frames outside the files, or is not after the
+  onset (the pair would show nothing), or is after the offset, it is estimated: the frame between
+  onset and offset that differs most from the onset.
+- If another frame is not there, the nearest frame is taken.
 - If raw frames show no face, the box of the subject's other clips is taken, else the square in the
   middle of the frame.
 """
@@ -353,9 +354,8 @@ def _sample(row: Mapping[str, str], clip: Clip, counts: str | None) -> Sample:
     repairs = []
     correction = CORRECTIONS.get((clip.subject, row["filename"]))
     if correction and row[correction.column] == correction.wrong:
-        if correction.right is not None:
-            row = {**row, correction.column: correction.right}
-        told = f"{correction.column} {correction.wrong} → {correction.right or 'estimated'}"
+        row = {**row, correction.column: correction.right}
+        told = f"{correction.column} {correction.wrong} → {correction.right}"
         repairs.append(Repair(clip.id, KNOWN, f"{told}: {correction.reason}"))
 
     columns = ("onsetframe", "apexframe", "offsetframe")
