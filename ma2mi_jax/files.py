@@ -15,12 +15,17 @@ import pathlib
 import shutil
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from ma2mi_jax.errors import UserError
 
 LONGEST = 120  # bytes of a name; systems allow 255 with all suffixes, encrypted disks 143
+UNZIPPING = (zipfile.BadZipFile, zlib.error, NotImplementedError)  # what damaged zip files raise
 ABANDONED = 600  # seconds without a write: the process that filled this folder has died
 
 # ----- whole or not at all -----------------------------------------------------------------------
@@ -170,6 +175,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+# ----- arrays ------------------------------------------------------------------------------------
+
+
+def read_npz(path: str | os.PathLike, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names in an `.npz` file, whose own checksums are checked.
+
+    Raises:
+      UserError: the file is missing or damaged, or lacks one of them.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, *UNZIPPING) as error:
+        raise UserError(
+            "{path}: cannot be read as the arrays {names} ({reason}); copy it again, or make the "
+            "run again",
+            path=path,
+            names=", ".join(names),
+            reason=getattr(error, "strerror", None) or error,
+        ) from None
 
 
 # ----- hashes ------------------------------------------------------------------------------------

@@ -1,13 +1,24 @@
-"""Orbax checkpoints: the training state, and with it the place in the data."""
+"""Orbax checkpoints: the training state, and with it the place in the data.
+
+Orbax keeps no checksums of weights, and would restore a flipped bit as a weight. So each checkpoint
+holds `checksums.json`, the SHA-256 of all its files, which is there before the checkpoint gets its
+name. It is checked whenever the checkpoint is read. Checkpoints of earlier versions have none, and
+are read unchecked.
+"""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
 import orbax.checkpoint as ocp
 
+from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
+
+CHECKSUMS = "checksums.json"
+LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what orbax writes at the very end: times
 
 
 def manager(directory: str | pathlib.Path, keep: int | None = 2) -> ocp.CheckpointManager:
@@ -18,9 +29,61 @@ def manager(directory: str | pathlib.Path, keep: int | None = 2) -> ocp.Checkpoi
     Args:
       directory: is made if necessary.
       keep: how many of the last checkpoints are kept; None keeps all.
+
+    Raises:
+      UserError: orbax cannot list what is there.
     """
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options)
+    directory = pathlib.Path(directory).absolute()
+    # called when all files of a checkpoint are written, before it gets its name
+    sealing = ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory))
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=sealing)
+    try:
+        return ocp.CheckpointManager(directory, options=options)
+    except ValueError as error:  # orbax reads the times of all checkpoints at once
+        raise UserError(
+            "{directory}: a {file} in there is damaged ({reason}); delete it, for it holds only "
+            "times",
+            directory=directory,
+            file=LATE[0],
+            reason=error,
+        ) from None
+
+
+def _seal(directory: pathlib.Path) -> None:
+    """Writes the checksums of the checkpoint that is being saved, the one without its name yet."""
+    for folder in directory.glob("*.orbax-checkpoint-tmp*"):
+        found = {
+            str(path.relative_to(folder)): files.sha256(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in LATE
+        }
+        files.write_json(folder / CHECKSUMS, found)
+
+
+def damage(folder: pathlib.Path) -> str:
+    """What of a checkpoint is not as it was saved; empty if nothing is, or if nobody can say.
+
+    Raises:
+      UserError: a file is there and cannot be read.
+    """
+    if not (folder / CHECKSUMS).exists():
+        return ""
+    try:
+        expected = files.read_json(folder / CHECKSUMS)
+        for name, checksum in expected.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if files.sha256(folder / name) != checksum:
+                return f"the content of {name} is not what was saved"
+    except (UserError, AttributeError, TypeError):
+        return f"{CHECKSUMS} is no list of checksums"
+    except OSError as error:
+        raise UserError(
+            "{path}: cannot be read ({reason}); mend the disk and start again",
+            path=error.filename,
+            reason=error.strerror,
+        ) from None
+    return ""
 
 
 def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = None) -> None:
@@ -37,27 +100,71 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = 
     checkpoints.save(step, args=ocp.args.Composite(**items))
 
 
-def restore(
-    checkpoints: ocp.CheckpointManager, state: Any, data: Any = None, step: int | None = None
-) -> Any:
+def resume(
+    checkpoints: ocp.CheckpointManager, state: Any, data: Any, log: Callable[[str], None]
+) -> tuple[int, Any]:
+    """Step and state of the newest whole checkpoint; (0, `state`) if there is none.
+
+    A damaged one is told and renamed, and the one before it is taken.
+
+    Args:
+      state, data: see `restore`.
+      log: is told.
+
+    Raises:
+      UserError: as `restore`.
+    """
+    directory = pathlib.Path(checkpoints.directory)
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        if not (what := damage(directory / str(step))):
+            return step, restore(directory, step, state, data)
+        set_aside(checkpoints, step, what, log)
+    return 0, state
+
+
+def set_aside(
+    checkpoints: ocp.CheckpointManager, step: int, what: str, log: Callable[[str], None]
+) -> None:
+    """Renames a damaged checkpoint, so that it counts no more and its step can be saved again.
+
+    Args:
+      what: is wrong with it.
+      log: is told.
+    """
+    folder = pathlib.Path(checkpoints.directory) / str(step)
+    aside, number = folder.with_name(f"{step}.damaged"), 1
+    while aside.exists():
+        aside, number = folder.with_name(f"{step}.damaged-{number}"), number + 1
+    folder.rename(aside)
+    checkpoints.reload()
+    log(f"{folder}: damaged ({what}); kept as {aside.name}, and not used")
+
+
+def restore(directory: pathlib.Path, step: int, state: Any, data: Any = None) -> Any:
     """The state that was saved as `step`; moves `data` to its place.
 
     Args:
+      directory: of the checkpoints.
       state: a tree of arrays or `jax.ShapeDtypeStruct`s, which give the shapes, dtypes and
         shardings of the result. A `ShapeDtypeStruct` without a sharding means the first device.
       data: the grain iterator that was saved with it, or None.
-      step: None means the newest checkpoint.
 
     Raises:
-      UserError: there is no checkpoint, or its tree or shapes are not those of `state`.
+      UserError: there is no such checkpoint, it is damaged, or its tree or shapes are not those of
+        `state`.
     """
-    step = checkpoints.latest_step() if step is None else step
-    if step not in checkpoints.all_steps():
+    folder = directory.absolute() / str(step)
+    if not folder.is_dir():
         raise UserError(
-            "{folder}: expected a finished checkpoint{step}, found none; the run was interrupted, "
-            "start it again",
-            folder=checkpoints.directory,
-            step="" if step is None else f" {step}",
+            "{folder}: expected a finished checkpoint there, found none; copy the run again, or "
+            "make it again",
+            folder=folder,
+        )
+    if what := damage(folder):
+        raise UserError(
+            "{folder}: this checkpoint is damaged ({what}); copy it again, or make the run again",
+            folder=folder,
+            what=what,
         )
 
     # without a sharding, orbax would ask for the devices of the machine that saved
@@ -73,12 +180,12 @@ def restore(
     if data is not None:
         items["data"] = grain.checkpoint.CheckpointRestore(data)
     try:
-        return checkpoints.restore(step, args=ocp.args.Composite(**items))["state"]
-    except (ValueError, KeyError, FileNotFoundError) as error:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            return reader.restore(folder, args=ocp.args.Composite(**items))["state"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
-            "{folder}/{step}: this checkpoint belongs to another network, or it is damaged "
-            "({reason}); give the folder of another run",
-            folder=checkpoints.directory,
-            step=step,
-            reason=str(error).splitlines()[0],
+            "{folder}: this checkpoint belongs to another network, or it is damaged ({reason}); "
+            "give the folder of another run",
+            folder=folder,
+            reason=(str(error).splitlines() or [repr(error)])[0],
         ) from error

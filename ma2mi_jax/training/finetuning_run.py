@@ -200,6 +200,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
             select=run.select,
             checkpoint_every=run.checkpoint_every,
             mesh=mesh,
+            log=listener.log,
         )
     seconds = time.monotonic() - began
     return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)

@@ -88,8 +88,8 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
     stored = read_stored(path, "pretrain")
     config = pretraining.config_from_json(stored.resolved["config"])
     shapes = jax.eval_shape(lambda: pretraining.init(config, jax.random.key(0)))
-    with checkpoint.manager(path / "checkpoints") as checkpoints:
-        return Pretrained(path, stored, config, checkpoint.restore(checkpoints, shapes))
+    state = checkpoint.restore(path / "checkpoints", config.steps, shapes)
+    return Pretrained(path, stored, config, state)
 
 
 def read_finetuned(path: pathlib.Path) -> Finetuned:

@@ -164,10 +164,10 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     began = time.monotonic()
     with checkpoint.manager(run.folder / "checkpoints") as checkpoints:
         start = 0
-        if resuming and checkpoints.latest_step() is not None:
-            state = checkpoint.restore(checkpoints, state, iterator)
-            start = int(state.step)
-            listener.log(f"resuming {run.folder} at step {start}")
+        if resuming:
+            start, state = checkpoint.resume(checkpoints, state, iterator, listener.log)
+            if start:
+                listener.log(f"resuming {run.folder} at step {start}")
         with (
             MetricsLog(run.folder, start) as log,
             listener.progress("pre-training", config.steps, start) as advance,

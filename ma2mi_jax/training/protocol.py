@@ -113,6 +113,7 @@ def train(
     select: Select = "last",
     checkpoint_every: int = 10,
     mesh: Mesh | None = None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> list[History]:
     """Trains every chunk that `run` does not hold yet.
 
@@ -127,6 +128,7 @@ def train(
         chunk that `run` holds already, once, with the last epoch.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (`reported`).
       checkpoint_every: epochs.
+      log: is told of what is damaged in `run`, and therefore made again.
 
     Raises:
       UserError: a member diverged; nothing of that epoch is saved.
@@ -136,11 +138,11 @@ def train(
         for number, members in enumerate(parts):
             file = run / "checkpoints" / f"history-{number}.npz"
             unfinished = run / "checkpoints" / f"unfinished-{number}"
-            there = number in finished.all_steps() and file.exists()
+            there = _is_whole(finished, number, file, log)
             if not there:
                 chunk = Chunk.begin(config, members, pretrained, select, mesh)
-                with checkpoint.manager(unfinished, keep=1) as saved:
-                    chunk.restore(saved)
+                with checkpoint.manager(unfinished) as saved:
+                    chunk.resume(saved, log)
                     chunk.train(data, saved, checkpoint_every, partial(on_epoch, number))
                 _write(file, chunk.history)
                 checkpoint.save(finished, number, chunk.cut(chunk.kept))
@@ -150,6 +152,23 @@ def train(
             if there:
                 on_epoch(number, config.epochs - 1, histories[-1])
     return histories
+
+
+def _is_whole(
+    finished: ocp.CheckpointManager, number: int, file: pathlib.Path, log: Callable[[str], None]
+) -> bool:
+    """Whether a chunk is finished. If it was, and is damaged, it is set aside, and `log` told."""
+    if number not in finished.all_steps():
+        return False
+    what = checkpoint.damage(pathlib.Path(finished.directory) / str(number))
+    if not what:
+        try:
+            _read(file)
+        except UserError as error:
+            what = str(error)
+    if what:
+        checkpoint.set_aside(finished, number, what, log)
+    return not what
 
 
 @dataclasses.dataclass
@@ -203,14 +222,11 @@ class Chunk:
         """A stacked tree of the members, with the copies."""
         return jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * self.copies]), tree)
 
-    def restore(self, saved: ocp.CheckpointManager) -> None:
+    def resume(self, saved: ocp.CheckpointManager, log: Callable[[str], None]) -> None:
         """Takes over what an interrupted training saved last, if anything."""
-        if saved.latest_step() is None:
-            return
-        found = checkpoint.restore(saved, self._content())
+        self.done, found = checkpoint.resume(saved, self._content(), None, log)
         self.states, self.kept = self.fill(found["states"]), self.fill(found["kept"])
         self.history = jax.tree.map(np.array, found["history"])
-        self.done = saved.latest_step()
 
     def save(self, saved: ocp.CheckpointManager) -> None:
         """Saves everything from which a killed training goes on."""
@@ -317,8 +333,7 @@ def _write(file: pathlib.Path, history: History) -> None:
 
 
 def _read(file: pathlib.Path) -> History:
-    with np.load(file, allow_pickle=False) as arrays:
-        return History(**{field.name: arrays[field.name] for field in dataclasses.fields(History)})
+    return History(**files.read_npz(file, [field.name for field in dataclasses.fields(History)]))
 
 
 def saved(
@@ -330,11 +345,10 @@ def saved(
       UserError: a chunk's checkpoint is missing or of another shape.
     """
     without_dit = dataclasses.replace(config, reconstruction=None)
-    with checkpoint.manager(run / "checkpoints", keep=None) as checkpoints:
-        for number, members in enumerate(parts):
-            shapes = jax.eval_shape(partial(start, without_dit, members, None))
-            found = checkpoint.restore(checkpoints, _weights(shapes), step=number)
-            yield MemberState(jnp.zeros(len(members)), opt_state=None, **found)
+    for number, members in enumerate(parts):
+        shapes = jax.eval_shape(partial(start, without_dit, members, None))
+        found = checkpoint.restore(run / "checkpoints", number, _weights(shapes))
+        yield MemberState(jnp.zeros(len(members)), opt_state=None, **found)
 
 
 def of_members(

@@ -109,6 +109,28 @@ def test_an_interrupted_protocol_goes_on_from_the_last_epoch_to_the_same_numbers
     chex.assert_trees_all_equal(train(tmp_path, placed_data), whole)
 
 
+@pytest.mark.parametrize("what", ["weights", "history"])
+def test_a_finished_chunk_that_is_damaged_is_told_and_trained_again(
+    placed_data, whole, tmp_path, what
+):
+    train(tmp_path, placed_data)
+    files = (path for path in (tmp_path / "checkpoints" / "0").rglob("*") if path.is_file())
+    damaged = max(files, key=lambda path: path.stat().st_size)
+    if what == "history":
+        damaged = tmp_path / "checkpoints" / "history-0.npz"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    if what == "weights":
+        with pytest.raises(UserError, match="this checkpoint is damaged"):
+            list(protocol.saved(CONFIG, PARTS, tmp_path))
+
+    told = []
+    chex.assert_trees_all_equal(train(tmp_path, placed_data, log=told.append), whole)
+    assert len(told) == 1
+    assert "damaged" in told[0]
+
+
 def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
     # Three members on two devices: one goes along twice.
     mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
@@ -225,7 +247,6 @@ def test_weights_are_read_onto_the_first_device_wherever_they_were_saved(tmp_pat
         checkpoint.save(
             checkpoints, 1, {"w": jax.device_put(np.arange(8.0, dtype=np.float32), spread)}
         )
-        checkpoints.wait_until_finished()
-        found = checkpoint.restore(checkpoints, {"w": jax.ShapeDtypeStruct((8,), np.float32)})["w"]
+    found = checkpoint.restore(tmp_path, 1, {"w": jax.ShapeDtypeStruct((8,), np.float32)})["w"]
     assert found.devices() == {jax.devices()[0]}
     np.testing.assert_array_equal(found, np.arange(8))
