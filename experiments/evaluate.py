@@ -14,6 +14,7 @@ import pathlib
 import cli
 
 from ma2mi_jax import files
+from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import outcome, predictions
 from ma2mi_jax.models.weights import torchvision
 from ma2mi_jax.training import finished, run_config
@@ -41,6 +42,12 @@ def main(argv):
 
     run = finished.read_finetuned(f.run)
     written = files.read_json(f.run / run_config.RESULTS["finetune"])
+    if "no_score" in written:
+        raise UserError(
+            "[run={run}]: trained on all subjects, so that nothing was tested; give a run that "
+            "leaves subjects out",
+            run=f.run,
+        )
     before = predictions.read_predictions(f.run / "predictions.csv", run.classes)
     root = str(f.data_root.resolve()) if f.data_root else None
     after = outcome.predict_again(run, cli.LISTENER, root)

@@ -4,10 +4,12 @@
   python experiments/finetune.py --target=casme2 --data-root=CASME2 --init=none --preset=paper
   python experiments/finetune.py --target=casme2 --protocol=cross --test-target=samm \
 --init=runs/dfew-paper-0
+  python experiments/finetune.py --target=casme2 --protocol=all --init=runs/dfew-paper-0
 
 (Paper §3.2, §4.2.) Writes into the run's folder: config.json, results.json, predictions.csv,
 folds.csv, confusion.png, per_subject.png, curves.png, checkpoints/. The same command resumes an
-interrupted run.
+interrupted run. With --protocol=all nobody is tested: there is no score, and only config.json,
+results.json, curves.png and checkpoints/ are written; export.py makes a model folder of it.
 """
 
 import pathlib
@@ -37,7 +39,7 @@ def main(argv):
 
         trained = finetuning_run.carry_out(run, cli.LISTENER, check=read_other)
         found = outcome.write(trained, *others)
-        print_results(found, run.folder)
+        (print_unscored if "no_score" in found else print_results)(found, run.folder)
 
 
 def print_results(found, path) -> None:
@@ -78,6 +80,22 @@ def print_results(found, path) -> None:
     if "compare" in found:
         print_comparison(found)
     cli.print_absent(found)
+    print_end(found, path)
+
+
+def print_unscored(found, path) -> None:
+    """What was trained on all subjects; its one accuracy is called training accuracy."""
+    trained = zip(found["seeds"]["seeds"], found["training_accuracy"], strict=True)
+    rows = [(f"seed {seed}", f"{accuracy:.4f}") for seed, accuracy in trained]
+    counts = ", ".join(f"{name} {n}" for name, n in found["clips_of"].items())
+    caption = f"{found['n']} clips of {found['subjects']} subjects ({counts}), from {found['init']}"
+    cli.table(found["target"], ("all subjects", "training accuracy"), rows, caption)
+    cli.say(found["no_score"])
+    print_end(found, path)
+
+
+def print_end(found, path) -> None:
+    """What was set aside, and where the run lies."""
     aside = [(each["id"], each["reason"]) for each in found["set_aside"]]
     cli.print_set_aside(aside, run_config.RESULTS["finetune"])
     cli.say(f"run: {path}")

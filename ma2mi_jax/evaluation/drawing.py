@@ -200,20 +200,23 @@ def what_is_learned(path: pathlib.Path, looks: Sequence[Mapping[str, Any]]) -> N
 
 
 def finetuning_curves(
-    path: pathlib.Path, loss: np.ndarray, train_accuracy: np.ndarray, test_accuracy: np.ndarray
+    path: pathlib.Path,
+    loss: np.ndarray,
+    train_accuracy: np.ndarray,
+    test_accuracy: np.ndarray | None,
 ) -> None:
     """The curves of a fine-tuning run: a thin line for each member, a bold one for their mean.
 
     Args:
       path: of the picture.
-      loss, train_accuracy, test_accuracy: (epochs, members).
+      loss, train_accuracy, test_accuracy: (epochs, members); the last is None where nobody is
+        tested.
     """
-    panels = {
-        "training loss": loss,
-        "training accuracy": train_accuracy,
-        "test accuracy (never selected on)": test_accuracy,
-    }
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained")
+    panels = {"training loss": loss, "training accuracy": train_accuracy}
+    if test_accuracy is not None:
+        panels["test accuracy (never selected on)"] = test_accuracy
+    size = (4 * len(panels), 3.2)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained")
     for axis, (name, values) in zip(axes, panels.items(), strict=True):
         epochs = np.arange(1, len(values) + 1)
         axis.plot(epochs, values, color="tab:blue", alpha=0.2, linewidth=0.7)

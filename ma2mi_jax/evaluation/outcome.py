@@ -21,6 +21,11 @@ from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import predict_clips
 from ma2mi_jax.training.run_config import RESULTS
 
+NO_SCORE = (
+    "trained on all subjects: nobody is left to test on, so there is no score; "
+    "the training accuracy says nothing about other people"
+)
+
 
 def predictions_of(
     clips: Sequence[Clip],
@@ -37,14 +42,18 @@ def predictions_of(
 def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     """Scores a fine-tuning and writes its files but config.json and folds.csv.
 
+    One that was trained on all subjects has no score, and `no_score` says why.
+
     Args:
       other: predictions of the run that `run.compare` names, over the same clips.
 
     Returns:
       The content of results.json.
     """
+    if trained.run.chosen_protocol == "all":
+        return _write_unscored(trained)
     run, dataset, seeds = trained.run, trained.dataset, trained.seeds
-    parts, histories, members = trained.parts, trained.histories, trained.members
+    parts, histories = trained.parts, trained.histories
     count = len(dataset.clips)
 
     # -------------------------------------------------------------------------------- scores
@@ -64,19 +73,9 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     content = scored.summary(found, dataset.classes)
     content |= {
         "oracle": scored.oracle(found, every_epoch, len(dataset.classes)),
-        "target": run.dataset.shown,
-        "init": run.init,
-        "protocol": run.shown_protocol,
-        "members": [(m.seed, m.fold.name) for m in members],
-        "annotations": dataset.annotations,
         "epoch_reported": run.select,
         "epochs_chosen": np.concatenate(chosen) + 1,
-        "set_aside": [dataclasses.asdict(s) for s in dataset.set_aside],
-        "notes": dataset.notes,
-        "repairs": [dataclasses.asdict(r) for r in dataset.repairs],
-        "frames_replaced": [dataset.clips[i].id for i in trained.replaced],
-        "seconds": round(trained.seconds, 1),
-        "versions": folder.made_with(),
+        **_made_of(trained),
     }
     if other:
         compared = scored.compare(found, other, len(dataset.classes))
@@ -102,6 +101,48 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     summed = f"\ncounts summed over {len(seeds)} seeds" if len(seeds) > 1 else ""
     drawing.confusion(path / "confusion.png", content["confusion"], dataset.classes, title + summed)
     drawing.per_subject(path / "per_subject.png", content["per_subject"], title)
+    files.write_json(path / RESULTS["finetune"], content)  # last: it says that the run is finished
+    return content
+
+
+def _made_of(trained: Trained) -> dict[str, Any]:
+    """What results.json says of data and training, whatever the protocol."""
+    run, dataset = trained.run, trained.dataset
+    return {
+        "target": run.dataset.shown,
+        "init": run.init,
+        "protocol": run.shown_protocol,
+        "members": [(m.seed, m.fold.name) for m in trained.members],
+        "annotations": dataset.annotations,
+        "set_aside": [dataclasses.asdict(s) for s in dataset.set_aside],
+        "notes": dataset.notes,
+        "repairs": [dataclasses.asdict(r) for r in dataset.repairs],
+        "frames_replaced": [dataset.clips[i].id for i in trained.replaced],
+        "seconds": round(trained.seconds, 1),
+        "versions": folder.made_with(),
+    }
+
+
+def _write_unscored(trained: Trained) -> dict[str, Any]:
+    """results.json and the curves of a fine-tuning on all subjects."""
+    dataset, path = trained.dataset, trained.run.folder
+    labels = [clip.label for clip in dataset.clips]
+    loss, accuracy = (
+        np.concatenate([getattr(history, name) for history in trained.histories], axis=1)
+        for name in ("loss", "accuracy")
+    )
+    content = {
+        "no_score": NO_SCORE,
+        "n": len(labels),
+        "subjects": len({clip.subject for clip in dataset.clips}),
+        "classes": dataset.classes,
+        "clips_of": {name: labels.count(i) for i, name in enumerate(dataset.classes)},
+        "seeds": {"seeds": trained.seeds},
+        "training_accuracy": accuracy[-1],
+        "training_loss": loss[-1],
+        **_made_of(trained),
+    }
+    drawing.finetuning_curves(path / "curves.png", loss, accuracy, None)
     files.write_json(path / RESULTS["finetune"], content)  # last: it says that the run is finished
     return content
 

@@ -158,7 +158,8 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     }
     content = run_config.to_json(run, resolved)
     resuming = folder.open_run(run.folder, content, run_config.RESULTS["finetune"], run.overwrite)
-    folds.write_file(run.folder / "folds.csv", resolved["folds"])
+    if resolved["folds"]:
+        folds.write_file(run.folder / "folds.csv", resolved["folds"])
     parts = protocol.chunks(members, size)
     subjects = len({clip.subject for clip in dataset.clips})
     listener.log(
@@ -187,7 +188,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
             advance(completed=chunk * run.epochs + epoch + 1, note=note)
             if not listener.shows_bars and (last or epoch % max(1, run.epochs // 4) == 0):
                 listener.log(note)
-            if last:
+            if last and resolved["folds"]:
                 tell_folds(parts[chunk], history, run.select, labels, counts, listener)
 
         histories = protocol.train(
@@ -229,6 +230,8 @@ def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]
                 for name in (train, test)
             ]
             found = folds.cross(f"{train} to {test}", *sides)
+        elif asked["name"] == "all":
+            found = folds.everybody(len(clips))
         elif asked["name"] == "kfold":
             found = folds.kfold(subjects, asked["k"], asked["seed"])
         else:

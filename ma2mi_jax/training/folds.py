@@ -80,6 +80,11 @@ def cross(name: str, train: Sequence[int], test: Sequence[int]) -> tuple[Fold, .
     return (Fold(name, 0, np.array(train, np.int32), np.array(test, np.int32)),)
 
 
+def everybody(clips: int) -> tuple[Fold, ...]:
+    """A single fold that trains on all clips and tests on none."""
+    return cross("all", range(clips), ())
+
+
 def hold_out(fold: Fold, subjects: Sequence[str], share: float, seed: int) -> Fold:
     """`fold` with some of its training subjects, drawn by seed, moved to `inner`.
 

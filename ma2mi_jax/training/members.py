@@ -267,6 +267,8 @@ def predict_clips(
     # Rows are filled up by repeats; predictions use no batch statistics, so these change nothing.
     size = config.batch_size
     length = -(-max(map(len, clips)) // size) * size
+    if not length:
+        return [np.zeros((0, config.classes), np.float32) for _ in clips]
     rows = np.stack([np.resize(c, length) if len(c) else np.zeros(length, int) for c in clips])
     batches = [rows[:, i : i + size] for i in range(0, length, size)]
 

@@ -35,7 +35,7 @@ from ma2mi_jax.training.protocol import Select
 
 Preset = Literal["paper", "small", "bench", "tiny"]
 Precision = Literal["auto", "float32", "bfloat16"]
-ProtocolName = Literal["loso", "kfold", "cross"]
+ProtocolName = Literal["loso", "kfold", "cross", "all"]
 RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
 FORMAT = 3  # of config.json; 1 had no part `asked`; up to 2 nothing was said of τ
 
@@ -219,7 +219,8 @@ class FinetuneRun:
     dataset: DatasetSpec
     protocol: ProtocolName | None = _field(
         None,
-        "leave one subject out; k folds of subjects; another dataset (by dataset)",
+        "leave one subject out; k folds of subjects; another dataset (by dataset); all: train on "
+        "all subjects, for a model to give away, without any score",
         "protocol",
     )
     folds: int | None = _field(None, "k of kfold (by dataset; 5 in the paper)", "protocol")
@@ -332,6 +333,16 @@ class FinetuneRun:
             raise UserError(
                 "[folds_file]: [protocol=cross] has a single fold, all of [test_target]; remove it"
             )
+        unfit = {
+            "select": self.select == "inner",
+            "folds_file": self.folds_file,
+            "compare": self.compare,
+        }
+        if self.chosen_protocol == "all" and (names := [name for name in unfit if unfit[name]]):
+            raise UserError(
+                "[{name}]: [protocol=all] trains on all subjects, and so tests none; remove it",
+                name=names[0],
+            )
         if self.batch_size < 2:
             raise UserError(
                 "[batch_size={size}]: expected at least 2, for BatchNorm takes its statistics over "
@@ -347,7 +358,8 @@ class FinetuneRun:
         chosen = self.dataset.classes
         classes = f"-{chosen}-classes" if chosen else ""
         parts = "".join(f"-without-{name}" for name in self.dataset.left_out)
-        name = f"{self.dataset.name}{tested}{classes}{parts}-from-{start}"
+        everybody = "-all" if self.chosen_protocol == "all" else ""
+        name = f"{self.dataset.name}{tested}{classes}{parts}{everybody}-from-{start}"
         return pathlib.Path(self.run or f"runs/{name}")
 
     @property

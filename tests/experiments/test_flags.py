@@ -274,7 +274,7 @@ def test_paths_of_data_hold_from_any_folder(tmp_path, monkeypatch):
         ("--target=casme2 --test-target=casme2", ["--test-target=casme2", "--target"]),
         ("--target=casme2 --fold-chunk=many", ["--fold-chunk", "many"]),
         ("--target=casme2 --seeds=0", ["--seeds", ">= 1"]),
-        ("--target=casme2 --protocol=all", ["--protocol", "loso"]),
+        ("--target=casme2 --protocol=most", ["--protocol", "loso"]),
     ],
 )
 def test_what_makes_no_sense_is_one_line_with_flags(argv, words):

@@ -94,3 +94,10 @@ def test_folds_from_a_file_as_a_spreadsheet_writes_it(tmp_path):
 def test_cross_trains_on_one_side_and_tests_on_the_other():
     (fold,) = folds.cross("a to b", [0, 2], [1, 3, 4])
     assert (fold.train.tolist(), fold.test.tolist(), fold.number) == ([0, 2], [1, 3, 4], 0)
+
+
+def test_everybody_is_trained_on_and_nobody_tested():
+    (fold,) = folds.everybody(5)
+    assert fold.train.tolist() == [0, 1, 2, 3, 4]
+    assert len(fold.test) == len(fold.inner) == 0
+    assert folds.tested_by([fold]) == {}
