@@ -1,12 +1,12 @@
 """The package as a stranger meets it: the console command, its version, its public names."""
 
-import os
 import pathlib
 import re
 import subprocess
 import sys
 import types
 
+import commands
 import pytest
 
 import ma2mi_jax
@@ -23,14 +23,8 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 def ma2mi(*arguments, check=0):
     """`python -m ma2mi_jax`, as its own process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ma2mi_jax", *arguments],
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    main = ROOT / "ma2mi_jax" / "__main__"
+    done = commands.run(main, *arguments, environment=commands.one_device())
     assert done.returncode == check, done.stderr
     return done
 
@@ -59,13 +53,8 @@ def test_the_version_is_the_package_s():
 
 def test_a_command_is_its_script():
     """The same words for `--help`, and the same refusal of a wrong flag."""
-    alone = subprocess.run(
-        [sys.executable, "experiments/pretrain.py", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    alone = commands.run("pretrain", "--help", environment=commands.one_device())
+    assert alone.returncode == 0
     assert ma2mi("pretrain", "--help").stdout == alone.stdout
     refused = ma2mi("pretrain", "--source=synthetic", "--delta=8:3", check=2)
     assert "--delta" in refused.stderr.splitlines()[-1]

@@ -2,11 +2,9 @@
 
 import collections
 import dataclasses
-import os
 import pathlib
-import subprocess
-import sys
 
+import commands
 import cv2
 import miniatures
 import numpy as np
@@ -23,7 +21,6 @@ from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.training import folds
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMIC = {  # id: class, numbers of the frames, position of the apex
     "s01/s01_ne_01": ("negative", range(17001, 17010), 4),
     "s01/s01_sur_02": ("surprise", range(998, 1004), 2),
@@ -479,21 +476,11 @@ def test_estimates_and_boxes_are_shared_with_the_datasets_read_alone(tmp_path, m
 @pytest.mark.parametrize("name", ["smic", "megc2019"])
 def test_prepared_by_the_command_and_read_back(tmp_path, name):
     make_composite(tmp_path / "data")
-    environment = {
-        **os.environ,
-        "MA2MI_DATA": str(tmp_path / "data"),
-        "MA2MI_CACHE": str(tmp_path / "cache"),
-    }
-    command = [
-        sys.executable,
-        str(ROOT / "experiments" / "prepare.py"),
-        f"--target={name}",
-        f"--out={tmp_path / 'out'}",
-        "--size=32",
-    ]
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    environment = commands.one_device(
+        MA2MI_DATA=str(tmp_path / "data"), MA2MI_CACHE=str(tmp_path / "cache")
     )
+    flags = [f"--target={name}", f"--out={tmp_path / 'out'}", "--size=32"]
+    done = commands.run("prepare", *flags, environment=environment)
     assert done.returncode == 0, done.stderr
     assert f"{name}, prepared" in done.stdout
     before = read(name, tmp_path / "data" / (name if name == "smic" else "."), tmp_path)

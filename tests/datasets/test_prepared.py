@@ -4,15 +4,14 @@ and latents that stand for the VAE's."""
 import dataclasses
 import importlib
 import json
-import os
 import pathlib
 import pickle
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import commands
 import cv2
 import jax
 import numpy as np
@@ -42,7 +41,6 @@ from ma2mi_jax.training import pretraining
 
 # the module; as an attribute of the package the name is the function of the same name
 writing = importlib.import_module("ma2mi_jax.datasets.prepared.write")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZE = 32
 
 
@@ -636,16 +634,10 @@ def test_prepare_then_pretrain_from_it(tmp_path):
     diffusers.save(
         tmp_path / "other", autoencoder.TINY, autoencoder.init(jax.random.key(1), autoencoder.TINY)
     )
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {
-        "MA2MI_CACHE": str(tmp_path / "cache"),
-        "MA2MI_DATA": "",
-    }
+    environment = commands.one_device(MA2MI_CACHE=str(tmp_path / "cache"))
 
     def command(script, *flags, check=0):
-        arguments = [sys.executable, f"experiments/{script}.py", *map(str, flags)]
-        done = subprocess.run(
-            arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
-        )
+        done = commands.run(script, *flags, environment=environment)
         assert done.returncode == check, done.stderr[-3000:]
         return done
 

@@ -553,13 +553,7 @@ def test_the_benchmark_of_motion_tells_light_from_motion(environment):
     assert less_light > 0.8 * copy
     assert less_head < 0.15 * copy
     flags = ["--source=synthetic", "--clips=12", "--pairs=1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.motion", *flags],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = commands.run(ROOT / "benchmarks" / "motion", *flags, environment=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert "noise" in done.stdout
     assert "both" in done.stdout  # drawn faces know it exactly

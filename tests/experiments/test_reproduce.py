@@ -1,13 +1,11 @@
 """reproduce.py: its flags, the plan it prints, what the scripts take, and once from end to end."""
 
 import json
-import os
-import pathlib
 import shutil
-import subprocess
 import sys
 
 import cli
+import commands
 import evaluate
 import flags
 import pytest
@@ -18,7 +16,6 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction import plans, progress
 from ma2mi_jax.training import run_config
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = [
     *("--target=synthetic", "--table=4", "--clips=12", "--steps=2", "--subjects=2"),
     *("--clips-per-subject=5", "--finetune-epochs=1"),
@@ -199,17 +196,14 @@ def made(tmp_path_factory):
 
     The runs of the first two rows are there already (stand-ins, for a run takes a minute).
     """
-    variables = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}  # one device
     cache, out = (tmp_path_factory.mktemp(name) for name in ("cache", "out"))
-    variables |= {"MA2MI_CACHE": str(cache), "MA2MI_DATA": "", "HF_HUB_OFFLINE": "1"}
     *_, todo = parts_of(TINY)
     stand_in = Scripts(out)
     for planned in todo[:4]:
         stand_in(planned.placed(out))
-    words = [sys.executable, "experiments/reproduce.py", *TINY, "--figure=5,6", f"--out={out}"]
-    done = subprocess.run(
-        words, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=580
-    )
+    environment = commands.one_device(MA2MI_CACHE=str(cache))
+    asked = [*TINY, "--figure=5,6", f"--out={out}"]
+    done = commands.run("reproduce", *asked, environment=environment, timeout=580)
     return out, done
 
 

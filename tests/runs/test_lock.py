@@ -1,10 +1,10 @@
 """Two processes never write into one folder."""
 
-import os
 import pathlib
 import subprocess
 import sys
 
+import commands
 import pytest
 
 from ma2mi_jax.errors import UserError
@@ -40,13 +40,10 @@ def held(tmp_path):
 
 def test_the_second_script_says_so_and_ends(held, tmp_path):
     folder, _ = held
-    environment = os.environ | {"MA2MI_CACHE": str(tmp_path / "cache")}
+    environment = commands.one_device(MA2MI_CACHE=str(tmp_path / "cache"))
     for script, text in SCRIPTS.items():
         *flags, last = text.split()
-        command = [sys.executable, f"experiments/{script}.py", *flags, f"{last}={folder}"]
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-        )
+        done = commands.run(script, *flags, f"{last}={folder}", environment=environment)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == (
             f"error: {last}={folder}: another process is at work there; wait until it ends, or "

@@ -33,9 +33,12 @@ def one_device(**variables: str) -> dict[str, str]:
 
 
 def run(
-    script: str, *flags: object, environment: dict[str, str], timeout: float = 280
+    script: str | pathlib.Path, *flags: object, environment: dict[str, str], timeout: float = 280
 ) -> subprocess.CompletedProcess:
-    """Runs experiments/`script`.py; its exit code and all that it prints, as text."""
+    """Runs experiments/`script`.py, or a file by its whole path without `.py`.
+
+    Returns its exit code and all that it prints, as text.
+    """
     words = [str(ROOT / "experiments" / f"{script}.py"), *map(str, flags)]
     with tempfile.TemporaryDirectory() as folder:
         out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
