@@ -34,7 +34,7 @@ run_encode, run_decode = (
 
 @pytest.fixture(scope="module")
 def params():
-    return init(jax.random.key(0), TINY)
+    return jax.jit(init, static_argnums=1)(jax.random.key(0), TINY)
 
 
 @pytest.fixture
