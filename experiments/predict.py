@@ -5,15 +5,24 @@ onset.jpg,apex.jpg
 
 A CLIP is a video, a folder of images of one face in order, or two images of one size, ONSET,APEX.
 The face is found and cropped as for training (frames that are face crops already are taken as they
-are); onset and apex are spotted (ma2mi_jax/clips/spotting.py) unless they are given. Clips with
-cuts are divided there, and each part is predicted by itself; so is a video of more than 5 seconds
-(and 128 frames), unless onset or apex is given.
+are); onset and apex are spotted (ma2mi_jax/clips/spotting.py) unless they are given: the strongest
+change of the face that comes and goes within half a second. Clips with cuts are divided there, and
+each part is predicted by itself; so is a video of more than 5 seconds (and 128 frames), unless
+onset or apex is given.
 
-Writes into --out: predictions.json, then a picture a clip. Exit code 1 if a clip could not be used,
-or a picture could not be written; the others are predicted all the same.
+No class is named where the head moves more than the face, where the change does not stand out of
+what else moves, or where the run's models do not agree. Probabilities are calibrated on the
+subjects that the run's folds had not seen.
+
+Writes into --out: predictions.json, then a picture a clip, and with --all one of the candidates
+over time. Exit code 1 if a clip could not be used, or a picture could not be written; the others
+are predicted all the same.
 """
 
 import dataclasses
+import functools
+import itertools
+import math
 import pathlib
 
 import cli
@@ -23,8 +32,6 @@ from ma2mi_jax import files
 from ma2mi_jax.evaluation import inference
 from ma2mi_jax.evaluation.inference import Answers
 from ma2mi_jax.training import finished
-
-UNCLEAR = 1.5  # contrast below which the apex hardly stands out
 
 
 def parsed(argv):
@@ -38,11 +45,25 @@ def parsed(argv):
         p.add_argument(f"--{name}", type=cli.natural, help=help)
     help = "the frames are face crops: do not look for a face"
     p.add_argument("--cropped", action="store_true", help=help)
+    help = f"seconds from onset to offset, at most ({inference.LONGEST:g})"
+    p.add_argument("--longest", type=seconds, default=inference.LONGEST, help=help)
+    help = "frames per second, where the clips do not say it or say it wrongly"
+    p.add_argument("--fps", type=seconds, help=help)
+    help = "every candidate in order of strength, not the best one of each part alone"
+    p.add_argument("--all", action="store_true", help=help)
     flags.add_detector(p)
     p.add_argument("--out", type=pathlib.Path, help="folder (runs/predict-<first clip>)")
     f = p.parse_args(argv)
     f.out = f.out or pathlib.Path("runs") / f"predict-{default_name(f.clips[0])}"
     return f
+
+
+def seconds(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
 
 
 def default_name(clip: str) -> str:
@@ -65,6 +86,9 @@ def main(argv):
         onset=f.onset,
         apex=f.apex,
         cropped=f.cropped,
+        longest=f.longest,
+        fps=f.fps,
+        every=f.all,
         listener=cli.LISTENER,
         **detector,
     )
@@ -88,38 +112,61 @@ def main(argv):
     files.write_json(f.out / "predictions.json", content)  # whatever becomes of the pictures
     print_answers(found, run.classes)
     lacking = False
-    for answer, entry in zip(found.answers, entries, strict=True):
+    for name, draw in pictures_of(found, entries, f.all):
         try:
-            inference.draw(f.out / entry["picture"], answer)
+            draw(f.out / name)
         except OSError as error:
             lacking = True
-            cli.say(f"no picture of {answer.part.clip.id}: {error.strerror}")
+            cli.say(f"no picture {name}: {error.strerror}")
     cli.say(caution)
     cli.say(f"pictures and predictions.json: {f.out}")
     return 1 if found.failed or lacking else 0
 
 
+def pictures_of(found: Answers, entries, over_time: bool):
+    """The name of each picture, and what draws it into a path."""
+    for answer, entry in zip(found.answers, entries, strict=True):
+        yield entry["picture"], functools.partial(inference.draw, answer=answer)
+    if over_time:
+        taken = {pathlib.Path(entry["picture"]).stem for entry in entries}
+        for item, answers in itertools.groupby(found.answers, lambda each: each.part.item):
+            name = inference.untaken(files.shortened(f"{item.replace('#', '-')}-over-time"), taken)
+            yield (
+                f"{name}.png",
+                functools.partial(inference.draw_over_time, answers=list(answers)),
+            )
+
+
+def when(frame: int, milliseconds: float | None) -> str:
+    """A frame, and when it is shown."""
+    return f"{frame}" if milliseconds is None else f"{frame} ({milliseconds / 1000:.2f} s)"
+
+
 def print_answers(found: Answers, classes) -> None:
-    """A row a part, and what is to be said about single ones."""
+    """A row an answer, and what is to be said about single ones."""
     rows = []
     for answer in found.answers:
+        part, spotted = answer.part, answer.part.spotted
+        places = (
+            when(at, part.milliseconds(inside))
+            for at, inside in ((answer.onset, spotted.onset), (answer.apex, spotted.apex))
+        )
         scores = (f"{mean:.2f} ± {std:.2f}" for mean, std in answer.scores.values())
-        place = (answer.part.clip.id, answer.onset, answer.apex)
-        rows.append((*place, answer.prediction, *scores))
+        rows.append((part.clip.id, *places, answer.verdict, *scores))
     if rows:
-        columns = ("clip", "onset", "apex", "prediction", *classes)
-        cli.table("probabilities, mean ± std over the run's models", columns, rows)
+        columns = ("clip", "onset", "apex", "verdict", *classes)
+        title = f"probabilities, mean ± std over the run's models; chance is {1 / len(classes):.2f}"
+        cli.table(title, columns, rows)
     for answer in found.answers:
-        if answer.part.spotted.contrast < UNCLEAR and len(answer.part.frames) > 2:
-            cli.say(
-                f"{answer.part.clip.id}: the apex changes the face hardly more than one frame the "
-                "next; onset and apex are guesses"
-            )
-        if answer.part.lacks:
-            cli.say(
-                f"{answer.part.clip.id}: the video is cut off or damaged; {answer.part.lacks} are "
-                "used"
-            )
+        part = answer.part
+        if answer.doubt:
+            cli.say(f"{part.clip.id}, frame {answer.apex}: {answer.verdict}: {answer.doubt}")
+    items = {each.part.item: each.part for each in found.answers}
+    for item, part in items.items():
+        if part.searched:
+            cli.say(f"{item}: {part.how}")
+        if part.lacks:
+            cli.say(f"{item}: the video is cut off or damaged; {part.lacks} are used")
     for each in found.failed:  # lines, not a table, which would fold long paths
         cli.say(f"not used: {each.id}: {each.reason}")
 

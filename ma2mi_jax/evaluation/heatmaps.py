@@ -3,6 +3,7 @@ with its spotting curve."""
 
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ MAPS = {
     "position": "Grad-CAM, position",
     "places": "what each place gives",
 }
+SHOWN = 8  # candidates that a strip over time shows as faces
 SCALE = "red: the greatest value of each heat map"
 
 
@@ -180,6 +182,63 @@ def clip_picture(
     bars.invert_yaxis()
 
     figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
+    save(figure, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A place in a clip where a micro-expression may be.
+
+    Attributes:
+      onset, apex: on the axis of time.
+      verdict: what is said about it.
+      named: whether that is a class.
+      face: (H, W, 3) uint8, the apex.
+    """
+
+    onset: float
+    apex: float
+    verdict: str
+    named: bool
+    face: np.ndarray
+
+
+def over_time(
+    path: pathlib.Path,
+    curves: Sequence[tuple[np.ndarray, np.ndarray]],
+    candidates: Sequence[Candidate],
+    axis: str,
+) -> None:
+    """A strip over time: how much comes and goes in a face, and the candidates, in their order.
+
+    Args:
+      path: of the picture.
+      curves: times and activity of each part, see `spotting.activity`.
+      candidates: the strongest first; the first SHOWN of them are shown as faces.
+      axis: what the axis of time shows.
+    """
+    figure = plt.figure(figsize=(12.5, 4.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 2.4))
+    shown = candidates[:SHOWN]
+    for number, (place, each) in enumerate(
+        zip(top.subplots(1, SHOWN, squeeze=False)[0], shown, strict=False), start=1
+    ):
+        place.imshow(each.face)
+        place.set_title(f"{number}: {textwrap.fill(each.verdict, 22)}", fontsize=8)
+    for place in top.axes:
+        place.axis("off")
+
+    strip = bottom.subplots()
+    for times, values in curves:
+        strip.plot(times, values, color="tab:gray", linewidth=1)
+    highest = max(values.max() for _, values in curves)
+    for number, each in enumerate(candidates, start=1):
+        colour = "tab:orange" if each.named else "lightgray"
+        strip.axvspan(each.onset, each.apex, color=colour, alpha=0.6)
+        strip.text(each.apex, 1.02 * highest, str(number), fontsize=8, ha="center")
+    strip.set(xlabel=axis, ylabel="what comes and goes,\nover its median")
+    strip.set_ylim(0, 1.15 * highest or 1)
+    figure.suptitle("candidates, the strongest first; grey: no class is named", fontsize=10)
     save(figure, path)
 
 

@@ -18,20 +18,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from ma2mi_jax import files
-from ma2mi_jax.clips import faces, frames, pairs, video
+from ma2mi_jax.clips import faces, frames, head, pairs, spotting, video
 from ma2mi_jax.clips.clip import Clip, SetAside
-from ma2mi_jax.clips.spotting import Spotted, spot
+from ma2mi_jax.clips.spotting import Spotted
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import gradcam, heatmaps
+from ma2mi_jax.evaluation import calibration, gradcam, heatmaps
+from ma2mi_jax.evaluation import predictions as scored
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training import finished, run_config
 from ma2mi_jax.training.finished import Finetuned, Pretrained
 
-SECONDS = 5.0  # of a video in which one expression is looked for
+SECONDS = 5.0  # after which a video is divided, for a head wanders
+LONGEST = 0.5  # seconds from onset to offset of a micro-expression, at most
+UNCLEAR = 2.0  # contrast below which a change does not stand out: people who speak reach about it
+STILL = 1.3  # the same in a clip that is no longer than one expression; its noise reaches 1.1
+CLOSE = 0.05  # difference of two probabilities that is none
+RESTLESS = 0.02  # of the crop's side; heads of drawn and of quiet real faces move by half of it
+
+NOTHING = "nothing that looks like a micro-expression"
+UNDECIDED = "undecided"
+
 Given = str | os.PathLike | tuple[str | os.PathLike, str | os.PathLike]
 """A clip as a person names it: a video, a folder of images, or two images (onset, apex)."""
 
@@ -45,7 +55,11 @@ class Part(NamedTuple):
       frames: (n, size, size, 3) uint8 crops.
       spotted: onset and apex in the part.
       how: onset and apex came about, in words.
+      head: how the head moves from onset to apex.
+      item: id of the clip as it was given, of which this is a part.
+      longest: frames that an expression takes at most.
       lacks: how much of a damaged video is used, as "59 of 100 frames"; empty if it is whole.
+      searched: whether onset and apex were spotted, both of them.
     """
 
     clip: Clip
@@ -53,7 +67,28 @@ class Part(NamedTuple):
     frames: np.ndarray
     spotted: Spotted
     how: str
+    head: head.Motion
+    item: str
+    longest: int
     lacks: str = ""
+    searched: bool = False
+
+    @property
+    def nothing(self) -> str:
+        """Why this is no micro-expression; empty if it may be one, or if a person chose it."""
+        if not self.searched or len(self.frames) == 2:
+            return ""
+        least = UNCLEAR if len(self.frames) > self.longest + 1 else STILL
+        if self.spotted.contrast < least:
+            return "the change does not stand out of what else moves"
+        if self.head.share > 0.5 and self.head.size > RESTLESS:
+            return f"the head moves, by {self.head.size:.0%} of the crop's side, more than the face"
+        return ""
+
+    def milliseconds(self, position: int) -> float | None:
+        """When a frame of the part is shown, from the start of the clip; None if nobody knows."""
+        fps = self.clip.fps
+        return 1000 * (self.first + position) / fps if fps else None
 
     @property
     def pair(self) -> np.ndarray:
@@ -84,6 +119,27 @@ class Answer:
         return self.classes[self.probabilities.mean(0).argmax()]
 
     @property
+    def doubt(self) -> str:
+        """Why no class is named; empty if one is."""
+        if self.part.nothing:
+            return self.part.nothing
+        (first, (best, spread)), (second, (next_best, _)) = sorted(
+            self.scores.items(), key=lambda item: -item[1][0]
+        )[:2]
+        if best - next_best < max(spread, CLOSE):
+            return (
+                f"{first} {best:.2f} and {second} {next_best:.2f}, ± {spread:.2f} over the models"
+            )
+        return ""
+
+    @property
+    def verdict(self) -> str:
+        """The predicted class, `UNDECIDED` or `NOTHING`."""
+        if self.part.nothing:
+            return NOTHING
+        return UNDECIDED if self.doubt else self.prediction
+
+    @property
     def onset(self) -> int:
         """Its frame, counted from 0 in the clip as it was given."""
         return self.part.first + self.part.spotted.onset
@@ -109,12 +165,19 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The entry of predictions.json, but for the name of its picture."""
         part, votes = self.part, self.probabilities.argmax(-1)
-        names = getattr(part.clip.frames, "names", ())
+        names, spotted = getattr(part.clip.frames, "names", ()), part.spotted
         return {
             "clip": part.clip.id,
             "frames": len(part.frames),
+            "fps": part.clip.fps or None,
             "onset": self.onset,
             "apex": self.apex,
+            "onset_ms": part.milliseconds(spotted.onset),
+            "apex_ms": part.milliseconds(spotted.apex),
+            "verdict": self.verdict,
+            "doubt": self.doubt,
+            "chance": 1 / len(self.classes),
+            "head": part.head._asdict() | {"size": part.head.size},
             "onset_file": files.printable(names[part.spotted.onset]),
             "apex_file": files.printable(names[part.spotted.apex]),
             "contrast": part.spotted.contrast,
@@ -186,6 +249,9 @@ def predict(
     onset: int | None = None,
     apex: int | None = None,
     cropped: bool = False,
+    longest: float = LONGEST,
+    fps: float | None = None,
+    every: bool = False,
     detector: str = "haar",
     detector_model: str | None = None,
     listener: Listener = SILENT,
@@ -195,11 +261,16 @@ def predict(
     A clip is a video, a folder of images of one face in order, or two images of one size. Faces are
     found and cropped as for training. Onset and apex are spotted (`clips/spotting.py`) unless they
     are given. A clip is divided at hard cuts, and a video after 5 seconds (and 128 frames) unless
-    onset or apex is given; each part has its own answer.
+    onset or apex is given; each part has its own answer. Where the frame rate is not known, a part
+    counts as one expression, however long it is.
 
     Args:
       onset, apex: frames of the one clip, counted from 0.
       cropped: the frames are face crops: do not look for a face.
+      longest: seconds from onset to offset, at most.
+      fps: frames per second of the recording, if the clips do not say it or say it wrongly.
+      every: an answer for every candidate of a part, not for the best one alone. A clip's answers
+        are then in the order of their strength.
       detector, detector_model: find the faces: see `faces.detector`.
 
     Raises:
@@ -228,8 +299,12 @@ def predict(
     for each in found:
         is_two = each.item.images and not each.item.images.folder
         places = (0, 1) if is_two else (onset, apex)
-        usable, refused = parts_of(each, run.architecture.image_size, *places)
-        parts, failed = parts + usable, failed + refused
+        if fps:
+            timed = tuple(dataclasses.replace(clip, fps=fps) for clip in each.clips)
+            each = dataclasses.replace(each, clips=timed)
+        usable, refused = parts_of(each, run.architecture.image_size, *places, longest=longest)
+        chosen = by_strength(usable) if every else [by_strength(of)[0] for of in by_clip(usable)]
+        parts, failed = parts + chosen, failed + refused
     return Answers(ask(run.run, parts, listener), failed)
 
 
@@ -327,20 +402,19 @@ def item_of(clip: Given, whole: bool = False) -> extract.Item:
 
 
 def parts_of(
-    found: extract.Extracted, size: int, onset: int | None, apex: int | None
+    found: extract.Extracted,
+    size: int,
+    onset: int | None,
+    apex: int | None,
+    longest: float = LONGEST,
 ) -> tuple[list[Part], list[SetAside]]:
-    """The usable parts of a clip with onset and apex.
+    """The usable parts of a clip with onset and apex, one for each candidate.
 
     With a given onset or apex it is the one part that holds what is given.
     """
     failed, parts = list(found.set_aside), []
     usable = [shot for shot in found.verdict.shots if not shot.reason]
-    named = {"onset": onset, "apex": apex}
-    given = [position for position in named.values() if position is not None]
-    how = ", ".join(
-        f"{name} {'spotted' if position is None else 'as given'}"
-        for name, position in named.items()
-    )
+    given = [position for position in (onset, apex) if position is not None]
     for clip, shot in zip(found.clips, usable, strict=True):
         if not all(shot.first <= position < shot.end for position in given):
             continue
@@ -348,8 +422,22 @@ def parts_of(
         try:
             count = len(clip.frames)
             images = np.stack([pairs.read_nearest(clip, i, size)[1] for i in range(count)])
-            spotted = spot(images, *inside)
-            parts.append(Part(clip, shot.first, images, spotted, how, found.verdict.lacks))
+            most = max(2, round(longest * clip.fps)) if clip.fps else count
+            for spotted in spotted_in(images, most, *inside):
+                parts.append(
+                    Part(
+                        clip,
+                        shot.first,
+                        images,
+                        spotted,
+                        how_found(clip.fps, longest, onset, apex),
+                        head.motion(images[spotted.onset], images[spotted.apex]),
+                        found.item.id,
+                        most,
+                        lacks=found.verdict.lacks,
+                        searched=not given,
+                    )
+                )
         except (frames.FrameError, ValueError) as error:
             failed.append(SetAside(clip.id, " ".join(str(error).split())))
     if given and not parts and not failed:
@@ -360,13 +448,53 @@ def parts_of(
     return parts, failed
 
 
+def spotted_in(
+    images: np.ndarray, longest: int, onset: int | None, apex: int | None
+) -> list[Spotted]:
+    """Candidates in a part; the one that holds what is given, if anything is.
+
+    With one of the two given, the other is at most `longest` frames away.
+    """
+    if onset is None and apex is None:
+        return spotting.candidates(images, longest)
+    first = max(0, apex - longest) if onset is None else 0
+    end = min(len(images), onset + longest + 1) if apex is None else len(images)
+    inside = (None if p is None else p - first for p in (onset, apex))
+    found = spotting.spot(images[first:end], *inside)
+    curve = np.zeros(len(images), np.float32)
+    curve[first:end] = found.curve
+    return [Spotted(first + found.onset, first + found.apex, curve, found.contrast)]
+
+
+def how_found(fps: float, longest: float, onset: int | None, apex: int | None) -> str:
+    """How onset and apex came about, in words."""
+    named = {"onset": onset, "apex": apex}
+    words = ", ".join(f"{k} {'spotted' if p is None else 'as given'}" for k, p in named.items())
+    if None not in named.values():
+        return words
+    if not fps:
+        return f"{words} in the whole part, for its frame rate is not known"
+    return f"{words} within {1000 * longest:.0f} ms, at {fps:.4g} frames a second"
+
+
+def by_clip(parts: Sequence[Part]) -> list[list[Part]]:
+    """The candidates of each clip together, in the order in which they are given."""
+    return [list(group) for _, group in itertools.groupby(parts, key=lambda part: part.clip.id)]
+
+
+def by_strength(parts: Sequence[Part]) -> list[Part]:
+    """What may be a micro-expression first, and then by contrast, the greatest first."""
+    return sorted(parts, key=lambda part: (bool(part.nothing), -part.spotted.contrast))
+
+
 # -------------------------------------------------------------------------------------- answers
 
 
 def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> list[Answer]:
-    """Every saved model's word on every part."""
+    """Every saved model's word on every part, at the run's temperature."""
     if not parts:
         return []
+    temperature = temperature_of(run)
     pairs_of = [part.pair[None] for part in parts]
     every: list[list[gradcam.Explanation]] = [[] for _ in parts]
     with listener.progress("asking the models", len(run.members)) as advance:
@@ -381,9 +509,16 @@ def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> l
             return None if found[0] is None else np.concatenate(found)
 
         heat = {name: stacked(name) for name in heatmaps.MAPS}
-        return Answer(part, tuple(run.classes), stacked("probabilities"), heat)
+        p = calibration.cooled(stacked("probabilities"), temperature)
+        return Answer(part, tuple(run.classes), p.astype(np.float32), heat)
 
     return [answer(part, told) for part, told in zip(parts, every, strict=True)]
+
+
+def temperature_of(run: Finetuned) -> float:
+    """At which the run's probabilities were honest on held-out subjects: `calibration`."""
+    found = scored.read_predictions(run.path / "predictions.csv", run.classes)
+    return calibration.of(found)["temperature"]
 
 
 def draw(path: pathlib.Path, answer: Answer) -> None:
@@ -396,11 +531,32 @@ def draw(path: pathlib.Path, answer: Answer) -> None:
     }
     row = heatmaps.Row(*answer.pair, **maps)
     predicted = answer.prediction
-    title = (
-        f"{part.clip.id}: {predicted} {answer.scores[predicted][0]:.0%}; "
-        f"heat maps for {predicted}. No lie detector."
-    )
+    shown = answer.verdict if answer.doubt else f"{predicted} {answer.scores[predicted][0]:.0%}"
+    title = f"{part.clip.id}: {shown}; heat maps for {predicted}. No lie detector."
+    if answer.doubt:
+        title += f"\n({answer.doubt})"
     heatmaps.clip_picture(path, row, part.spotted, part.first, part.how, answer.scores, title)
+
+
+def draw_over_time(path: pathlib.Path, answers: Sequence[Answer]) -> None:
+    """The candidates of one clip over time, above how much comes and goes in its face."""
+    parts = {each.part.clip.id: each.part for each in answers}.values()
+    rate = next(iter(parts)).clip.fps or 1.0
+    lines = [
+        ((part.first + np.arange(len(part.frames))) / rate, part)
+        for part in sorted(parts, key=lambda part: part.first)
+    ]
+    heatmaps.over_time(
+        path,
+        [(times, spotting.activity(part.frames, part.longest)) for times, part in lines],
+        [
+            heatmaps.Candidate(
+                each.onset / rate, each.apex / rate, each.verdict, not each.doubt, each.pair[1]
+            )
+            for each in answers
+        ],
+        "seconds" if rate != 1.0 else "frame of the clip, from 0",
+    )
 
 
 def record_of(run: Finetuned) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def of_difference(
 def label(interval: Mapping[str, Any], subjects: int) -> str:
     """What an interval may be called: "95 %", or "about 94 % (8 subjects)"."""
     percent = round(100 * interval["coverage"])
-    return "95 %" if percent >= round(100 * NOMINAL) else f"about {percent} % ({subjects} subjects)"
+    nominal = round(100 * NOMINAL)
+    return f"{nominal} %" if percent >= nominal else f"about {percent} % ({subjects} subjects)"
 
 
 def _known(what: str, subjects: int, over: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ma2mi_jax import files
 from ma2mi_jax.clips.clip import Clip
-from ma2mi_jax.evaluation import drawing
+from ma2mi_jax.evaluation import calibration, drawing
 from ma2mi_jax.evaluation import predictions as scored
 from ma2mi_jax.evaluation.predictions import Predictions
 from ma2mi_jax.runs import folder
@@ -72,6 +72,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     every_epoch = pooled(tests).classes
     content = scored.summary(found, dataset.classes)
     content |= {
+        "calibration": calibration.of(found),
         "oracle": scored.oracle(found, every_epoch, len(dataset.classes)),
         "epoch_reported": run.select,
         "epochs_chosen": np.concatenate(chosen) + 1,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ma2mi_jax.clips.spotting import spot
+from ma2mi_jax.clips.spotting import activity, candidates, spot
 from ma2mi_jax.datasets.drawn.portrait import LAMP, UNITS, UPRIGHT, random_identity, render_frames
 
 FRAMES, ONSET, APEX, OFFSET = 48, 10, 24, 44
@@ -137,3 +137,18 @@ def test_impossible_positions_are_refused(positions):
 def test_one_frame_is_refused():
     with pytest.raises(ValueError, match="need two"):
         spot(np.zeros((1, 16, 16, 3), np.uint8))
+
+
+def test_candidates_are_short_apart_and_in_order_of_strength():
+    """Two expressions one after the other, the second twice as strong: each is a candidate."""
+    weak, strong = drawn(1, (6, 12), 0.5, 0.0), drawn(1, (6, 12), 1.0, 0.0)
+    clip = np.concatenate([weak, strong])
+    found = candidates(clip, longest=34)
+    assert [each.contrast for each in found] == sorted((c.contrast for c in found), reverse=True)
+    for each in found:
+        assert 0 < each.apex - each.onset <= 34
+        assert each.curve.shape == (2 * FRAMES,)
+    assert abs(found[0].apex - (FRAMES + APEX)) <= 2
+    assert any(abs(each.apex - APEX) <= 2 for each in found[1:3])
+    assert activity(clip, 34)[FRAMES + APEX] > 2 * np.median(activity(clip, 34))
+    assert [each[:2] for each in candidates(strong, longest=60)] == [spot(strong)[:2]]

@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ma2mi_jax.clips import frames
+from ma2mi_jax.clips import frames, head
+from ma2mi_jax.clips.clip import Clip
+from ma2mi_jax.clips.spotting import Spotted
 from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import gradcam, inference
+from ma2mi_jax.evaluation import calibration, gradcam, inference
 from ma2mi_jax.training import finetuning, finished
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -96,6 +98,12 @@ def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys
     ]
     assert folder["apex_file"] == f"img{folder['apex'] + 1}.jpg"
     assert (found["models"], found["subjects"], found["n"]) == (3, 3, 12)
+    assert [entry["fps"] for entry in found["clips"]] == [25, None, None]
+    assert found["clips"][0]["apex_ms"] == 40 * found["clips"][0]["apex"]
+    assert folder["apex_ms"] is None
+    assert "talk: onset spotted, apex spotted within 500 ms, at 25 frames a second" in shown
+    assert "frames: onset spotted, apex spotted in the whole part" in shown
+    assert "chance is 0.20" in shown
     for entry in found["clips"]:
         assert sum(p["mean"] for p in entry["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert entry["prediction"] == max(
@@ -138,6 +146,7 @@ def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys
         one(read.config, finetuning.MemberState(0, params, stats, None), data, np.zeros(1, int))[0]
         for _, params, stats in members
     ]
+    each = calibration.cooled(np.array(each), inference.temperature_of(read))
     for k, name in enumerate(read.classes):
         assert pair["probabilities"][name]["mean"] == pytest.approx(np.mean(each, 0)[k], abs=1e-5)
         assert pair["probabilities"][name]["std"] == pytest.approx(
@@ -185,6 +194,75 @@ def test_parts_of_a_cut_video_are_predicted_each_and_found_by_frame(script, run,
     assert (entry["clip"], entry["onset"], entry["apex"]) == ("cut#2", 11, 15)
     assert script["main"]([*command, "--onset=5", "--apex=15"]) == 1, "a cut lies between them"
     assert "18 frames holds frame 5 and 15" in written(clips / "out")["failed"][0]["reason"]
+
+
+def test_several_short_expressions_are_candidates_in_order_of_strength(script, run, clips, capsys):
+    """Twice the mouth opens for .4 s in 3 s of rest, the second time twice as wide."""
+    opening = np.interp(np.arange(75), [0, 9, 14, 19, 49, 54, 59], [0, 0, 0.4, 0, 0, 0.8, 0])
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(0, 2, FRAMES[0].shape) for _ in opening]
+    shown = [
+        np.clip(drawn.face(160, 120, 110, mouth=m) + n, 0, 255).astype(np.uint8)
+        for m, n in zip(opening, noise, strict=True)
+    ]
+    drawn.video(clips / "two.mp4", shown)
+    command = [f"--run={run}", str(clips / "two.mp4"), f"--out={clips / 'out'}"]
+    assert script["main"](command) == 0
+    [best] = written(clips / "out")["clips"]
+    assert script["main"]([*command, "--all"]) == 0
+    first, second, *rest = written(clips / "out")["clips"]
+    assert first == best
+    for entry, apex in ((first, 54), (second, 14)):
+        assert abs(entry["apex"] - apex) <= 1
+        assert 0 < entry["apex_ms"] - entry["onset_ms"] <= 500
+        assert entry["verdict"] != inference.NOTHING
+    assert {entry["verdict"] for entry in rest} <= {inference.NOTHING}
+    strip = cv2.imread(str(clips / "out" / "two-over-time.png"))
+    assert strip.std() > 10
+    assert script["main"]([*command, "--fps=50", "--longest=0.1", "--apex=54"]) == 0
+    [entry] = written(clips / "out")["clips"]
+    assert entry["fps"] == 50
+    assert 54 - 5 <= entry["onset"] < entry["apex"] == 54
+
+
+def answer(probabilities, **known):
+    """Of models with these probabilities, about a part whose head is still unless it is `known`."""
+    fields = {
+        "clip": Clip("c", (), fps=25.0),
+        "first": 0,
+        "frames": np.zeros((9, 8, 8, 3), np.uint8),
+        "spotted": Spotted(0, 4, np.zeros(9), 5.0),
+        "how": "",
+        "head": head.Motion(0.001, 0, 0, 0, 0.9),
+        "item": "c",
+        "longest": 12,
+        "searched": True,
+    }
+    return inference.Answer(
+        inference.Part(**fields | known), ("a", "b"), np.array(probabilities, np.float32), {}
+    )
+
+
+def test_a_verdict_is_a_class_only_where_there_is_no_doubt():
+    sure = [[0.9, 0.1], [0.8, 0.2]]
+    assert answer(sure).verdict == "a"
+    assert answer(sure).doubt == ""
+    split = answer([[0.9, 0.1], [0.2, 0.8]])
+    assert split.verdict == inference.UNDECIDED
+    assert split.doubt == "a 0.55 and b 0.45, ± 0.49 over the models"
+    assert answer([[0.52, 0.48]] * 2).verdict == inference.UNDECIDED
+
+    walking, still = head.Motion(0.05, 0, 0, 0, 0.9), Spotted(0, 4, np.zeros(9), 1.2)
+    assert answer(sure, head=walking).verdict == inference.NOTHING
+    assert "5%" in answer(sure, head=walking).doubt
+    assert answer(sure, head=walking._replace(share=0.3)).verdict == "a"
+    assert answer(sure, spotted=still).verdict == inference.NOTHING
+    assert "stand out" in answer(sure, spotted=still).doubt
+    busy = Spotted(0, 4, np.zeros(9), 1.8)
+    assert answer(sure, spotted=busy).verdict == "a"
+    assert answer(sure, spotted=busy, longest=5).verdict == inference.NOTHING
+    chosen = answer(sure, head=walking, spotted=still, searched=False)
+    assert chosen.verdict == "a"  # a person says where it is
 
 
 def test_clips_of_one_name_keep_their_pictures_apart(clips):
