@@ -302,7 +302,7 @@ def test_predictions_do_not_depend_on_pictures(script, run, clips, monkeypatch, 
     out = clips / "out"
     clip_paths = [str(clips / name) for name in ("talk.mp4", "frames")]
     assert script["main"]([f"--run={run}", *clip_paths, f"--out={out}"]) == 1
-    assert "no picture of talk: No space left on device" in capsys.readouterr().out
+    assert "no picture talk.png: No space left on device" in capsys.readouterr().out
     assert [entry["clip"] for entry in written(out)["clips"]] == ["talk", "frames"]
     assert (out / "frames.png").is_file()
 
