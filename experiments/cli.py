@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import pathlib
 import sys
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
@@ -17,6 +18,7 @@ try:
 
     from ma2mi_jax.datasets import registry
     from ma2mi_jax.errors import UserError
+    from ma2mi_jax.evaluation.blocks import Block, Code, Heading, Items, Picture, Table, Text
     from ma2mi_jax.runs.listener import Listener
 except ImportError as error:  # a package, or a library that it needs: OpenCV's libGL.so.1
     print(f"error: {error}; install the packages of requirements.txt", file=sys.stderr)
@@ -220,12 +222,34 @@ def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None
     """A table on stdout; numbers come ready as text.
 
     Title and caption are lines of their own, not folded to the width of the table."""
+    out.print(title, style="bold", markup=False, soft_wrap=True)
+    grid(columns, rows, caption)
+
+
+def grid(columns: Sequence[str], rows, caption: str = "") -> None:
+    """A table without a title."""
     t = rich.table.Table(box=rich.table.box.SIMPLE)
     for i, column in enumerate(columns):
         t.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
         t.add_row(*map(str, row))
-    out.print(title, style="bold", markup=False, soft_wrap=True)
     out.print(t, markup=False)
     if caption:
         out.print(f"{caption}\n", markup=False, soft_wrap=True)
+
+
+def show(blocks: Sequence[Block]) -> None:
+    """The blocks of a page on stdout, but for its pictures."""
+    for block in blocks:
+        match block:
+            case Heading(text):
+                out.print(text, style="bold", markup=False, soft_wrap=True)
+            case Text(text):
+                say(text)
+            case Items(lines) | Code(lines):
+                for line in lines:
+                    say(f"  {line}")
+            case Table(columns, rows, caption):
+                grid(columns, rows, caption)
+            case Picture():
+                pass

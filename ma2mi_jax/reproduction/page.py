@@ -8,8 +8,9 @@ import jax
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.reproduction import blocks, figures, plans, tables
-from ma2mi_jax.reproduction.blocks import Block, Code, Heading, Picture, Table, Text
+from ma2mi_jax.evaluation import blocks
+from ma2mi_jax.evaluation.blocks import Block, Code, Heading, Picture, Table, Text
+from ma2mi_jax.reproduction import figures, plans, tables
 from ma2mi_jax.reproduction.figures import shown_name, source_name
 from ma2mi_jax.reproduction.plans import Part, Planned, Row, Size
 from ma2mi_jax.reproduction.progress import duration
@@ -115,12 +116,17 @@ def part_blocks(page: Page, part: Part, target: str, faults: list[str]) -> list[
             # Such as a device without memory left: it costs no other picture.
             faults.append(f"{path.name}: {error}")
             return [Text(f"No picture: {error}.")]
-        return [Picture(path, caption)]
+        return [Picture(path, caption, picture_of(part, target))]
     found = {row.key: row_scores(page, row, target, faults) for row in part.rows}
     content = tables.score_blocks(part, target, found)
     if part.kind == "figure" and (caption := figures.draw_figure4(path, part, target, found)):
-        content.insert(0, Picture(path, caption))
+        content.insert(0, Picture(path, caption, picture_of(part, target)))
     return content
+
+
+def picture_of(part: Part, target: str) -> str:
+    """What the picture of a figure shows, for those who cannot see it."""
+    return f"Figure {part.number}, {shown_name(target)}: {part.title}"
 
 
 def row_scores(page: Page, row: Row, target: str, faults: list[str]) -> Scores | str:

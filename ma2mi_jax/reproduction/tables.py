@@ -13,6 +13,7 @@ import numpy as np
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import intervals
+from ma2mi_jax.evaluation.blocks import Block, Table, Text
 from ma2mi_jax.evaluation.predictions import (
     Predictions,
     compare,
@@ -21,7 +22,6 @@ from ma2mi_jax.evaluation.predictions import (
     summary,
 )
 from ma2mi_jax.reproduction import paper, plans
-from ma2mi_jax.reproduction.blocks import Block, Table, Text
 from ma2mi_jax.reproduction.plans import Part, Row
 
 PAIRED = (  # a score of the paper, ours, their difference, and our interval; then the other score

@@ -9,8 +9,9 @@ from stored_runs import NAMES, write_results
 
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.evaluation import blocks
 from ma2mi_jax.evaluation.predictions import summary
-from ma2mi_jax.reproduction import blocks, figures, plans, tables
+from ma2mi_jax.reproduction import figures, plans, tables
 from ma2mi_jax.reproduction.plans import Size
 from ma2mi_jax.reproduction.tables import read_scores
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
@@ -179,16 +180,21 @@ def test_markdown_and_html_say_the_same(tmp_path):
     content = [
         blocks.Heading("A <b>", 1),
         blocks.Table(["", "x"], [["a|b", "1"], ["<c>", "2"]], "caption"),
-        blocks.Picture(picture, "δ & more"),
+        blocks.Items(["one", "<i>"]),
+        blocks.Picture(picture, "δ & more", 'what "a" shows'),
         blocks.Code(["python a.py --b='c'"]),
     ]
     markdown, html = blocks.markdown(content, tmp_path), blocks.html("title", content)
     assert "# A <b>\n" in markdown
     assert "| a\\|b | 1 |" in markdown
-    assert "![a](a.png)\n\n*δ & more*" in markdown
+    assert '![what "a" shows](a.png)\n\n*δ & more*' in markdown
+    assert "- one\n- <i>" in markdown
     assert "```\npython a.py --b='c'\n```" in markdown
     assert "<h1>A &lt;b&gt;</h1>" in html
-    assert "<td>&lt;c&gt;</td><td>2</td>" in html
+    assert "<td>&lt;c&gt;</td><td class=number>2</td>" in html
+    assert "<li>&lt;i&gt;</li>" in html
+    assert 'alt="what &quot;a&quot; shows"' in html
+    assert 'name="viewport"' in html
     assert "data:image/png;base64,iVBORw==" in html
     assert not re.search(r'(src|href)="(?!data:)', html)  # it needs no other file
 

@@ -32,6 +32,7 @@ RULES = 5
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
 cache entry is used."""
 
+VERDICT = "verdict.json"  # file of a cache entry
 LOOK_EVERY = 4  # frames between two searches for faces
 LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
 SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
@@ -151,6 +152,34 @@ def damaged(found: Sequence[Extracted]) -> tuple[list[str], list[Repair]]:
     ]
 
 
+class Origin(NamedTuple):
+    """From where in a video a frame in the cache comes.
+
+    Attributes:
+      path: of the video.
+      box: what was cropped; None took the whole frame.
+      first: position in the video of the clip's first frame.
+    """
+
+    path: str
+    box: Box | None
+    first: int
+
+
+def origin(clip: Clip) -> Origin | None:
+    """Where a clip of cached frames comes from; None if it is no such clip."""
+    if not isinstance(clip.frames, ImageFolder):
+        return None
+    try:
+        with open(os.path.join(clip.frames.folder, VERDICT)) as file:
+            kept = json.load(file)
+    except (OSError, json.JSONDecodeError):
+        return None
+    first = int(os.path.splitext(clip.frames.names[0])[0])
+    box = next(shot["box"] for shot in kept["shots"] if shot["first"] == first)
+    return Origin(kept["path"], box and Box(**box), first)
+
+
 def _extracted(item: Item, entry: str, verdict: Verdict) -> Extracted:
     clips, set_aside = _clips(item, entry, verdict)
     return Extracted(item, verdict, tuple(clips), tuple(set_aside))
@@ -176,7 +205,7 @@ def _prepare(
         with _new_entry(entry) as unfinished:
             if item.images is None:
                 _keep_frames(item.path, verdict, size, unfinished)
-            with (unfinished / "verdict.json").open("w") as file:
+            with (unfinished / VERDICT).open("w") as file:
                 json.dump({"path": item.path, **dataclasses.asdict(verdict)}, file)
     except Unreachable as error:  # not kept: the next run may reach it
         return "", Verdict(reason=str(error).removeprefix(f"{printable(item.path)}: "))
@@ -374,7 +403,7 @@ def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
 def _load(entry: str) -> Verdict | None:
     """The verdict in a cache entry; None if there is no entry, or none that can be read."""
     try:
-        with open(os.path.join(entry, "verdict.json")) as file:
+        with open(os.path.join(entry, VERDICT)) as file:
             kept = json.load(file)
         found = tuple(
             Shot(s["first"], s["end"], s["box"] and Box(**s["box"]), s["reason"])
