@@ -12,29 +12,31 @@ ResNet18 names (PyTorch: load_file, load_state_dict).
 import pathlib
 
 import cli
+import flags
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import outcome, predictions
 from ma2mi_jax.models.weights import torchvision
 from ma2mi_jax.training import finished, run_config
+from ma2mi_jax.training.finished import Finetuned
 
 SHOWN = 20  # differing predictions
 
 
-def flags(argv):
+def parsed(argv):
     p = cli.parser(__doc__)
     help = "folder of a finished experiments/finetune.py"
     p.add_argument("--run", type=pathlib.Path, required=True, help=help)
     help = "where the dataset lies now (where the run read it)"
-    p.add_argument("--data-root", type=pathlib.Path, help=help)
+    p.add_argument("--data-root", help=f"{help}; of several {flags.PLACES['root']}")
     help = "write the encoders there, as safetensors for torchvision's ResNet18"
     p.add_argument("--export", type=pathlib.Path, metavar="DIR", help=help)
     return p.parse_args(argv)
 
 
 def main(argv):
-    f = flags(argv)
+    f = parsed(argv)
     cli.keep_compiled_programs()
     if f.export:
         export(f.run, f.export)
@@ -49,8 +51,7 @@ def main(argv):
             run=f.run,
         )
     before = predictions.read_predictions(f.run / "predictions.csv", run.classes)
-    root = str(f.data_root.resolve()) if f.data_root else None
-    after = outcome.predict_again(run, cli.LISTENER, root)
+    after = outcome.predict_again(run, cli.LISTENER, roots_of(run, f.data_root))
     found = predictions.summary(after, run.classes)
     differing, largest = predictions.differences(before, after)
 
@@ -69,6 +70,18 @@ def main(argv):
         return 1
     cli.say("evaluation agrees with the run")
     return 0
+
+
+def roots_of(run: Finetuned, text: str | None) -> dict[str, str]:
+    """Where the run's datasets lie now, by name: those of which something is said."""
+    names = [spec.name for spec in run.datasets]
+    if not text:
+        return {}
+    if len(names) == 1 or run.stored.resolved["protocol"]["name"] == "cross":
+        places = flags.of_each("root", text, names) or {names[0]: text}
+    else:
+        places = flags.roots_of(text, names)
+    return {name: str(pathlib.Path(place).resolve()) for name, place in places.items()}
 
 
 def export(path: pathlib.Path, out: pathlib.Path) -> None:

@@ -5,6 +5,7 @@
   python experiments/finetune.py --target=casme2 --protocol=cross --test-target=samm \
 --init=runs/dfew-paper-0
   python experiments/finetune.py --target=casme2 --protocol=all --init=runs/dfew-paper-0
+  python experiments/finetune.py --target=casme2,samm,smic --protocol=lodo --init=runs/dfew-paper-0
 
 (Paper §3.2, §4.2.) Writes into the run's folder: config.json, results.json, predictions.csv,
 folds.csv, confusion.png, per_subject.png, curves.png, checkpoints/. The same command resumes an

@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import functools
 import pathlib
+import re
 import shlex
 import types
 import typing
@@ -26,6 +27,9 @@ from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 Kind = Literal["source", "target"]
 KIND_OF: dict[type, Kind] = {PretrainRun: "source", FinetuneRun: "target"}
+
+
+DATASETS = ("dataset", "further")  # fields of a run object that have flags of their own
 
 
 def flag_of(name: str) -> str:
@@ -48,7 +52,7 @@ def add(parser: argparse.ArgumentParser, kind: type, only: Collection[str] | Non
     exclusive: dict[frozenset, Any] = {}
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
-        if field.name == "dataset" or (only is not None and field.name not in only):
+        if field.name in DATASETS or (only is not None and field.name not in only):
             continue
         title = field.metadata["group"]
         group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
@@ -64,20 +68,28 @@ def add_dataset(
     parser: argparse.ArgumentParser,
     kinds: Sequence[Kind] = ("source", "target"),
     required: bool = True,
+    several: bool = False,
 ) -> None:
-    """The flags of one dataset, of these kinds; `dataset_of` reads them."""
+    """The flags of one dataset, of these kinds; `dataset_of` reads them.
+
+    Args:
+      several: a person may name several targets, separated by commas.
+    """
     data = parser.add_argument_group("data")
     which, one = data, {"required": required}
     if len(kinds) > 1:
         which, one = data.add_mutually_exclusive_group(required=required), {}
     if "source" in kinds:
-        _add_name(which, "source", kinds, one)
+        _add_name(which, "source", kinds, **one)
     if "target" in kinds:
-        _add_name(which, "target", kinds, one)
+        _add_name(which, "target", kinds, several, **one)
     hints = typing.get_type_hints(DatasetSpec)
     for field in registry.CHOSEN:
         if field.metadata["only"] in (None, *kinds):
-            _add_field(data, field, hints[field.name], registry.help_of(field.name, kinds))
+            help = registry.help_of(field.name, kinds)
+            if several and field.name in PLACES:
+                help += f"; of several targets {PLACES[field.name]}"
+            _add_field(data, field, hints[field.name], help)
 
 
 def add_detector(group) -> None:
@@ -88,15 +100,15 @@ def add_detector(group) -> None:
             _add_field(group, field, hints[field.name], field.metadata["help"])
 
 
-def _add_name(group, kind: Kind, kinds: Sequence[Kind], more: Mapping[str, Any]) -> None:
-    group.add_argument(
-        f"--{kind}",
-        type=functools.partial(registry.proper_name, kind),
-        choices=registry.names(kind),
-        default=argparse.SUPPRESS,
-        help=registry.help_of(kind, kinds),
-        **more,
-    )
+def _add_name(group, kind: Kind, kinds: Sequence[Kind], several: bool = False, **more: Any) -> None:
+    proper, names = functools.partial(registry.proper_name, kind), registry.names(kind)
+    help = registry.help_of(kind, kinds)
+    if several:
+        more |= {"type": cli.listed(names, proper), "metavar": "NAME[,NAME...]"}
+        help += "; several, separated by commas, are one dataset of the classes that they share"
+    else:
+        more |= {"type": proper, "choices": names}
+    group.add_argument(f"--{kind}", default=argparse.SUPPRESS, help=help, **more)
 
 
 def _add_field(group, field: dataclasses.Field, hint: Any, help: str) -> None:
@@ -179,6 +191,88 @@ def dataset_of(found: dict[str, Any], base: DatasetSpec | None = None) -> Datase
     return spec
 
 
+PLACES = {
+    "root": "the folder around casme2, samm, ..., or casme2=FOLDER,samm=FOLDER",
+    "annotations": "casme2=SHEET,samm=SHEET",
+}
+"""The fields of a dataset in which several targets differ, and how a person gives them."""
+
+
+def of_each(field: str, text: str, names: Sequence[str]) -> dict[str, str]:
+    """What `casme2=A,samm=B` gives to which dataset; empty if `text` is not of this form.
+
+    Args:
+      field: of `DatasetSpec`, that `text` is the value of.
+      names: of the datasets that may stand there.
+
+    Raises:
+      UserError: another dataset stands there.
+    """
+    known = "|".join(map(re.escape, registry.names("target")))
+    if not re.match(f"({known})=", text):
+        return {}
+    given = dict(each.split("=", 1) for each in re.split(f",(?=(?:{known})=)", text))
+    if other := [name for name in given if name not in names]:
+        raise UserError(
+            "[{field}={text}]: {other} is none of the datasets of this run; give {names}",
+            field=field,
+            text=text,
+            other=other[0],
+            names=" or ".join(names),
+        )
+    return given
+
+
+def roots_of(text: str, names: Sequence[str]) -> dict[str, str]:
+    """Where several targets lie: as `of_each`, or in a folder that holds them by name.
+
+    Drawn faces lie nowhere, unless they were prepared.
+    """
+    if found := of_each("root", text, names):
+        return found
+    places = {name: registry.inside(text, "target", name) for name in names}
+    return {
+        name: str(place)
+        for name, place in places.items()
+        if place.exists() or not registry.reader("target", name).drawn
+    }
+
+
+def _targets_of(found: dict[str, Any], base: FinetuneRun | None) -> tuple[DatasetSpec, ...]:
+    """The targets that parsed flags name; they are taken out of `found`. As `dataset_of`."""
+    before = {spec.name: spec for spec in base.targets} if base else {}
+    names = found.pop("target", list(before))
+    if len(names) == 1:
+        found["target"] = names[0]
+        return (dataset_of(found, before.get(names[0], base and base.dataset)),)
+
+    fields = {field.name for field in dataclasses.fields(DatasetSpec)}
+    given = {name: found.pop(name) for name in fields & found.keys()}
+    places: dict[str, dict[str, str]] = {name: {} for name in names}
+    if root := given.pop("root", None):
+        for name, place in roots_of(root, names).items():
+            places[name]["root"] = place
+    if sheet := given.pop("annotations", None):
+        sheets = of_each("annotations", sheet, names)
+        if not sheets:
+            raise UserError(
+                "[annotations={sheet}]: of which dataset? With several give {how}",
+                sheet=sheet,
+                how=PLACES["annotations"],
+            )
+        for name, place in sheets.items():
+            places[name]["annotations"] = place
+    taken = {field for name in names for field in registry.reader("target", name).takes}
+
+    def own(name: str) -> dict[str, Any]:
+        """What is given to one of them: sizes of drawn faces, for example, are for those alone."""
+        others = registry.of_others(DatasetSpec(name, "target")).keys() & taken
+        meant = {field: value for field, value in given.items() if field not in others}
+        return {"target": name, **meant, **places[name]}
+
+    return tuple(dataset_of(own(name), before.get(name)) for name in names)
+
+
 def parse(kind: type, argv: Sequence[str], doc: str = "", base: Any = None) -> Any:
     """The run object of a command line.
 
@@ -192,7 +286,8 @@ def parse(kind: type, argv: Sequence[str], doc: str = "", base: Any = None) -> A
     """
     configured = base is not None or any(word.partition("=")[0] == "--config" for word in argv)
     parser = cli.parser(doc, speaks=bool(doc))
-    add_dataset(parser, (KIND_OF[kind],), required=not configured)
+    several = kind is FinetuneRun
+    add_dataset(parser, (KIND_OF[kind],), required=not configured, several=several)
     add(parser, kind)
     help = "take everything from an earlier run's config.json; other flags win over it"
     parser.add_argument("--config", type=pathlib.Path, metavar="RUN/config.json", help=help)
@@ -200,7 +295,11 @@ def parse(kind: type, argv: Sequence[str], doc: str = "", base: Any = None) -> A
     if file := found.pop("config", None):
         base = _from_config(kind, file)
 
-    spec = dataset_of(found, base and base.dataset)
+    if several:
+        spec, *further = _targets_of(found, base)
+        found["further"] = tuple(further)
+    else:
+        spec = dataset_of(found, base and base.dataset)
     found = _absolute(found, "test_root", "test_annotations", "folds_file")
     if base is None:
         return kind(dataset=spec, **found)
@@ -241,9 +340,18 @@ def from_command(command: str) -> Any:
 
 def of(run: Any) -> list[str]:
     """The flags that make this run, those of default values left out."""
-    words = [f"--{run.dataset.kind}={run.dataset.name}"]
-    words += _of_fields(run.dataset, without=("name", "kind"))
-    return words + _of_fields(run, without=("dataset",))
+    specs = run.targets if isinstance(run, FinetuneRun) else (run.dataset,)
+    words = [f"--{run.dataset.kind}={','.join(spec.name for spec in specs)}"]
+    if len(specs) == 1:
+        words += _of_fields(run.dataset, without=("name", "kind"))
+    else:
+        for field in PLACES:
+            values = [(spec.name, getattr(spec, field)) for spec in specs]
+            if text := ",".join(f"{name}={value}" for name, value in values if value):
+                words.append(f"{flag_of(field)}={text}")
+        alike = [_of_fields(spec, without=("name", "kind", *PLACES)) for spec in specs]
+        words += dict.fromkeys(word for each in alike for word in each)
+    return words + _of_fields(run, without=DATASETS)
 
 
 def _of_fields(of: Any, without: Iterable[str]) -> list[str]:

@@ -1,11 +1,13 @@
 """AFEW (Dhall et al., "Collecting Large, Richly Annotated Facial-Expression Databases from Movies",
-IEEE MultiMedia 2012): 1,156 clips of films, of which two forms are shipped.
+IEEE MultiMedia 2012): 1,809 clips of films, of which two forms are shipped.
 
   Train_AFEW/Angry/*.avi                                             videos, in folders of emotions
   Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<clip>/*.jpg           aligned faces
   Val_AFEW/…                                                         the same
+  Test_AFEW/…                                                        the same, without labels
 """
 
+import collections
 import dataclasses
 import os
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import printable
 
 SHOWN = "Train_AFEW/<emotion>/*.avi or Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<id>/*.jpg"
-SPLITS = {"train": ("Train_AFEW", 773), "val": ("Val_AFEW", 383)}
+SPLITS = {"train": ("Train_AFEW", 773), "val": ("Val_AFEW", 383), "test": ("Test_AFEW", 653)}
 """The folder of each split, and the number of clips published."""
 
 
@@ -34,14 +36,15 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """All clips on the disk, or those of one split: `train` or `val`.
+    """All clips on the disk, or those of one split: `train`, `val` or `test`.
 
     Where a clip has two or more aligned faces, these are its frames. Otherwise its video is read as
     `folder.read` reads one: it is cut into shots, cropped by one face box for each shot, and kept
-    as frames. The label is the folder in which the video lies.
+    as frames. The label is the folder in which the video lies. The test part was published without
+    labels: its videos may lie in any folder, and serve pre-training alone.
 
     Args:
-      root: the folder that holds Train_AFEW and Val_AFEW, or one of them.
+      root: the folder that holds Train_AFEW, Val_AFEW and Test_AFEW, or one of them.
       cache: folder for listings and for the frames of videos.
       split: the part to use; None is all that is there.
       size: height and width of the frames kept of a video, in pixels.
@@ -109,13 +112,13 @@ def read(
 
     # ----- what is told -----
     divided = sum(len(each.verdict.shots) > 1 for each in extracted)
+    unlabelled = collections.Counter(c.id.startswith("test/") for c in clips if c.label < 0)
     counts = {
         "clips taken as aligned faces": len(usable),
         "clips decoded from their videos and cropped": sum(bool(each.clips) for each in extracted),
         f"videos divided, at hard cuts or after at most {LONGEST} frames": divided,
-        "clips without a label, for their videos are not there": sum(
-            clip.label < 0 for clip in clips
-        ),
+        "clips without a label, for their videos are not there": unlabelled[False],
+        "clips of the test part, which has no labels": unlabelled[True],
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
     lacking, repairs = damaged(extracted)
@@ -146,6 +149,9 @@ def _aligned(place: str, split: str, cache: str) -> dict[str, ImageFolder]:
 def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
     """Path and label of the videos in a split's folder, by clip id."""
     found = {}
+    for path in disk.files_below(place, VIDEO_SUFFIXES) if split == "test" else ():
+        name = os.path.splitext(os.path.basename(path))[0]
+        found[f"{split}/{printable(name)}"] = path, -1
     for emotion in disk.folders(place):
         label = macro.emotion(emotion)
         if label < 0:  # a folder of another kind

@@ -65,9 +65,9 @@ def read(
         raise disk.not_found("source", "dfew", root, SHOWN)
 
     lists, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
-    notes = (
-        [f"lines of the lists that name no clip or no label of 1 ... 7: {unread}"] if unread else []
-    )
+    notes = macro.places(frames if folders else None, "original" if videos else None)
+    if unread:
+        notes.append(f"lines of the lists that name no clip or no label of 1 ... 7: {unread}")
     return macro.dataset(
         "dfew",
         folders,

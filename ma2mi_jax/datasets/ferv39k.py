@@ -3,18 +3,25 @@ Recognition in Videos", CVPR 2022): 38,935 clips in 22 scenes, cropped to the fa
 
   2_ClipsforFaceCrop/Action/Happy/0267/*.jpg    scene, emotion, clip; the outermost folder may be
                                                 absent or called otherwise
+  0_7_LabelClips/Action/Happy/0267.mp4          videos, where a clip has no folder; likewise
   4_setups/All_scenes/train_All.csv             lists that are called splits
 """
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro
 from ma2mi_jax.datasets.common.reader import Reader
+from ma2mi_jax.files import printable
 
-SHOWN = "2_ClipsforFaceCrop/<scene>/<emotion>/<clip>/*.jpg"
+SHOWN = (
+    "2_ClipsforFaceCrop/<scene>/<emotion>/<clip>/*.jpg or "
+    "0_7_LabelClips/<scene>/<emotion>/<clip>.mp4"
+)
 PUBLISHED = 38935
 
 
@@ -23,6 +30,7 @@ def read(
     *,
     cache: str,
     split: str | None = None,
+    detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """All clips on the disk, or those of one split.
@@ -32,14 +40,19 @@ def read(
 
     The other arguments and the errors are those of `dfew.read`.
     """
-    frames = disk.find(root, "2_ClipsforFaceCrop") or _scenes(root)
+    cropped, whole = disk.find(root, "2_ClipsforFaceCrop"), disk.find(root, "0_7_LabelClips")
+    scenes = None if cropped or whole else _scenes(root)
+    frames, films = cropped or scenes, whole or scenes
     folders = listing.clip_folders(frames, 3, cache=cache, progress=progress) if frames else {}
-    if not any(map(len, folders.values())):
+    videos = _videos(films, known=folders) if films else {}
+    if not videos and not any(map(len, folders.values())):
         raise disk.not_found("source", "ferv39k", root, SHOWN)
 
-    labels = {id: label for id in folders if (label := macro.emotion(id.split("/")[1])) >= 0}
-    lists, unread = _splits(disk.find(root, "4_setups"))
-    notes = [f"lines of the lists that name no clip or no emotion: {unread}"] if unread else []
+    ids = [*folders, *videos]
+    labels = {id: label for id in ids if (label := macro.emotion(id.split("/")[1])) >= 0}
+    lists, unread = _splits(disk.find(root, "4_setups") or disk.find(root, "All_scenes"))
+    notes = macro.places(frames if folders else None, films if videos else None)
+    notes += [f"lines of the lists that name no clip or no emotion: {unread}"] if unread else []
     return macro.dataset(
         "ferv39k",
         folders,
@@ -48,7 +61,21 @@ def read(
         split=split,
         published=PUBLISHED,
         notes=notes,
+        videos=videos,
+        cache=cache,
+        detector=detector,
+        progress=progress,
     )
+
+
+def _videos(place: str, known: Collection[str]) -> dict[str, str]:
+    """The videos `<scene>/<emotion>/0267.mp4` by id, without the clips `known`."""
+    found = {}
+    for path in disk.files_below(place, VIDEO_SUFFIXES):
+        id = os.path.splitext(os.path.relpath(path, place))[0].replace(os.sep, "/")
+        if id.count("/") == 2 and id not in known:
+            found[printable(id)] = path
+    return found
 
 
 def _scenes(root: str) -> str | None:
@@ -66,7 +93,9 @@ def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:
     The lists have no header. A line is `Action/Happy/0267 Happy`, with or without folders before.
     """
     lists, unread = {}, 0
-    line_of_a_clip = r"(?:.*2_ClipsforFaceCrop/)?([^/]+/[^/]+/[^/\s,]+)[\s,]+(\w+)"
+    line_of_a_clip = (
+        r"(?:.*(?:2_ClipsforFaceCrop|0_7_LabelClips)/)?([^/]+/[^/]+/[^/\s,]+?)(?:\.\w+)?[\s,]+(\w+)"
+    )
     for path in disk.files_below(folder, (".csv",)) if folder else ():
         name = re.sub("_all$", "", os.path.splitext(os.path.basename(path))[0], flags=re.IGNORECASE)
         found = lists.setdefault(name, {})
@@ -84,7 +113,7 @@ READER = Reader(
     "FERV39k",
     kind="source",
     read=read,
-    takes=("split",),
+    takes=("split", "detector"),
     aliases=("fervk39",),
     published=PUBLISHED,
 )

@@ -57,7 +57,9 @@ def read(
     named = _labels(root)
     labels = {id: macro.emotion(name) for id, name in named.items()}
     beyond = sum(id in folders or id in videos for id, label in labels.items() if label < 0)
-    notes = [f"clips of {', '.join(LABELS[7:])}, taken without a label: {beyond}"] if beyond else []
+    notes = macro.places("frames" if folders else None, "clips" if videos else None)
+    if beyond:
+        notes.append(f"clips of {', '.join(LABELS[7:])}, taken without a label: {beyond}")
     return macro.dataset(
         "mafw",
         folders,

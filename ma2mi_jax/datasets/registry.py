@@ -236,15 +236,20 @@ def help_of(name: str, kinds: Collection[Kind] = ("source", "target")) -> str:
 
 
 def located(spec: DatasetSpec) -> pathlib.Path:
-    """The folder of a dataset: its root, else `$MA2MI_DATA/<name>`, else `data/<name>`.
+    """The folder of a dataset: its root, else `$MA2MI_DATA/<name>`, else `data/<name>`."""
+    if spec.root:
+        return pathlib.Path(spec.root)
+    return inside(os.environ.get("MA2MI_DATA") or "data", spec.kind, spec.name)
+
+
+def inside(folder: str, kind: Kind, name: str) -> pathlib.Path:
+    """Where a dataset lies in a folder that holds datasets by name.
 
     The parts of a composite lie where each of them lies alone. So the folder of the composite is
     the one around its own, unless there is one of its own, which then holds prepared data.
     """
-    if spec.root:
-        return pathlib.Path(spec.root)
-    place = pathlib.Path(os.environ.get("MA2MI_DATA") or "data") / spec.name
-    if reader(spec.kind, spec.name).parts and not place.exists():
+    place = pathlib.Path(folder) / name
+    if reader(kind, name).parts and not place.exists():
         return place.parent
     return place
 

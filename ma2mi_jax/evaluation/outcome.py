@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     ]
     drawing.finetuning_curves(path / "curves.png", loss, accuracy, np.stack(tested, axis=1))
     title = (
-        f"{run.dataset.shown}, {content['protocol']}, from {pathlib.Path(run.init).name}: "
+        f"{run.target}, {content['protocol']}, from {pathlib.Path(run.init).name}: "
         f"N = {content['n']}, {len(seeds)} seed(s)\n"
         f"accuracy {content['accuracy']:.4f}, UF1 {content['uf1']:.4f}"
     )
@@ -110,7 +110,7 @@ def _made_of(trained: Trained) -> dict[str, Any]:
     """What results.json says of data and training, whatever the protocol."""
     run, dataset = trained.run, trained.dataset
     return {
-        "target": run.dataset.shown,
+        "target": run.target,
         "init": run.init,
         "protocol": run.shown_protocol,
         "members": [(m.seed, m.fold.name) for m in trained.members],
@@ -149,20 +149,21 @@ def _write_unscored(trained: Trained) -> dict[str, Any]:
 
 
 def predict_again(
-    run: Finetuned, listener: Listener = SILENT, root: str | None = None
+    run: Finetuned, listener: Listener = SILENT, roots: Mapping[str, str] | None = None
 ) -> Predictions:
     """Every fold's saved weights asked once more about the clips that they had not seen.
 
     Args:
-      root: where the dataset lies now, if not where the run read it.
+      roots: where datasets lie now, by name, if not where the run read them.
 
     Raises:
-      UserError: the dataset or a checkpoint is not there, or is not what it was.
+      UserError: a dataset or a checkpoint is not there, or is not what it was.
     """
     resolved, config = run.stored.resolved, run.config
-    specs = run.datasets
-    if root:
-        specs = (dataclasses.replace(specs[0], root=root), *specs[1:])
+    roots = roots or {}
+    specs = [
+        dataclasses.replace(spec, root=roots.get(spec.name, spec.root)) for spec in run.datasets
+    ]
     dataset = finetuning_run.read_clips(specs, config.architecture.image_size, listener)
     all_folds = finetuning_run.make_folds(resolved["protocol"], dataset.clips)
     seeds = resolved["seeds"]

@@ -54,26 +54,41 @@ class Trained:
 
 
 def read_clips(specs: Sequence[DatasetSpec], size: int, listener: Listener = SILENT) -> Dataset:
-    """The clips of one dataset; of two (to train on, to test on), those of the classes they share.
+    """The clips of one dataset, or of several as one, as `read_shared` reads them."""
+    return read_shared(specs, size, listener).dataset
+
+
+def read_shared(
+    specs: Sequence[DatasetSpec], size: int, listener: Listener = SILENT, *, across: bool = False
+) -> merged.Shared:
+    """The clips of one dataset; of several, those of the classes that they share.
 
     Args:
       size: side of drawn frames; others stay as they lie on the disk.
+      across: whether the second dataset is the one to test on, whose parameters have names of their
+        own in errors.
 
     Raises:
-      UserError: a dataset cannot be read, or the two do not fit together.
+      UserError: a dataset cannot be read, or they do not fit together.
     """
 
     def read(spec: DatasetSpec) -> Dataset:
         with listener.reading("reading clips") as progress:
             return registry.read_dataset(spec, size=size, progress=progress)
 
-    first = read(specs[0])
-    if len(specs) == 1:
-        return first
-    names = {"root": "test_root", "annotations": "test_annotations", "target": "test_target"}
-    with parameters_called(**names):
-        second = read(specs[1])
-    return merged.joined(first.name, merged.shared(first, second))
+    parts = [read(specs[0])]
+    with parameters_called(**run_config.TESTED if across else {}):
+        parts += [read(spec) for spec in specs[1:]]
+    return merged.shared(parts) if len(parts) > 1 else merged.Shared(parts[0], {})
+
+
+def told_classes(shared: merged.Shared) -> dict[str, Any]:
+    """For config.json: the classes, each dataset's own classes in them, and its clips of each."""
+    dataset = shared.dataset
+    clips = {name: dict.fromkeys(dataset.classes, 0) for name in shared.class_of}
+    for clip in dataset.clips:
+        clips[clip.subject.partition("/")[0]][dataset.classes[clip.label]] += 1
+    return {"classes": dataset.classes, "class_of": shared.class_of, "clips_of": clips}
 
 
 def load_autoencoder(vae: str, expected: str | None) -> Any:
@@ -109,9 +124,18 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     vae_params = None
     if kept and start.architecture.space == "latent":
         vae_params = load_autoencoder(run.vae, start.identity.get("autoencoder"))
-    dataset = read_clips(run.datasets, start.architecture.image_size, listener)
+    shared = read_shared(
+        run.datasets, start.architecture.image_size, listener, across=bool(run.test_target)
+    )
+    dataset = shared.dataset
     for note in dataset.notes:
         listener.log(note)
+    told = told_classes(shared) if shared.class_of else {}
+    for name, of in shared.class_of.items():
+        clips = told["clips_of"][name]
+        own = {c: [each for each in of if of[each] == c != each] for c in clips}
+        words = (f"{c} {n}" + f" ({', '.join(own[c])})" * bool(own[c]) for c, n in clips.items())
+        listener.log(f"{name}: {sum(clips.values())} clips of shared classes: {', '.join(words)}")
     protocol_asked = {
         "name": run.chosen_protocol,
         "k": run.folds or registry.reader("target", run.dataset.name).k,
@@ -149,6 +173,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     resolved = {
         "init": start.identity,
         "datasets": [located(spec) for spec in run.datasets],
+        **({"shared": told} if told else {}),
         "protocol": protocol_asked,
         "seeds": seeds,
         "clips": fingerprint(dataset.clips),
@@ -232,6 +257,8 @@ def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]
             found = folds.cross(f"{train} to {test}", *sides)
         elif asked["name"] == "all":
             found = folds.everybody(len(clips))
+        elif asked["name"] == "lodo":
+            found = folds.lodo(subjects)
         elif asked["name"] == "kfold":
             found = folds.kfold(subjects, asked["k"], asked["seed"])
         else:

@@ -48,13 +48,8 @@ class Finetuned:
 
     @property
     def datasets(self) -> tuple[DatasetSpec, ...]:
-        """What was read: one dataset, or two across datasets, where they lay then."""
+        """What was read: one dataset or several, where they lay then."""
         return tuple(DatasetSpec(**entry) for entry in self.stored.resolved["datasets"])
-
-    @property
-    def target(self) -> str:
-        """Name of the dataset."""
-        return self.stored.resolved["datasets"][0]["name"]
 
 
 def read_stored(path: pathlib.Path, script: str) -> Stored:

@@ -16,7 +16,7 @@ class Fold:
     """One split: indices into the clips, int32, sorted; no subject is on both sides.
 
     Attributes:
-      name: the test subject under LOSO, else `fold1`, `fold2`, ...
+      name: the test subject under LOSO, the test dataset under LODO, else `fold1`, `fold2`, ...
       number: seeds the fold's own randomness, so that its result does not depend on which other
         folds run.
       inner: clips of training subjects that are held out from training, to choose an epoch on
@@ -37,6 +37,18 @@ def loso(subjects: Sequence[str]) -> tuple[Fold, ...]:
       ValueError: fewer than two subjects.
     """
     return _by_subject(subjects, {s: s for s in subjects})
+
+
+def lodo(subjects: Sequence[str]) -> tuple[Fold, ...]:
+    """Leave one dataset out: a fold for each dataset, in the order of their names.
+
+    Args:
+      subjects: with the name of their dataset in front, as `merged.joined` spells them.
+
+    Raises:
+      ValueError: fewer than two datasets.
+    """
+    return _by_subject(subjects, {s: s.partition("/")[0] for s in subjects})
 
 
 def kfold(subjects: Sequence[str], k: int, seed: int) -> tuple[Fold, ...]:

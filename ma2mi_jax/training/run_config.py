@@ -22,7 +22,7 @@ from ma2mi_jax import files
 from ma2mi_jax.clips.pairs import DEFAULT_DELTA
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
-from ma2mi_jax.errors import UserError, check_range
+from ma2mi_jax.errors import UserError, check_range, parameters_called
 from ma2mi_jax.losses import Norm, Scale
 from ma2mi_jax.models.architecture import PRESETS, Architecture, Space
 from ma2mi_jax.models.dit import Predict, Scales
@@ -35,7 +35,10 @@ from ma2mi_jax.training.protocol import Select
 
 Preset = Literal["paper", "small", "bench", "tiny"]
 Precision = Literal["auto", "float32", "bfloat16"]
-ProtocolName = Literal["loso", "kfold", "cross", "all"]
+ProtocolName = Literal["loso", "kfold", "cross", "lodo", "all"]
+TESTED = {"root": "test_root", "annotations": "test_annotations", "target": "test_target"}
+"""The parameters of a dataset, as they are called for the one that a run across datasets is tested
+on."""
 RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
 FORMAT = 3  # of config.json; 1 had no part `asked`; up to 2 nothing was said of τ
 
@@ -212,15 +215,20 @@ class PretrainRun:
 class FinetuneRun:
     """A fine-tuning of every fold under every seed; the defaults are the paper's (§4.3).
 
+    `further` holds the datasets beside the first, if there are several: their clips of the classes
+    that all share are one dataset, and nobody of one is somebody of another.
+
     Raises:
       UserError: a value that makes no sense, alone or beside another one.
     """
 
     dataset: DatasetSpec
+    further: tuple[DatasetSpec, ...] = ()
     protocol: ProtocolName | None = _field(
         None,
-        "leave one subject out; k folds of subjects; another dataset (by dataset); all: train on "
-        "all subjects, for a model to give away, without any score",
+        "loso: leave one subject out; kfold: k folds of subjects; cross: test on another dataset; "
+        "lodo: leave one dataset of several out (by dataset; lodo for several); "
+        "all: train on all subjects, for a model to give away, without any score",
         "protocol",
     )
     folds: int | None = _field(None, "k of kfold (by dataset; 5 in the paper)", "protocol")
@@ -305,6 +313,7 @@ class FinetuneRun:
 
     def __post_init__(self):
         _check_numbers(self)
+        self._check_several()
         if (self.chosen_protocol == "cross") != bool(self.test_target):
             raise UserError("[protocol=cross] and [test_target] go together: give both, or neither")
         if self.test_root and not self.test_target:
@@ -324,7 +333,7 @@ class FinetuneRun:
                 "give that protocol, or remove it",
                 folds=self.folds,
             )
-        if self.test_target == self.dataset.name:
+        if self.test_target and self.test_target in [spec.name for spec in self.targets]:
             raise UserError(
                 "[test_target={name}]: expected another dataset than [target]",
                 name=self.test_target,
@@ -350,6 +359,37 @@ class FinetuneRun:
                 size=self.batch_size,
             )
 
+    def _check_several(self) -> None:
+        """Raises UserError if the targets do not go together, or not with the protocol."""
+        names = [spec.name for spec in self.targets]
+        if len(set(names)) < len(names):
+            raise UserError(
+                "[target={names}]: names a dataset twice; name each once", names=",".join(names)
+            )
+        if self.chosen_protocol == "lodo" and not self.further:
+            raise UserError(
+                "[protocol=lodo]: leaves one of several datasets out, found only [target={name}]; "
+                "give several, separated by commas",
+                name=names[0],
+            )
+        if self.test_target and self.further:
+            raise UserError(
+                "[test_target={test}]: is for one dataset to train on, found [target={names}]; "
+                "give one, or leave it out: [protocol=lodo] tests on each of several",
+                test=self.test_target,
+                names=",".join(names),
+            )
+
+    @property
+    def targets(self) -> tuple[DatasetSpec, ...]:
+        """`dataset` and the further ones, of whose folds the protocol is."""
+        return (self.dataset, *self.further)
+
+    @property
+    def target(self) -> str:
+        """The names of `targets`, for people."""
+        return ", ".join(spec.shown for spec in self.targets)
+
     @property
     def folder(self) -> pathlib.Path:
         """Where the run lies."""
@@ -357,9 +397,11 @@ class FinetuneRun:
         tested = f"-to-{self.test_target}" if self.test_target else ""
         chosen = self.dataset.classes
         classes = f"-{chosen}-classes" if chosen else ""
-        parts = "".join(f"-without-{name}" for name in self.dataset.left_out)
-        everybody = "-all" if self.chosen_protocol == "all" else ""
-        name = f"{self.dataset.name}{tested}{classes}{parts}{everybody}-from-{start}"
+        parts = "".join(f"-without-{part}" for spec in self.targets for part in spec.left_out)
+        names = "-".join(spec.name for spec in self.targets)
+        told = self.further or self.chosen_protocol == "all"
+        protocol = f"-{self.chosen_protocol}" if told else ""
+        name = f"{names}{tested}{classes}{parts}{protocol}-from-{start}"
         return pathlib.Path(self.run or f"runs/{name}")
 
     @property
@@ -369,6 +411,8 @@ class FinetuneRun:
             return self.protocol
         if self.test_target:
             return "cross"
+        if self.further:
+            return "lodo"
         return registry.reader("target", self.dataset.name).protocol
 
     @property
@@ -383,7 +427,7 @@ class FinetuneRun:
     def datasets(self) -> tuple[DatasetSpec, ...]:
         """What is read."""
         if self.test_dataset is None:
-            return (self.dataset,)
+            return self.targets
         return _own_fields(self.dataset), self.test_dataset
 
     @property
@@ -511,7 +555,9 @@ def _value(hint: Any, value: Any) -> Any:
     if isinstance(hint, types.UnionType):  # `X | None`
         inner = [part for part in typing.get_args(hint) if part is not type(None)]
         return None if value is None else _value(inner[0], value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):  # of a tuple
+        return tuple(_value(typing.get_args(hint)[0], each) for each in value)
+    return value
 
 
 def _read_first_format(record: Mapping[str, Any]) -> Stored:
@@ -547,8 +593,10 @@ def check(run: Run) -> None:
         cannot be read.
     """
     folder.check_run(run.folder, RESULTS[run.script], run.overwrite)
+    tested = getattr(run, "test_dataset", None)
     for spec in run.datasets:
-        registry.check(spec)
+        with parameters_called(**TESTED if spec == tested else {}):
+            registry.check(spec)
     if run.script == "finetune" and run.compare:
         files.read_json(pathlib.Path(run.compare) / RESULTS["finetune"])
     if run.script == "finetune" and run.folds_file:

@@ -29,6 +29,7 @@ from ma2mi_jax.datasets import (
     mmew,
     registry,
     samm,
+    smic,
 )
 from ma2mi_jax.datasets.common import disk, frame_numbers, macro, micro
 from ma2mi_jax.datasets.drawn import synthetic
@@ -37,7 +38,7 @@ from ma2mi_jax.errors import UserError
 
 READERS = (
     *(dfew, ferv39k, afew, mafw),
-    *(casme2, samm, mmew, casme, casme_sq, casme3, dfme, fourdme),
+    *(casme2, samm, mmew, smic, casme, casme_sq, casme3, dfme, fourdme),
 )
 SHOWN = {module.READER.name: module.SHOWN for module in READERS}
 BUILD = {**miniatures.ALL, "casme2": lambda root: miniatures.casme2(root, 2019)}
@@ -84,6 +85,7 @@ def test_dfew(root, tmp_path):
     assert source.notes == (
         "6 clips on disk, published 16372",
         "clips without a label: 1",
+        "read: frames in clip_224x224",
         "lines of the lists that name no clip or no label of 1 ... 7: 2",
     )
 
@@ -138,6 +140,7 @@ def test_ferv39k(root, tmp_path):
     assert source.notes == (
         "4 clips on disk, published 38935",
         "clips whose label differs between list and list, or list and folder: 1 (Action/Sad/0003)",
+        "read: frames in 2_ClipsforFaceCrop",
         "lines of the lists that name no clip or no emotion: 1",
     )
     of_split = {
@@ -531,7 +534,8 @@ def test_a_dataset_that_is_not_there(tmp_path, name):
 @pytest.mark.parametrize("name", BUILD)
 def test_a_dataset_of_empty_folders_is_not_there(root, tmp_path, name):
     BUILD[name](root)
-    for path in [each for kind in ("jpg", "png", "avi", "mp4") for each in root.rglob(f"*.{kind}")]:
+    kinds = ("jpg", "png", "bmp", "avi", "mp4")
+    for path in [each for kind in kinds for each in root.rglob(f"*.{kind}")]:
         path.unlink()
     assert "looked for" in error_of(name, root, tmp_path)
 

@@ -150,6 +150,7 @@ def test_dfew_under_another_name_and_as_videos(root, tmp_path):
     assert counts.pop("00006") == (macro.emotion("neutral"), 9)
     assert counts == {clip.id: (clip.label, len(clip.frames)) for clip in own.clips}
     assert notes(found, "clips decoded") == ["clips decoded from their videos and cropped: 1"]
+    assert "read: frames in jpg_256, videos in original" in found.notes
 
 
 @pytest.mark.parametrize("name", [".", "FERV39k_frames"])
@@ -164,6 +165,50 @@ def test_ferv39k_without_its_outermost_folder(root, tmp_path, name):
         (tmp_path / "scenes").rename(place / name)
     found = read("ferv39k", place, tmp_path)
     assert [clip.id for clip in found.clips] == [clip.id for clip in own.clips]
+
+
+@pytest.mark.parametrize("home", ["0_7_LabelClips", "."])
+def test_ferv39k_as_videos(root, tmp_path, home):
+    talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
+    if home != ".":  # one clip as frames too, which are read first
+        miniatures.clip(root / "2_ClipsforFaceCrop/Action/Sad/0003", range(5), "{:04d}.jpg", 2)
+    for id in ("Action/Happy/0267", "Action/Sad/0003", "Daily/Fear/0001"):
+        miniatures.drawn.video(root / home / f"{id}.mp4", talk)
+    lists = root / "All_scenes"
+    lists.mkdir()
+    lines = "Action/Happy/0267.mp4 Happy\n0_7_LabelClips/Daily/Fear/0001 Surprise\n"
+    (lists / "train_All.csv").write_text(lines)
+    found = read("ferv39k", root, tmp_path)
+    assert {c.id: (found.classes[c.label], len(c.frames)) for c in found.clips} == {
+        "Action/Happy/0267": ("happy", 9),
+        "Action/Sad/0003": ("sad", 9 if home == "." else 5),
+        "Daily/Fear/0001": ("surprise", 9),
+    }
+    frames = "" if home == "." else "frames in 2_ClipsforFaceCrop, "
+    place = root.name if home == "." else home
+    assert f"read: {frames}videos in {place}" in found.notes
+    train = read("ferv39k", root, tmp_path, split="train")
+    assert [clip.id for clip in train.clips] == ["Action/Happy/0267", "Daily/Fear/0001"]
+
+
+@pytest.mark.parametrize("inner", ["", "Test_vid"])
+def test_the_test_part_of_afew_has_no_labels(root, tmp_path, inner):
+    miniatures.afew(root)
+    own = read("afew", root, tmp_path)
+    part = root / "Test_AFEW"
+    talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
+    miniatures.drawn.video(part / inner / "007.avi", talk, "MJPG")
+    faces = part / "AlignedFaces_LBPTOP_Points_Test" / "Faces"
+    miniatures.clip(faces / "008", range(1, 6), "{:03d}.jpg", 3)
+    found = read("afew", root, tmp_path)
+    assert found.clips[2:] == own.clips
+    test = {clip.id: (clip.label, len(clip.frames)) for clip in found.clips[:2]}
+    assert test == {"test/007": (-1, 9), "test/008": (-1, 5)}
+    assert notes(found, "clips of the test part") == [
+        "clips of the test part, which has no labels: 2"
+    ]
+    assert "2 clips in Test_AFEW, published 653" in found.notes
+    assert [c.id for c in read("afew", root, tmp_path, split="test").clips] == list(test)
 
 
 # ----- class sets ---------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 
 import commands
-import cv2
 import miniatures
 import numpy as np
 import pytest
@@ -20,35 +19,6 @@ from ma2mi_jax.datasets.common import frame_numbers, merged, micro
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.training import folds
-
-SMIC = {  # id: class, numbers of the frames, position of the apex
-    "s01/s01_ne_01": ("negative", range(17001, 17010), 4),
-    "s01/s01_sur_02": ("surprise", range(998, 1004), 2),
-    "s03/s03_po_05": ("positive", range(1, 8), 5),
-    "s20/s20_ne_11": ("negative", (5, 6), 1),
-}
-
-
-def make_smic(root, home="SMIC_all_cropped/HS", raw=False):
-    """SMIC's clips, changing up to the apex and back; s02_po_01 of one frame, s02_po_02 of none,
-    and a clip that is no micro-expression."""
-    clips = {**SMIC, "s02/s02_po_01": ("positive", (1,), 0), "s02/s02_po_02": ("positive", (), 0)}
-    for id, (emotion, numbers, apex) in clips.items():
-        subject, name = id.split("/")
-        folder = root / home / subject / "micro" / emotion / name
-        folder.mkdir(parents=True)
-        for position, number in enumerate(numbers):
-            level = 100 - 10 * abs(position - apex)
-            image = miniatures.person(mouth=level / 100) if raw else miniatures.picture(level)
-            assert cv2.imwrite(str(folder / f"reg_image{number:06d}.bmp"), image[..., ::-1])
-    miniatures.clip(root / home / "s01" / "non_micro" / "non_micro" / "s01_non_01", range(1, 4))
-    miniatures.litter(root / home)
-
-
-def make_composite(root):
-    miniatures.casme2(root / "casme2", 2014, 2019)
-    miniatures.samm(root / "samm")
-    make_smic(root / "smic")
 
 
 def read(name, root, tmp_path, **options):
@@ -84,16 +54,16 @@ def source(name, classes, *clips, **options):
 
 @pytest.mark.parametrize("home", ["SMIC_all_cropped/HS", "HS", "SMIC/SMIC_all_cropped/HS/HS"])
 def test_smic(tmp_path, home):
-    make_smic(tmp_path / "data", home)
+    miniatures.smic(tmp_path / "data", home)
     found = read("smic", tmp_path / "data", tmp_path)
     assert (found.name, found.classes, found.annotations) == (
         "smic",
         ("negative", "positive", "surprise"),
         "",
     )
-    assert labels(found) == {id: emotion for id, (emotion, _, _) in SMIC.items()}
+    assert labels(found) == {id: emotion for id, (emotion, _, _) in miniatures.SMIC.items()}
     for clip in found.clips:
-        _, numbers, apex = SMIC[clip.id]
+        _, numbers, apex = miniatures.SMIC[clip.id]
         assert clip.frames.names == tuple(f"reg_image{n:06d}.bmp" for n in numbers)
         assert (clip.subject, clip.onset, clip.apex, clip.offset) == (
             clip.id[:3],
@@ -106,20 +76,20 @@ def test_smic(tmp_path, home):
         SetAside("s02/s02_po_01", "onset and apex need two frames, its folder holds 1"),
         SetAside("s02/s02_po_02", "onset and apex need two frames, its folder holds 0"),
     )
-    assert {repair.id for repair in found.repairs} == set(SMIC)
+    assert {repair.id for repair in found.repairs} == set(miniatures.SMIC)
     assert {repair.kind for repair in found.repairs} == {frame_numbers.APEX}
     assert found.notes == (
-        f"{frame_numbers.APEX}: 4 ({', '.join(SMIC)})",
+        f"{frame_numbers.APEX}: 4 ({', '.join(miniatures.SMIC)})",
         "N = 4, published 164; classes that differ: negative 2 (published 70), positive 1 "
         "(published 51), surprise 1 (published 43)",
     )
 
 
 def test_smic_raw_is_cropped_and_gives_way_to_the_cropped_frames(tmp_path):
-    make_smic(tmp_path, "SMIC_all_raw/HS", raw=True)
+    miniatures.smic(tmp_path, "SMIC_all_raw/HS", raw=True)
     raw = read("smic", tmp_path, tmp_path)
     assert all(clip.box and 130 < clip.box.size < 170 for clip in raw.clips)
-    make_smic(tmp_path)
+    miniatures.smic(tmp_path)
     cropped = read("smic", tmp_path, tmp_path)
     assert {clip.box for clip in cropped.clips} == {None}
     assert labels(cropped) == labels(raw)
@@ -228,15 +198,23 @@ def test_shared_classes_have_one_order_and_clips_on_both_sides():
         ("02", "surprise"),
         ("02", "anger"),
     )
-    a, b = merged.shared(train, test)
-    assert a.classes == b.classes == ("happiness", "surprise")
-    assert labels(a) == {"01/000": "surprise", "01/001": "happiness"}
-    assert labels(b) == {"01/000": "happiness", "02/001": "surprise"}
-    assert a.notes == (
-        "clips of other classes than happiness, surprise, left out: 2 (fear 1, others 1)",
+    both, class_of = merged.shared([train, test])
+    assert (both.name, both.classes) == ("one+two", ("happiness", "surprise"))
+    assert labels(both) == {
+        "one/01/000": "surprise",
+        "one/01/001": "happiness",
+        "two/01/000": "happiness",
+        "two/02/001": "surprise",
+    }
+    assert both.notes == (
+        "one: clips of other classes than happiness, surprise, left out: 2 (fear 1, others 1)",
+        "two: clips of other classes than happiness, surprise, left out: 1 (anger 1)",
     )
-    assert b.notes == ("clips of other classes than happiness, surprise, left out: 1 (anger 1)",)
-    assert merged.shared(a, b) == (a, b)
+    same = {"happiness": "happiness", "surprise": "surprise"}
+    assert class_of == {"one": same, "two": same}
+    third = source("three", ("surprise", "fear"), ("01", "surprise"), ("02", "fear"))
+    with pytest.raises(UserError, match=r"one, two, three: .* found surprise, of one: happiness,"):
+        merged.shared([train, test, third])
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -251,31 +229,38 @@ def test_shared_counts_emotions_among_the_three_classes_where_one_side_has_these
         ("S02", "disgust"),
         ("S03", "others"),
     )
-    a, b = merged.shared(*((emotions, three) if swapped else (three, emotions)))
-    three, emotions = (b, a) if swapped else (a, b)
-    assert a.classes == b.classes == ("negative", "positive")
-    assert labels(three) == {"s01/000": "positive", "s01/001": "negative"}
-    assert labels(emotions) == {"S01/000": "positive", "S02/001": "negative"}
+    both, class_of = merged.shared([emotions, three] if swapped else [three, emotions])
+    assert both.classes == ("negative", "positive")
+    assert labels(both) == {
+        "mmew/S01/000": "positive",
+        "mmew/S02/001": "negative",
+        "smic/s01/000": "positive",
+        "smic/s01/001": "negative",
+    }
+    assert class_of["mmew"] == {"disgust": "negative", "happiness": "positive"}
+    assert class_of["smic"] == {"negative": "negative", "positive": "positive"}
+    assert "mmew: clips of other classes than negative, positive, left out: 1 (others 1)" in (
+        both.notes
+    )
 
 
 def test_shared_refuses_the_same_people_and_too_few_classes():
     one = source("one", "ab", ("01", "a"), ("02", "b"))
     composite = merged.joined("both", [one, source("two", "ab", ("01", "a"))])
-    for train, test in ((one, one), (composite, one), (one, composite)):
+    for pair in ([composite, one], [one, composite]):
         with pytest.raises(
             UserError,
-            match=rf"test_target={test.name}: 2 of its subjects are in target={train.name} too "
-            rf"\(for example one/01\)",
+            match=rf"{pair[1].name} beside {pair[0].name}: 2 of its subjects are in "
+            rf"{pair[0].name} too \(for example one/01\)",
         ):
-            merged.shared(train, test)
+            merged.shared(pair)
     with pytest.raises(
         UserError,
-        match=r"test_target=two: expected two classes or more .*; found a, of c, a and a, b; give "
-        r"another",
+        match=r"one, two: expected two classes or more .*; found a, of one: a, b; two: c, a; give",
     ):
-        merged.shared(one, source("two", "ca", ("01", "a"), ("01", "c")))
-    with pytest.raises(UserError, match="found none, of a, b and a, b; give another"):
-        merged.shared(one, source("two", "ab", ("01", None)))
+        merged.shared([one, source("two", "ca", ("01", "a"), ("01", "c"))])
+    with pytest.raises(UserError, match="found none, of one: a, b; two: a, b; give other"):
+        merged.shared([one, source("two", "ab", ("01", None))])
 
 
 # ---------------------------------------------------------------------------------------- composite
@@ -306,12 +291,12 @@ COMPOSITE = {
     "samm/006/006_1_2": "positive",
     "samm/006/006_5_9": "negative",
     "samm/032/032_3_1": "negative",
-    **{f"smic/{id}": emotion for id, (emotion, _, _) in SMIC.items()},
+    **{f"smic/{id}": emotion for id, (emotion, _, _) in miniatures.SMIC.items()},
 }
 
 
 def test_the_composite(tmp_path):
-    make_composite(tmp_path)
+    miniatures.megc2019(tmp_path)
     found = read("megc2019", tmp_path, tmp_path)
     assert found.name == "megc2019"
     assert labels(found) == COMPOSITE
@@ -350,7 +335,7 @@ def test_the_composite(tmp_path):
 
 
 def test_the_composite_of_the_published_numbers_is_not_told(tmp_path, monkeypatch):
-    make_composite(tmp_path)
+    miniatures.megc2019(tmp_path)
     counts = {"casme2": ((2, 1, 1), 2), "samm": ((2, 1, 0), 2), "smic": ((2, 1, 1), 3)}
     monkeypatch.setattr(megc2019, "PUBLISHED", counts)
     assert not [
@@ -365,7 +350,7 @@ def test_the_composite_of_the_published_numbers_is_not_told(tmp_path, monkeypatc
 
 
 def test_the_composite_leaves_two_clips_of_casme2_out_and_takes_all_emotions_of_samm(tmp_path):
-    make_composite(tmp_path)
+    miniatures.megc2019(tmp_path)
     rows = [
         ["01", "EP02_01f", None, 95, 100, 105, None, "12", "happiness"],
         ["04", "EP12_01f", None, 261, "/", 321, None, "4", "disgust"],
@@ -426,7 +411,7 @@ def test_the_composite_without_smic_and_by_the_later_sheet(tmp_path):
 
 
 def test_a_prepared_composite_lacks_what_is_left_out_and_no_more(tmp_path):
-    make_composite(tmp_path)
+    miniatures.megc2019(tmp_path)
     found = read("megc2019", tmp_path, tmp_path, without="casme2,smic")
     assert {clip.id.partition("/")[0] for clip in found.clips} == {"samm"}
     prepared.write(found, "target", tmp_path / "out", size=32)
@@ -440,7 +425,7 @@ def test_a_prepared_composite_lacks_what_is_left_out_and_no_more(tmp_path):
 
 
 def test_what_the_composite_cannot_be_made_of(tmp_path):
-    make_smic(tmp_path / "smic")
+    miniatures.smic(tmp_path / "smic")
     (tmp_path / "casme2").mkdir()
     assert (
         f"target=megc2019: looked for the datasets' folders casme2, samm, smic in {tmp_path}, "
@@ -464,7 +449,7 @@ def test_what_the_composite_cannot_be_made_of(tmp_path):
 
 
 def test_estimates_and_boxes_are_shared_with_the_datasets_read_alone(tmp_path, monkeypatch):
-    make_composite(tmp_path)
+    miniatures.megc2019(tmp_path)
     found = read("megc2019", tmp_path, tmp_path)
     monkeypatch.setattr(
         micro, "estimate_apex", lambda clip: pytest.fail(f"{clip.id} is estimated again")
@@ -475,7 +460,7 @@ def test_estimates_and_boxes_are_shared_with_the_datasets_read_alone(tmp_path, m
 
 @pytest.mark.parametrize("name", ["smic", "megc2019"])
 def test_prepared_by_the_command_and_read_back(tmp_path, name):
-    make_composite(tmp_path / "data")
+    miniatures.megc2019(tmp_path / "data")
     environment = commands.one_device(
         MA2MI_DATA=str(tmp_path / "data"), MA2MI_CACHE=str(tmp_path / "cache")
     )

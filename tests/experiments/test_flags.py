@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import json
+import pathlib
 import re
 import typing
 
@@ -17,6 +19,7 @@ from stored_runs import to_first_format, write_config
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 KINDS = {"pretrain": PretrainRun, "finetune": FinetuneRun}
@@ -107,7 +110,7 @@ def specs(draw, kind):
 def runs(draw, kind):
     """Runs in which any field may have any value, as long as these go together."""
     hints = typing.get_type_hints(kind)
-    fields = [f for f in dataclasses.fields(kind) if f.name != "dataset"]
+    fields = [f for f in dataclasses.fields(kind) if f.name not in flags.DATASETS]
     chosen = draw(st.lists(st.sampled_from(fields), unique_by=lambda field: field.name))
     given = {field.name: draw(values_of(field, hints[field.name])) for field in chosen}
     if "objective" not in given or given["objective"] != "maer":
@@ -155,6 +158,7 @@ ELSE = {  # one other value than the default for fields that take no plain one
     "wrong_labels": 0.1,
     "pixel_shrink": 2,
 }
+ALONE = ("cross", "lodo")  # protocols that a single target does not go with
 TOGETHER = {  # what goes with a field
     "wrong_labels": {"objective": "maer"},
     "pixel_shrink": {"space": "pixel"},
@@ -171,7 +175,7 @@ def other_value(field, hint):
         return "/data/there"
     bare = flags._bare(hint)
     if typing.get_origin(bare) is typing.Literal:
-        names = [name for name in typing.get_args(bare) if name not in (field.default, "cross")]
+        names = [name for name in typing.get_args(bare) if name not in (field.default, *ALONE)]
         return names[-1]
     if bare is bool:
         return not field.default
@@ -182,8 +186,54 @@ EACH = [
     pytest.param(kind, field, id=f"{name}-{field.name}")
     for name, kind in KINDS.items()
     for field in dataclasses.fields(kind)
-    if field.name != "dataset"
+    if field.name not in flags.DATASETS
 ]
+
+
+SEVERAL = (DatasetSpec("casme2", "target"), DatasetSpec("smic", "target"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        (({}, {}), []),
+        (({"root": "/a, b"}, {"root": "/c=d"}), ["--data-root=casme2=/a, b,smic=/c=d"]),
+        (({"root": "/a", "annotations": "/s.xlsx"}, {}),
+         ["--data-root=casme2=/a", "--annotations=casme2=/s.xlsx"]),
+        (({"classes": 3, "detector": "yunet"},) * 2, ["--classes=3", "--detector=yunet"]),
+    ],
+)  # fmt: skip
+def test_several_targets_go_there_and_back(changes, shown):
+    specs = [dataclasses.replace(s, **c) for s, c in zip(SEVERAL, changes, strict=True)]
+    run = FinetuneRun(specs[0], further=tuple(specs[1:]), protocol="lodo", seeds=2)
+    assert_there_and_back(run)
+    assert flags.of(run) == ["--target=casme2,smic", *shown, "--protocol=lodo", "--seeds=2"]
+
+
+def test_several_targets_lie_in_one_folder_or_each_in_its_own(tmp_path):
+    def roots(*argv):
+        run = flags.parse(FinetuneRun, argv)
+        return [spec.root and pathlib.Path(spec.root) for spec in run.targets]
+
+    three = f"--data-root={tmp_path}"
+    both = "--target=smic,casme2"
+    assert roots(both, three) == [tmp_path / "casme2", tmp_path / "smic"]  # as the registry has it
+    assert roots(both, f"--data-root=smic={tmp_path}") == [None, tmp_path]
+    assert roots("--target=megc2019,mmew", three) == [tmp_path / "mmew", tmp_path]
+    assert roots("--target=samm,synthetic", three, "--subjects=3") == [tmp_path / "samm", None]
+    (spec, drawn) = flags.parse(FinetuneRun, ["--target=samm,synthetic", "--subjects=3"]).targets
+    assert (spec.subjects, drawn.subjects) == (DatasetSpec("samm", "target").subjects, 3)
+
+
+def test_a_config_of_several_targets_is_the_base_of_others(tmp_path):
+    run = FinetuneRun(SEVERAL[0], further=SEVERAL[1:], epochs=3)
+    content = run_config.to_json(run, {}) | {"command": flags.command(run)}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    config = f"--config={tmp_path}/config.json"
+    assert flags.parse(FinetuneRun, [config]) == run
+    alone = flags.parse(FinetuneRun, [config, "--target=smic", "--classes=3"])
+    assert alone.targets == (dataclasses.replace(SEVERAL[1], classes=3),)
+    assert alone.epochs == 3
 
 
 @pytest.mark.parametrize(("kind", "field"), EACH)
@@ -362,7 +412,8 @@ def test_help_shows_the_flag_of_every_field_with_its_default(script):
     only = (None, flags.KIND_OF[kind]) if kind else (None, "source", "target")
     shown = [field for field in registry.CHOSEN if field.metadata["only"] in only]
     if kind:
-        shown += [field for field in dataclasses.fields(kind) if field.name != "dataset"]
+        fields = dataclasses.fields(kind)
+        shown += [field for field in fields if field.name not in flags.DATASETS]
     text = listed(helped(main_of(script)))
     for field in shown:
         flag = re.escape(flags.flag_of(field.name))

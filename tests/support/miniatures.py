@@ -498,6 +498,37 @@ def fourdme(root, places=("",), flags=True):
     litter(root)
 
 
+SMIC = {  # id: class, numbers of the frames, position of the apex
+    "s01/s01_ne_01": ("negative", range(17001, 17010), 4),
+    "s01/s01_sur_02": ("surprise", range(998, 1004), 2),
+    "s03/s03_po_05": ("positive", range(1, 8), 5),
+    "s20/s20_ne_11": ("negative", (5, 6), 1),
+}
+
+
+def smic(root, home="SMIC_all_cropped/HS", raw=False):
+    """SMIC's clips, changing up to the apex and back; s02_po_01 of one frame, s02_po_02 of none,
+    and a clip that is no micro-expression."""
+    clips = {**SMIC, "s02/s02_po_01": ("positive", (1,), 0), "s02/s02_po_02": ("positive", (), 0)}
+    for id, (emotion, numbers, apex) in clips.items():
+        subject, name = id.split("/")
+        folder = root / home / subject / "micro" / emotion / name
+        folder.mkdir(parents=True)
+        for position, number in enumerate(numbers):
+            level = 100 - 10 * abs(position - apex)
+            image = person(mouth=level / 100) if raw else picture(level)
+            assert cv2.imwrite(str(folder / f"reg_image{number:06d}.bmp"), image[..., ::-1])
+    clip(root / home / "s01" / "non_micro" / "non_micro" / "s01_non_01", range(1, 4))
+    litter(root / home)
+
+
+def megc2019(root):
+    """Each dataset of the composite in a folder of its name."""
+    casme2(root / "casme2", 2014, 2019)
+    samm(root / "samm")
+    smic(root / "smic")
+
+
 ALL = {
     "dfew": dfew,
     "ferv39k": ferv39k,
@@ -505,6 +536,7 @@ ALL = {
     "casme2": lambda root: casme2(root, 2014, 2019),
     "samm": samm,
     "mmew": mmew,
+    "smic": smic,
     "mafw": mafw,
     "casme": casme,
     "casme_sq": casme_sq,

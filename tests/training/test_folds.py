@@ -101,3 +101,14 @@ def test_everybody_is_trained_on_and_nobody_tested():
     assert fold.train.tolist() == [0, 1, 2, 3, 4]
     assert len(fold.test) == len(fold.inner) == 0
     assert folds.tested_by([fold]) == {}
+
+
+def test_lodo_leaves_one_dataset_out_whatever_its_subjects_are_called():
+    subjects = ["b/01", "a/01", "b/02", "a/x/01"]
+    found = folds.lodo(subjects)
+    assert [(fold.name, fold.train.tolist(), fold.test.tolist()) for fold in found] == [
+        ("a", [0, 2], [1, 3]),
+        ("b", [1, 3], [0, 2]),
+    ]
+    with pytest.raises(ValueError, match="at least two"):
+        folds.lodo(["a/01", "a/02"])

@@ -37,6 +37,9 @@ CROSS = {"protocol": "cross", "test_target": "samm"}
         (DFEW, {"epochs": 3, "steps": 3}, "epochs and steps both"),
         (FOLDER, {"objective": "maer"}, "source=folder has no labels"),
         (DFEW, {"wrong_labels": 0.5}, "wrong_labels=0.5: objective=ma2mi sees no labels"),
+        (CASME2, {"protocol": "lodo"}, "protocol=lodo: leaves one of several datasets out"),
+        (CASME2, {"further": (SAMM, CASME2)}, "target=casme2,samm,casme2: names a dataset twice"),
+        (CASME2, {"further": (SAMM,), "test_target": "smic"}, "test_target=smic: is for one"),
         (CASME2, {"protocol": "cross"}, "protocol=cross and test_target go together"),
         (CASME2, {"protocol": "loso", "test_target": "samm"}, "go together"),
         (CASME2, {"test_root": "/a"}, "test_root=/a: is only for test_target"),
@@ -86,6 +89,7 @@ RUNS = [
     PretrainRun(DFEW, objective="maer", wrong_labels=0.25, epochs=2, position_loss=False),
     FinetuneRun(CASME2),
     FinetuneRun(CASME2, **CROSS, test_root="/a", fusion="add", preset="tiny"),
+    FinetuneRun(CASME2, further=(SAMM, DRAWN), epochs=3),
     FinetuneRun(DRAWN, folds=3, protocol="kfold", fold_chunk=2, keep_reconstruction=True),
 ]
 
@@ -233,6 +237,8 @@ def test_neutral_fields_are_about_where_and_how_often(kind):
         (FinetuneRun(CASME2, init="w/resnet18.safetensors"), "runs/casme2-from-resnet18"),
         (FinetuneRun(CASME2, **CROSS), "runs/casme2-to-samm-from-none"),
         (FinetuneRun(TWO_PARTS), "runs/megc2019-without-smic-from-none"),
+        (FinetuneRun(CASME2, further=(SAMM,)), "runs/casme2-samm-lodo-from-none"),
+        (FinetuneRun(CASME2, further=(SAMM,), protocol="loso"), "runs/casme2-samm-loso-from-none"),
         (FinetuneRun(CASME2, run="mine"), "mine"),
     ],
 )
@@ -248,6 +254,7 @@ def test_names_of_folders(run, folder):
         ("mmew", {}, "kfold", "kfold"),
         ("mmew", {"protocol": "loso"}, "loso", "loso"),
         ("casme2", {"test_target": "samm"}, "cross", "cross, tested on samm"),
+        ("casme2", {"further": (SAMM,)}, "lodo", "lodo"),
         ("mmew", {"folds_file": "a/folds.csv"}, "kfold", "the folds of folds.csv"),
     ],
 )
@@ -301,5 +308,12 @@ def test_check_tells_before_any_long_work(tmp_path):
         run_config.check(PretrainRun(dataclasses.replace(DFEW, clips=3), **free))
     with pytest.raises(UserError, match=r"no/results.json"):
         run_config.check(FinetuneRun(CASME2, compare="no", **free))
+    three = dataclasses.replace(CASME2, classes=3)
+    with pytest.raises(UserError, match=r"classes=3: test_target=synthetic has no such class set"):
+        run_config.check(FinetuneRun(three, test_target="synthetic", **free))
+    with pytest.raises(UserError, match=r"classes=3: target=synthetic has no such class set"):
+        run_config.check(
+            FinetuneRun(three, further=(dataclasses.replace(DRAWN, classes=3),), **free)
+        )
     with pytest.raises(UserError, match=r"folds_file=no.csv"):
         run_config.check(FinetuneRun(CASME2, folds_file="no.csv", **free))

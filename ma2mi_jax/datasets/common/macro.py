@@ -52,6 +52,13 @@ def check_split(dataset: str, split: str | None, splits: Sequence[str]) -> None:
     )
 
 
+def places(frames: str | None, videos: str | None) -> list[str]:
+    """The note on the folders in which clips were met, where there are any: forms differ."""
+    met = {"frames": frames, "videos": videos}
+    told = [f"{what} in {os.path.basename(place)}" for what, place in met.items() if place]
+    return [f"read: {', '.join(told)}"]
+
+
 def dataset(
     name: str,
     folders: Mapping[str, ImageFolder],

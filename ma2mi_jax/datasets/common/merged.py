@@ -1,9 +1,11 @@
 """Several micro-expression datasets at once: other names for the classes, datasets joined into one,
-and the classes that two datasets share."""
+and the classes that they share."""
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ma2mi_jax.clips.clip import Dataset
 from ma2mi_jax.datasets.common.reader import ClassSet
@@ -90,46 +92,73 @@ def joined(name: str, parts: Sequence[Dataset]) -> Dataset:
     )
 
 
-def shared(train: Dataset, test: Dataset) -> tuple[Dataset, Dataset]:
-    """Both datasets with the classes that both have clips of: to train on one, test on the other.
+class Shared(NamedTuple):
+    """Several datasets as one, in the classes that they share.
 
-    The classes are in the order of `train`'s. Two classes are the same if they have the same name.
-    If one dataset has the three classes of MEGC2019, the emotions of the other are counted among
-    these.
+    Attributes:
+      dataset: as `joined` makes it.
+      class_of: for each dataset by name, the class of each of its own classes; those that are left
+        out are no keys.
+    """
+
+    dataset: Dataset
+    class_of: dict[str, dict[str, str]]
+
+
+def shared(parts: Sequence[Dataset]) -> Shared:
+    """All `parts` as one dataset, in the classes that each of them has clips of.
+
+    The classes are in the order of the first part's. Two classes are the same if they have the same
+    name. If one part has the three classes of MEGC2019, the emotions of the others are counted
+    among these.
 
     Raises:
-      UserError: a subject of `test` is one of `train` too (a composite holds the subjects of its
-        parts), or fewer than two classes are shared.
+      UserError: a subject is in two parts (a composite holds the subjects of its parts), or fewer
+        than two classes are shared.
     """
-    names = {"train": train.name, "test": test.name}
-    if both := sorted(_people(train) & _people(test)):
-        raise UserError(
-            "[test_target={test}]: {count} of its subjects are in [target={train}] too (for "
-            "example {subject}), but nobody may be in both; give another dataset",
-            count=len(both),
-            subject=both[0],
-            **names,
-        )
+    for a, b in itertools.combinations(parts, 2):
+        if both := sorted(_people(a) & _people(b)):
+            raise UserError(
+                "{b} beside {a}: {count} of its subjects are in {a} too (for example {subject}), "
+                "but nobody may be on both sides; leave one of the two out",
+                count=len(both),
+                subject=both[0],
+                a=a.name,
+                b=b.name,
+            )
 
-    pair = (train, test)
-    if any(set(dataset.classes) == set(THREE) for dataset in pair):
-        train, test = (relabelled(dataset, THREE_OF, THREE) for dataset in pair)
+    # ----- the classes -----
+    as_three = any(set(part.classes) == set(THREE) for part in parts)
+    class_of = {
+        part.name: {
+            own: THREE_OF[own] if as_three else own
+            for own in part.classes
+            if own in THREE_OF or not as_three
+        }
+        for part in parts
+    }
     shown = [
-        {dataset.classes[clip.label] for clip in dataset.clips if clip.label >= 0}
-        for dataset in (train, test)
+        {class_of[part.name].get(part.classes[c.label]) for c in part.clips if c.label >= 0}
+        for part in parts
     ]
-    classes = [name for name in train.classes if all(name in each for each in shown)]
+    order = THREE if as_three else parts[0].classes
+    classes = [name for name in order if all(name in each for each in shown)]
     if len(classes) < 2:
         raise UserError(
-            "[test_target={test}]: expected two classes or more that have clips in it and in "
-            "[target={train}]; found {found}, of {of_test} and {of_train}; give another dataset",
+            "{names}: expected two classes or more that each of them has clips of; found {found}, "
+            "of {there}; give other datasets",
+            names=", ".join(part.name for part in parts),
             found=", ".join(classes) or "none",
-            of_test=", ".join(test.classes),
-            of_train=", ".join(train.classes),
-            **names,
+            there="; ".join(f"{part.name}: {', '.join(part.classes)}" for part in parts),
         )
-    same = dict(zip(classes, classes, strict=True))
-    return relabelled(train, same, classes), relabelled(test, same, classes)
+
+    # ----- the clips in them -----
+    class_of = {
+        name: {own: new for own, new in of.items() if new in classes}
+        for name, of in class_of.items()
+    }
+    kept = [relabelled(part, class_of[part.name], classes) for part in parts]
+    return Shared(joined("+".join(class_of), kept), class_of)
 
 
 def _people(dataset: Dataset) -> set[str]:
