@@ -18,7 +18,16 @@ try:
 
     from ma2mi_jax.datasets import registry
     from ma2mi_jax.errors import UserError
-    from ma2mi_jax.evaluation.blocks import Block, Code, Heading, Items, Picture, Table, Text
+    from ma2mi_jax.evaluation.blocks import (
+        Block,
+        Code,
+        Heading,
+        Items,
+        Picture,
+        Table,
+        Text,
+        of_numbers,
+    )
     from ma2mi_jax.runs.listener import Listener
 except ImportError as error:  # a package, or a library that it needs: OpenCV's libGL.so.1
     print(f"error: {error}; install the packages of requirements.txt", file=sys.stderr)
@@ -229,10 +238,11 @@ def table(title: str, columns: tuple[str, ...], rows, caption: str = "") -> None
 def grid(columns: Sequence[str], rows, caption: str = "") -> None:
     """A table without a title."""
     t = rich.table.Table(box=rich.table.box.SIMPLE)
-    for i, column in enumerate(columns):
-        t.add_column(column, justify="left" if i == 0 else "right")
+    rows = [[str(cell) for cell in row] for row in rows]
+    for i, (column, number) in enumerate(zip(columns, of_numbers(columns, rows), strict=True)):
+        t.add_column(column, justify="right" if i and number else "left")
     for row in rows:
-        t.add_row(*map(str, row))
+        t.add_row(*row)
     out.print(t, markup=False)
     if caption:
         out.print(f"{caption}\n", markup=False, soft_wrap=True)

@@ -59,12 +59,12 @@ Block = Heading | Text | Items | Table | Code | Picture
 
 
 NUMBER = re.compile(r"[-+±–−]?([0-9][^A-Za-z]*)?")
-"""A cell of digits and signs, or an empty one. A column of such cells stands on the right, and its
-cells are not folded."""
+"""A cell of digits and signs, or an empty one."""
 
 # ----- writing ------------------------------------------------------------------------------------
 
-MANY = 5  # columns from which the headings stand upright on a narrow screen
+MANY = 5  # columns from which a table is laid out in another way on a narrow screen
+NARROW = 48  # characters that fit there side by side
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; }
 body { max-width: 80rem; margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
@@ -89,7 +89,14 @@ pre { background: #f5f5f5; padding: .8rem; white-space: pre-wrap; font-size: 12p
   h1 { font-size: 1.5rem; }
   table { font-size: 12px; }
   th, td { padding: .2rem .3rem; }
-  .many th + th { writing-mode: vertical-rl; text-align: left; vertical-align: middle; }
+  .upright th + th { writing-mode: vertical-rl; text-align: left; vertical-align: middle; }
+  .stacked thead { display: none; }
+  .stacked table, .stacked tbody, .stacked tr { display: block; }
+  .stacked tr { border-bottom: 1px solid #888; padding: .3rem 0; }
+  .stacked td { display: flex; justify-content: space-between; border: 0; padding: .1rem .3rem; }
+  .stacked td::before { content: attr(data-column); color: #555; }
+  .stacked td:first-child { font-weight: bold; }
+  .stacked td:first-child::before { content: none; }
 }
 """
 
@@ -151,19 +158,36 @@ def _html(block: Block) -> str:
             image = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
             return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
         case Table(columns, rows, caption):
-            numbers = [all(map(NUMBER.fullmatch, cells)) for cells in zip(*rows, strict=True)]
-            numbers = numbers or [False] * len(columns)
+            numbers = of_numbers(columns, rows)
             head = f"<thead>{_html_row(columns, 'th', numbers)}</thead>" if any(columns) else ""
-            body = "".join(_html_row(row, "td", numbers) + "\n" for row in rows)
-            many = " many" if len(columns) >= MANY else ""
+            body = "".join(_html_row(row, "td", numbers, columns) + "\n" for row in rows)
             below = f'<p class="caption">{escape(caption)}</p>' if caption else ""
             table = f"<table>{head}<tbody>\n{body}</tbody></table>"
-            return f'<div class="wide{many}">{table}</div>{below}'
+            return f'<div class="wide {_narrow(columns, rows)}">{table}</div>{below}'
 
 
-def _html_row(cells: Sequence[str], tag: str, numbers: Sequence[bool]) -> str:
-    """A row; `numbers` says which columns hold nothing else."""
+def of_numbers(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Which columns of a table hold numbers alone: they stand on the right, others on the left."""
+    return [all(NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(columns))]
+
+
+def _narrow(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """How a table is laid out on a narrow screen: as it is, with upright headings, or each row as a
+    list."""
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
+    if len(columns) < MANY:
+        return ""
+    return "stacked" if sum(widths) > NARROW else "upright"
+
+
+def _html_row(
+    cells: Sequence[str], tag: str, numbers: Sequence[bool], columns: Sequence[str] = ()
+) -> str:
+    """A row; `numbers` says which columns hold nothing else, `columns` what stands above cells."""
     marks = [" class=number" if each else "" for each in numbers]
+    if columns:
+        names = [f' data-column="{markup.escape(name)}"' for name in columns]
+        marks = [mark + name for mark, name in zip(marks, names, strict=True)]
     pairs = zip(cells, marks, strict=True)
     inside = (f"<{tag}{mark}>{markup.escape(cell)}</{tag}>" for cell, mark in pairs)
     return f"<tr>{''.join(inside)}</tr>"

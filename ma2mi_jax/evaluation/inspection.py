@@ -172,7 +172,7 @@ def lengths(clips: Sequence[Clip]) -> list[Block]:
     most, rows = max(count for _, count in bins), []
     for span, count in bins:
         name = f"{span[0]}–{span[-1]}" if len(span) > 1 else span[0]
-        rows.append((name, count, ("█" * -(-BAR * count // most)).ljust(BAR, "·")))
+        rows.append((name, count, "█" * -(-BAR * count // most)))
     return [*blocks, _table(("frames", "clips", ""), rows)]
 
 

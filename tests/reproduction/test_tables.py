@@ -191,12 +191,25 @@ def test_markdown_and_html_say_the_same(tmp_path):
     assert "- one\n- <i>" in markdown
     assert "```\npython a.py --b='c'\n```" in markdown
     assert "<h1>A &lt;b&gt;</h1>" in html
-    assert "<td>&lt;c&gt;</td><td class=number>2</td>" in html
+    assert '<td data-column="">&lt;c&gt;</td><td class=number data-column="x">2</td>' in html
     assert "<li>&lt;i&gt;</li>" in html
     assert 'alt="what &quot;a&quot; shows"' in html
     assert 'name="viewport"' in html
     assert "data:image/png;base64,iVBORw==" in html
     assert not re.search(r'(src|href)="(?!data:)', html)  # it needs no other file
+
+
+@pytest.mark.parametrize(
+    ("row", "layout"),
+    [
+        (["a", "1"], "wide "),
+        (["a", *"1234567"], "wide upright"),
+        (["a", *["83.94 / .8073"] * 5], "wide stacked"),
+    ],
+)
+def test_a_table_fits_a_narrow_screen(row, layout):
+    html = blocks.html("title", [blocks.Table([f"c{i}" for i in range(len(row))], [row])])
+    assert f'<div class="{layout}">' in html
 
 
 # ----- figures ------------------------------------------------------------------------------------
