@@ -104,8 +104,8 @@ def add_what(p) -> None:
 
 
 def planned_targets() -> tuple[str, ...]:
-    """The targets of the paper, and drawn faces."""
-    return tuple(t for t in registry.names("target") if t in (*paper.DATASETS, "synthetic"))
+    """The targets of the paper, clips of one's own, and drawn faces."""
+    return tuple(t for t in registry.names("target") if t in (*paper.DATASETS, "csv", "synthetic"))
 
 
 def add_size(p) -> None:

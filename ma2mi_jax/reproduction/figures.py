@@ -18,7 +18,8 @@ from ma2mi_jax.training import finetuning_run, finished
 
 def shown_name(target: str) -> str:
     """A target as the page calls it."""
-    return paper.DATASETS.get(target, "Drawn faces")
+    others = {"synthetic": "Drawn faces", "csv": "Clips of your own"}
+    return {**paper.DATASETS, **others}[target]
 
 
 def source_name(size: Size) -> str:

@@ -211,10 +211,9 @@ def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
     if record["set_aside"]:
         sentences.append(f"{len(record['set_aside'])} clips set aside (results.json)")
     if target not in paper.DATASETS:
-        sentences.append(
-            "The faces are drawn and stand in for no real dataset; "
-            "the paper's numbers only show the order of the rows"
-        )
+        drawn = "The faces are drawn and stand in for no real dataset"
+        what = drawn if target == "synthetic" else "The paper has no numbers of these clips"
+        sentences.append(f"{what}; the paper's numbers only show the order of the rows")
     return ". ".join(sentences) + "."
 
 

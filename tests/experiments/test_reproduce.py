@@ -13,7 +13,7 @@ import reproduce
 from stored_runs import Scripts, to_first_format
 
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.reproduction import plans, progress
+from ma2mi_jax.reproduction import figures, plans, progress
 from ma2mi_jax.training import run_config
 
 TINY = [
@@ -107,6 +107,14 @@ def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(tmp_path):
     with pytest.raises(UserError, match=r"casme2: no such folder"):
         reproduce.main(argv)
     assert reproduce.main([*argv, "--dry-run"]) == 0  # a plan can be looked at elsewhere
+
+
+def test_clips_of_ones_own_can_be_planned(tmp_path, capsys):
+    argv = ["--target=csv", "--table=1,5", f"--data={tmp_path}", f"--out={tmp_path / 'out'}"]
+    assert reproduce.main([*argv, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"finetune.py --target=csv --data-root={tmp_path}/csv --init=" in said
+    assert figures.shown_name("csv") == "Clips of your own"
 
 
 def test_sizes_of_drawn_faces_and_of_the_paper():
