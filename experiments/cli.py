@@ -16,6 +16,7 @@ try:
     import rich.progress
     import rich.table
 
+    from ma2mi_jax import files
     from ma2mi_jax.datasets import registry
     from ma2mi_jax.errors import UserError
     from ma2mi_jax.evaluation.blocks import (
@@ -80,12 +81,20 @@ def spell(parameter: str) -> str:
 
 
 def run(main) -> None:
-    """Calls `main(argv)`. The exit code is 0 or what it returns; 2 after a `UserError`, whose one
-    line goes to stderr; 130 after Ctrl-C."""
+    """Calls `main(argv)`. The exit code is 0 or what it returns; 2 after a `UserError`, or an error
+    of the system, whose one line goes to stderr; 130 after Ctrl-C."""
     try:
         sys.exit(main(sys.argv[1:]) or 0)
     except UserError as error:
         print(f"error: {error.spelled(spell)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full or lost disk, a folder that may not be written
+        reason = error.strerror or " ".join(str(error).split())
+        where = f"{files.printable(str(error.filename))}: " if error.filename else ""
+        print(
+            f"error: {where}{reason}; mend that, and the same command goes on if it can",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         print(

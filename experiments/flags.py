@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import cli
 
+from ma2mi_jax.clips.pairs import DEFAULT_DELTA
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
@@ -305,6 +306,8 @@ def parse(kind: type, argv: Sequence[str], doc: str = "", base: Any = None) -> A
         return kind(dataset=spec, **found)
     if kind is PretrainRun and found.keys() & {"steps", "epochs"}:
         found = {"steps": None, "epochs": None, **found}  # a new length replaces the old one
+    if kind is PretrainRun and found.keys() & {"delta", "delta_ms"}:
+        found = {"delta": DEFAULT_DELTA, "delta_ms": None, **found}  # and so does a new δ
     return dataclasses.replace(base, dataset=spec, **found)
 
 

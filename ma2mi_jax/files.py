@@ -28,6 +28,36 @@ LONGEST = 120  # bytes of a name; systems allow 255 with all suffixes, encrypted
 UNZIPPING = (zipfile.BadZipFile, zlib.error, NotImplementedError)  # what damaged zip files raise
 ABANDONED = 600  # seconds without a write: the process that filled this folder has died
 
+# ----- a full disk -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """An OSError of the block names `path` unless it names a file: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def array_to_fill(path: str | os.PathLike, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A new `.npy` file as a writable memory map, for which the disk has room.
+
+    Without room for it, the first write into the map would end the process without a word.
+
+    Raises:
+      OSError: the file cannot be written, or the disk has no room.
+    """
+    with naming(path):
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+        return rows
+
+
 # ----- whole or not at all -----------------------------------------------------------------------
 
 
@@ -52,8 +82,9 @@ def whole(path: str | os.PathLike, *, shared: bool = False) -> Iterator[pathlib.
     temporary = path.with_name(f"{path.name}{process}.part")
 
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):  # after `replace` it is not there any more
             temporary.unlink()
@@ -81,7 +112,8 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         try:
             temporary.rename(path)
         except OSError:

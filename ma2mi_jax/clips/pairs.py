@@ -9,6 +9,7 @@ and seed alone: neither the number of workers nor an interruption changes it.
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,8 +22,8 @@ from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.frames import FrameError, crop, read_frame, read_latents
 from ma2mi_jax.errors import UserError
 
-Choose = Callable[[int, np.random.Generator], tuple[int, int]]
-"""From the number of frames (at least 2) to the positions of the earlier and the later frame."""
+Choose = Callable[[Clip, np.random.Generator], tuple[int, int]]
+"""From a clip of at least 2 frames to the positions of the earlier and the later one."""
 
 DEFAULT_DELTA = (3, 8)  # the paper's range of δ in frames, both ends included
 
@@ -40,6 +41,27 @@ def future_pair(
     return t, t + step
 
 
+def frames_within(milliseconds: tuple[int, int], fps: float) -> tuple[int, int] | None:
+    """δ in frames, both ends included, of clips of that rate; None if no whole number of frames
+    lasts so long, or the rate is 0, which is unknown."""
+    # to a millionth, because 120 ms at 25 frames a second are 3 frames, not 3.0000000000000004
+    first, last = (round(time * fps / 1000, 6) for time in milliseconds)
+    low, high = max(1, math.ceil(first)), math.floor(last)
+    return (low, high) if low <= high else None
+
+
+def _by_frames(clip: Clip, rng: np.random.Generator, *, delta: tuple[int, int]) -> tuple[int, int]:
+    return future_pair(len(clip.frames), rng, delta=delta)
+
+
+def _by_time(clip: Clip, rng: np.random.Generator, *, delta_ms: tuple[int, int]) -> tuple[int, int]:
+    return future_pair(len(clip.frames), rng, delta=frames_within(delta_ms, clip.fps))
+
+
+def _first_and_middle(clip: Clip, rng: np.random.Generator) -> tuple[int, int]:
+    return middle_pair(len(clip.frames), rng)
+
+
 def middle_pair(frames: int, rng: np.random.Generator) -> tuple[int, int]:
     """The first and the middle frame, the input of the MAER baseline (Table 1)."""
     return 0, frames // 2
@@ -52,6 +74,7 @@ def pairs(
     clips: Sequence[Clip],
     *,
     delta: tuple[int, int] = DEFAULT_DELTA,
+    delta_ms: tuple[int, int] | None = None,
     image_size: int,
     batch_size: int,
     seed: int,
@@ -73,7 +96,9 @@ def pairs(
 
     Args:
       clips: each of two frames or more.
-      delta: (low, high), the range of δ, both ends included.
+      delta: (low, high), the range of δ in frames, both ends included.
+      delta_ms: the range of δ in milliseconds, in place of `delta`: δ is uniform over the whole
+        numbers of frames that last so long at the clip's rate (`frames_within`).
       seed: not negative.
       workers: processes that read; 0 reads in threads of this process. Workers are spawned, so the
         main module needs its `if __name__ == "__main__"`. Close the iterator when done with it.
@@ -94,8 +119,15 @@ def pairs(
     Raises:
       UserError: `batch_size` or `delta` makes no sense; while iterating, if `STAND_INS` clips in a
         row cannot be read.
-      ValueError: there is no clip, or one has fewer than two frames.
+      ValueError: there is no clip, one has fewer than two frames, or with `delta_ms` no δ.
     """
+    if delta_ms is not None:
+        if without := [c.id for c in clips if frames_within(delta_ms, c.fps) is None]:
+            raise ValueError(f"clips without a δ of {delta_ms} ms: {', '.join(without[:5])}")
+        choose = functools.partial(_by_time, delta_ms=delta_ms)
+        return _stream(
+            clips, range(len(clips)), choose, image_size, batch_size, seed, workers, latents
+        )
     low, high = delta
     if not 1 <= low <= high:
         raise UserError(
@@ -103,7 +135,7 @@ def pairs(
             low=low,
             high=high,
         )
-    choose = functools.partial(future_pair, delta=delta)
+    choose = functools.partial(_by_frames, delta=delta)
     return _stream(clips, range(len(clips)), choose, image_size, batch_size, seed, workers, latents)
 
 
@@ -115,7 +147,7 @@ def middle_pairs(
     An epoch counts those clips alone.
     """
     labelled = [i for i, clip in enumerate(clips) if clip.label >= 0]
-    return _stream(clips, labelled, middle_pair, image_size, batch_size, seed, workers)
+    return _stream(clips, labelled, _first_and_middle, image_size, batch_size, seed, workers)
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
@@ -191,7 +223,7 @@ def _sample(
     for attempt in range(attempts):
         index = usable[(turn + attempt) % len(usable)]
         clip = clips[index]
-        wanted = choose(len(clip.frames), rng)
+        wanted = choose(clip, rng)
         cached = {}
         try:
             positions, images = read_pair(clip, wanted, image_size, distinct=True)

@@ -6,8 +6,14 @@ name. It is checked whenever the checkpoint is read. Checkpoints of earlier vers
 are read unchecked.
 """
 
+import contextlib
+import gc
+import logging
+import os
 import pathlib
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -21,32 +27,41 @@ CHECKSUMS = "checksums.json"
 LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what orbax writes at the very end: times
 
 
-def manager(directory: str | pathlib.Path, keep: int | None = 2) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def manager(directory: str | pathlib.Path, keep: int | None = 2) -> Iterator[ocp.CheckpointManager]:
     """Checkpoints in folders `directory/<step>/`.
 
-    They are saved in the background, so use the manager as a context manager.
+    They are saved in the background; the end of the block waits for them.
 
     Args:
       directory: is made if necessary.
       keep: how many of the last checkpoints are kept; None keeps all.
 
     Raises:
-      UserError: orbax cannot list what is there.
+      UserError: orbax cannot list what is there, or a checkpoint cannot be written; those before it
+        are whole.
     """
     directory = pathlib.Path(directory).absolute()
     # called when all files of a checkpoint are written, before it gets its name
     sealing = ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory))
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=sealing)
-    try:
-        return ocp.CheckpointManager(directory, options=options)
-    except ValueError as error:  # orbax reads the times of all checkpoints at once
-        raise UserError(
-            "{directory}: a {file} in there is damaged ({reason}); delete it, for it holds only "
-            "times",
-            directory=directory,
-            file=LATE[0],
-            reason=error,
-        ) from None
+    with _told_once():
+        try:
+            with _in_one_line(directory):
+                checkpoints = ocp.CheckpointManager(directory, options=options)
+        except ValueError as error:  # orbax reads the times of all checkpoints at once
+            raise UserError(
+                "{directory}: a {file} in there is damaged ({reason}); delete it, for it holds "
+                "only times",
+                directory=directory,
+                file=LATE[0],
+                reason=error,
+            ) from None
+        try:
+            yield checkpoints
+        finally:
+            with _in_one_line(directory):
+                checkpoints.close()
 
 
 def _seal(directory: pathlib.Path) -> None:
@@ -93,11 +108,25 @@ def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = 
       step: names the checkpoint.
       state: a tree of arrays.
       data: the grain iterator whose place is saved too, or None.
+
+    Raises:
+      UserError: this checkpoint, or one before it, cannot be written.
     """
     items = {"state": ocp.args.StandardSave(state)}
     if data is not None:
         items["data"] = grain.checkpoint.CheckpointSave(data)
-    checkpoints.save(step, args=ocp.args.Composite(**items))
+    with _in_one_line(checkpoints.directory):
+        checkpoints.save(step, args=ocp.args.Composite(**items))
+
+
+def wait(checkpoints: ocp.CheckpointManager) -> None:
+    """Returns when all that was saved is on the disk.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with _in_one_line(checkpoints.directory):
+        checkpoints.wait_until_finished()
 
 
 def resume(
@@ -189,3 +218,55 @@ def restore(directory: pathlib.Path, step: int, state: Any, data: Any = None) ->
             folder=folder,
             reason=(str(error).splitlines() or [repr(error)])[0],
         ) from error
+
+
+# ----- a full disk -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _in_one_line(folder: os.PathLike) -> Iterator[None]:
+    """What the system refuses becomes a UserError; what was half written is removed."""
+    try:
+        yield
+    except Exception as error:
+        reason = _refused(error)
+        if not reason:
+            raise
+        for left in pathlib.Path(folder).glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+        raise UserError(
+            "{folder}: a checkpoint cannot be written ({reason}); the last whole one is kept: mend "
+            "that, and the same command goes on from there",
+            folder=folder,
+            reason=reason,
+        ) from error
+
+
+def _refused(error: BaseException | None) -> str:
+    """Why the system refused to read or write, in its words; empty if that is not the matter."""
+    if error is None:
+        return ""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if number := re.search(r"os_error_code='([0-9]+)'", str(error)):  # tensorstore's
+        return os.strerror(int(number[1]))
+    return _refused(error.__cause__ or error.__context__)
+
+
+@contextlib.contextmanager
+def _told_once() -> Iterator[None]:
+    """Keeps tracebacks of what is told in one line out of the log: each thread of orbax has one."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (_refused(error) or "os_error_code" in record.getMessage())
+
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    for logger in loggers:
+        logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        gc.collect()  # asyncio tells of its tasks when they are thrown away
+        for logger in loggers:
+            logger.removeFilter(is_other)

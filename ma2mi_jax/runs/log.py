@@ -3,10 +3,14 @@ TensorBoard."""
 
 import json
 import pathlib
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import tensorboardX
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
 from ma2mi_jax import files
 
@@ -32,8 +36,13 @@ class MetricsLog:
         self.lines = [line for line in read_metrics(path) if line["step"] < start]
         with files.whole(file) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        self._file = file.open("a")
-        self._events = tensorboardX.SummaryWriter(str(path), purge_step=start if start else None)
+        self._path, self._file = path, file.open("a")
+        # not by tensorboardX's own thread, which dies at a full disk without a word
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+        self._events = RecordWriter(str(path / name))
+        self._event(file_version="brain.Event:2")
+        if start:  # TensorBoard forgets the steps from here on
+            self._event(step=start, session_log=SessionLog(status=SessionLog.START))
 
     def write(
         self, step: int, values: Mapping[str, float], learned: Mapping[str, Any] | None = None
@@ -47,19 +56,27 @@ class MetricsLog:
         if learned:
             line["learned"] = dict(learned)
         self.lines.append(line)
-        self._file.write(json.dumps(files.plain(line)) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, float(value), step)
-        for name, value in _flat(learned or {}, "learned"):
-            self._events.add_scalar(name, value, learned["step"])
+        with files.naming(self._path):
+            self._file.write(json.dumps(files.plain(line)) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._event(step=step, summary=scalar(name, float(value)))
+            for name, value in _flat(learned or {}, "learned"):
+                self._event(step=learned["step"], summary=scalar(name, value))
+            self._events.flush()
+
+    def _event(self, **content: Any) -> None:
+        self._events.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._file.close()
-        self._events.close()
+        with files.naming(self._path):
+            try:
+                self._file.close()
+            finally:
+                self._events.close()
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

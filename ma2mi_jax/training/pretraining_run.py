@@ -1,9 +1,11 @@
 """One pre-training from its run object to its folder: data, state, the loop, the summary."""
 
+import collections
 import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ma2mi_jax import files
 from ma2mi_jax.clips import pairs
-from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint, mislabelled
+from ma2mi_jax.clips.clip import Clip, Dataset, SetAside, fingerprint, mislabelled
 from ma2mi_jax.datasets import prepared, registry
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import autoencoder
@@ -102,6 +104,8 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     with listener.reading("reading clips") as progress:
         size = run.architecture.image_size
         dataset = registry.read_dataset(run.dataset, size=size, progress=progress)
+    if run.delta_ms:
+        dataset = of_known_time(dataset, run.delta_ms)
     for note in dataset.notes:
         listener.log(note)
     clips = clips_of(run, dataset)
@@ -122,6 +126,9 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
         and prepared.cached_latents(clips, resolved["autoencoder"], size)
     )
     resolved["cached_latents"] = cached  # float16: a run without them differs in the last digits
+    if run.delta_ms:
+        resolved["delta_ms"] = run.delta_ms
+        resolved["delta_frames"] = deltas_of(clips, run.delta_ms)
     resolved["config"] = dataclasses.asdict(config)
     content = run_config.to_json(run, resolved)
     resuming = folder.open_run(run.folder, content, run_config.RESULTS["pretrain"], run.overwrite)
@@ -134,7 +141,9 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     if run.objective == "maer":
         batches = pairs.middle_pairs(clips, **stream)
     else:
-        batches = pairs.pairs(clips, delta=run.delta, latents=cached, **stream)
+        batches = pairs.pairs(
+            clips, delta=run.delta, delta_ms=run.delta_ms, latents=cached, **stream
+        )
     iterator = iter(pairs.to_device(batches, split))
     init = jax.jit(functools.partial(pretraining.init, config), out_shardings=whole)
     state = init(jax.random.key(run.seed), encoders)
@@ -259,6 +268,56 @@ def clips_of(run: PretrainRun, dataset: Dataset) -> tuple[Clip, ...]:
     return tuple(mislabelled(labelled, len(dataset.classes), run.share_of_wrong_labels, run.seed))
 
 
+def of_known_time(dataset: Dataset, delta_ms: tuple[int, int]) -> Dataset:
+    """The dataset without the clips of which no pair is so many milliseconds apart. They are set
+    aside, and a note counts them.
+
+    Raises:
+      UserError: no clip is left.
+    """
+    reasons = {clip.id: _without_pair(clip, delta_ms) for clip in dataset.clips}
+    usable = tuple(clip for clip in dataset.clips if not reasons[clip.id])
+    counts = collections.Counter(filter(None, reasons.values()))
+    told = "; ".join(f"{count} clips set aside: {why}" for why, count in counts.most_common())
+    if not usable:
+        raise UserError(
+            "[delta_ms={low}:{high}]: no clip is left ({told}); give [delta], in frames",
+            low=delta_ms[0],
+            high=delta_ms[1],
+            told=told,
+        )
+    aside = [SetAside(id, why) for id, why in reasons.items() if why]
+    return dataclasses.replace(
+        dataset,
+        clips=usable,
+        set_aside=tuple(sorted((*dataset.set_aside, *aside), key=lambda each: each.id)),
+        notes=(*dataset.notes, *([f"δ by time: {told}"] if told else [])),
+    )
+
+
+def _without_pair(clip: Clip, delta_ms: tuple[int, int]) -> str:
+    """Why no pair of a clip is so many milliseconds apart; empty if there is one."""
+    if not clip.fps:
+        return "frames per second unknown"
+    delta = pairs.frames_within(delta_ms, clip.fps)
+    if delta is None:
+        return "so few frames per second that no whole number of frames lasts as long as δ"
+    return "shorter than the shortest δ" if len(clip.frames) <= delta[0] else ""
+
+
+def deltas_of(clips: Sequence[Clip], delta_ms: tuple[int, int]) -> dict[str, int]:
+    """How many clips draw δ from which range of frames: `{"3:8": 120, "4:9": 7}`."""
+    ranges = (pairs.frames_within(delta_ms, clip.fps) for clip in clips)
+    counts = collections.Counter("{}:{}".format(*each) for each in ranges)
+    return dict(sorted(counts.items()))
+
+
+def _widest(clips: Sequence[Clip], delta_ms: tuple[int, int]) -> tuple[int, int]:
+    """δ in frames, from the shortest to the longest of all clips."""
+    lows, highs = zip(*(pairs.frames_within(delta_ms, clip.fps) for clip in clips), strict=True)
+    return min(lows), max(highs)
+
+
 def config_of(run: PretrainRun, dataset: Dataset, per_epoch: int, vae) -> pretraining.Config:
     """What the step is made of: the run, and what data and device decide."""
     return pretraining.Config(
@@ -271,7 +330,7 @@ def config_of(run: PretrainRun, dataset: Dataset, per_epoch: int, vae) -> pretra
         rotation=run.tau_rotation,
         translation=run.tau_translation,
         flip=run.tau_flip,
-        delta=run.delta,
+        delta=_widest(dataset.clips, run.delta_ms) if run.delta_ms else run.delta,
         steps=run.steps or (run.epochs or 80) * per_epoch,
         batch_size=run.batch_size,
         learning_rate=run.learning_rate,

@@ -146,7 +146,7 @@ def train(
                     chunk.train(data, saved, checkpoint_every, partial(on_epoch, number))
                 _write(file, chunk.history)
                 checkpoint.save(finished, number, chunk.cut(chunk.kept))
-                finished.wait_until_finished()
+                checkpoint.wait(finished)
             shutil.rmtree(unfinished, ignore_errors=True)
             histories.append(_read(file))
             if there:

@@ -63,7 +63,19 @@ class PretrainRun:
 
     dataset: DatasetSpec
     delta: tuple[int, int] = _field(
-        DEFAULT_DELTA, "frames between I_t and I_t+δ, drawn from A..B", "data", metavar="A:B"
+        DEFAULT_DELTA,
+        "frames between I_t and I_t+δ, drawn from A..B",
+        "data",
+        metavar="A:B",
+        instead_of="delta_ms",
+    )
+    delta_ms: tuple[int, int] | None = _field(
+        None,
+        "milliseconds between I_t and I_t+δ, drawn from A..B in place of frames: for videos of "
+        "different rates",
+        "data",
+        metavar="A:B",
+        instead_of="delta",
     )
     workers: int = _field(
         0, "processes that read frames; 0 reads in threads", "data", neutral=True, least=0
@@ -145,6 +157,8 @@ class PretrainRun:
         _check_numbers(self)
         if not 1 <= self.delta[0] <= self.delta[1]:
             raise UserError("[delta={delta}]: expected 1 <= first <= last", delta=self.delta)
+        if self.delta_ms is not None:
+            self._check_time()
         if self.pixel_shrink and self.space != "pixel":
             raise UserError(
                 "[pixel_shrink={shrink}]: is only for [space=pixel]; give that too, or remove it",
@@ -173,6 +187,20 @@ class PretrainRun:
                 "give [objective=maer] or leave it out",
                 share=self.wrong_labels,
                 objective=self.objective,
+            )
+
+    def _check_time(self) -> None:
+        object.__setattr__(self, "delta_ms", tuple(self.delta_ms))
+        if not 1 <= self.delta_ms[0] <= self.delta_ms[1]:
+            raise UserError(
+                "[delta_ms={delta}]: expected 1 <= first <= last, in milliseconds",
+                delta=self.delta_ms,
+            )
+        if self.delta != DEFAULT_DELTA:
+            raise UserError("[delta] counts frames and [delta_ms] milliseconds; give one")
+        if self.objective == "maer":
+            raise UserError(
+                "[delta_ms]: [objective=maer] sees the first and the middle frame; leave it out"
             )
 
     @property

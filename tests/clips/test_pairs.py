@@ -4,6 +4,7 @@ Pixels tell where a frame comes from: red is the clip, green the position in it.
 """
 
 import collections
+import dataclasses
 import itertools
 import pickle
 import re
@@ -24,6 +25,7 @@ from ma2mi_jax.clips.frames import ArrayFrames, Box, ImageFolder, crop, read_fra
 from ma2mi_jax.clips.pairs import (
     STAND_INS,
     check_pairs_on_disk,
+    frames_within,
     future_pair,
     load_pairs,
     middle_pair,
@@ -179,6 +181,47 @@ def test_delta_is_clamped_in_short_clips(make_clips):
             0,
             clip + 1,
         )  # the whole clip: of n frames no more than n - 1 ahead
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "fps", "frames"),
+    [
+        ((120, 320), 25, (3, 8)),
+        ((120, 320), 30, (4, 9)),
+        ((120, 320), 30000 / 1001, (4, 9)),
+        ((120, 320), 200, (24, 64)),
+        ((40, 40), 25, (1, 1)),
+        ((10, 30), 25, None),
+        ((120, 180), 5, None),
+        ((120, 320), 0, None),
+    ],
+)
+def test_delta_by_time_is_whole_numbers_of_frames(milliseconds, fps, frames):
+    assert frames_within(milliseconds, fps) == frames
+
+
+def test_clips_of_different_rates_show_the_same_time(make_array_clips):
+    rates = [25, 50, 100, 200]
+    clips = [
+        dataclasses.replace(clip, fps=rate)
+        for clip, rate in zip(make_array_clips([30, 50, 90, 170]), rates, strict=True)
+    ]
+    stream = {"image_size": SIZE, "batch_size": 4, "seed": 3, "delta_ms": (120, 320)}
+    batches = take(pairs(clips, **stream), 200)
+    clip, position = columns(batches, "clip", "position")
+    time = 1000 * np.diff(position)[:, 0] / np.array(rates)[clip]
+    for index, rate in enumerate(rates):
+        seen = np.unique(time[clip == index])
+        assert (seen.min() - 120) * rate < 5000, "five frames from the end of the range at most"
+        assert (320 - seen.max()) * rate < 5000
+        assert 120 <= seen.min() < seen.max() <= 320
+    for batch, again in zip(batches, take(pairs(clips, **stream), 200), strict=True):
+        assert_equal(batch, again)
+
+
+def test_delta_by_time_needs_a_rate(make_array_clips):
+    with pytest.raises(ValueError, match=r"without a δ of \(120, 320\) ms: clip 0"):
+        pairs(make_array_clips([9, 9]), delta_ms=(120, 320), image_size=8, batch_size=2, seed=0)
 
 
 def test_every_epoch_draws_other_clips_in_another_order_and_none_twice(make_array_clips):

@@ -62,6 +62,7 @@ WORDS = st.text("abcAB089 ._-='\"é", min_size=1, max_size=8).filter(
 PATHS = WORDS.map(lambda text: f"/data/{text.strip('.')}x")  # with no `..`, so that they stay
 OTHERS = {  # fields that take more or fewer values than their type says
     "delta": st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda d: (d[0], sum(d))),
+    "delta_ms": st.none(),  # exclusive with delta
     "batch_size": st.integers(1, 99).map(lambda n: 2 * n),
     "pixel_shrink": st.sampled_from((1, 2, 4)),
     "weight_decay": st.floats(allow_nan=False, allow_infinity=False),
@@ -152,6 +153,7 @@ def test_flags_of_a_fine_tuning_give_it_back(run):
 
 ELSE = {  # one other value than the default for fields that take no plain one
     "delta": (1, 4),
+    "delta_ms": (120, 320),
     "test_target": "samm",
     "batch_size": 8,
     "learning_rate": 3e-3,
@@ -274,6 +276,7 @@ def test_spellings():
     assert flags.parse(PretrainRun, ["--source=fervk39"]).dataset.name == "ferv39k"
     assert pretraining("--delta=3:8").delta == (3, 8)
     assert pretraining("--delta=4").delta == (4, 4)
+    assert pretraining("--delta-ms=120:320").delta_ms == (120, 320)
     assert pretraining("--position-loss=false").position_loss is False
     assert pretraining("--position-loss=True").position_loss is True
     assert pretraining("--wrong-labels=1", "--objective=maer").wrong_labels == 1.0
@@ -303,6 +306,7 @@ def test_paths_of_data_hold_from_any_folder(tmp_path, monkeypatch):
         ("--source=nowhere", ["--source", "nowhere", "dfew"]),
         ("--source=dfew --delta=8:3", ["--delta", "first <= last"]),
         ("--source=dfew --delta=a", ["--delta", "3:8"]),
+        ("--source=dfew --delta=1:4 --delta-ms=9:99", ["--delta", "--delta-ms", "not allowed"]),
         ("--source=dfew --position-loss=maybe", ["--position-loss", "true or false"]),
         ("--source=dfew --steps=0", ["--steps", ">= 1"]),
         ("--source=dfew --steps=1 --epochs=1", ["--epochs", "--steps"]),

@@ -11,12 +11,13 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ma2mi_jax.clips.clip import Clip, fingerprint, mislabelled
-from ma2mi_jax.clips.frames import Box
+from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint, mislabelled
+from ma2mi_jax.clips.frames import Box, ImageFolder
 from ma2mi_jax.datasets.drawn.synthetic import macro_source
+from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.training import pretraining
+from ma2mi_jax.training import pretraining, pretraining_run
 
 TINY = Architecture(
     image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel"
@@ -308,3 +309,24 @@ def test_wrong_labels_are_as_many_as_asked_and_never_the_own():
     assert [clip.id for clip in changed] == [clip.id for clip in clips]
     assert mislabelled(clips, 7, 0.3, seed=0) == changed != mislabelled(clips, 7, 0.3, seed=1)
     assert mislabelled(clips, 7, 0.0, seed=0) == tuple(clips)
+
+
+def test_clips_that_cannot_show_a_time_are_set_aside_and_counted():
+    def clip(id, frames, fps):
+        return Clip(id, ImageFolder("", tuple(map(str, range(frames)))), fps=fps)
+
+    good = [clip("a", 9, 25), clip("b", 4, 25.0), clip("c", 90, 30000 / 1001), clip("d", 90, 200)]
+    bad = [clip("e", 90, 0), clip("f", 90, 0), clip("g", 3, 25), clip("h", 90, 2)]
+    found = pretraining_run.of_known_time(Dataset("x", (*good, *bad)), (120, 320))
+    assert found.clips == tuple(good)
+    assert [each.id for each in found.set_aside] == ["e", "f", "g", "h"]
+    (note,) = found.notes
+    assert "2 clips set aside: frames per second unknown" in note
+    assert "1 clips set aside: shorter than the shortest δ" in note
+    ranges = {"3:8": 2, "4:9": 1, "24:64": 1}
+    assert pretraining_run.deltas_of(found.clips, (120, 320)) == ranges
+
+    untouched = Dataset("x", tuple(good))
+    assert pretraining_run.of_known_time(untouched, (120, 320)) == untouched
+    with pytest.raises(UserError, match=r"no clip is left .*unknown.*give delta, in frames"):
+        pretraining_run.of_known_time(Dataset("x", tuple(bad[:2])), (120, 320))

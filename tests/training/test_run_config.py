@@ -30,6 +30,9 @@ CROSS = {"protocol": "cross", "test_target": "samm"}
     [
         (DFEW, {"delta": (0, 3)}, r"delta=\(0, 3\): expected 1 <= first <= last"),
         (DFEW, {"delta": (8, 3)}, "delta="),
+        (DFEW, {"delta_ms": (0, 300)}, r"delta_ms=\(0, 300\): expected 1 <= first <= last"),
+        (DFEW, {"delta_ms": (120, 320), "delta": (1, 4)}, "delta counts frames .* give one"),
+        (DFEW, {"delta_ms": (120, 320), "objective": "maer"}, "delta_ms: objective=maer"),
         (DFEW, {"batch_size": 3}, "batch_size=3: expected an even number"),
         (DFEW, {"learning_rate": 0.0}, "learning_rate=0.0: expected a number > 0"),
         (DFEW, {"learning_rate": float("nan")}, "learning_rate=nan"),

@@ -16,7 +16,7 @@ import numpy as np
 
 from ma2mi_jax.datasets.drawn.portrait import Identity, Light, Pose, render_frames
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import fingerprint, whole
+from ma2mi_jax.files import array_to_fill, fingerprint, whole
 
 GENERATOR = 4  # raise it with every change that alters a pixel: kept films carry it in their names
 
@@ -67,9 +67,7 @@ def film(
 
     def draw(path: os.PathLike) -> None:
         frames = sum(len(script.units) for script in scripts)
-        pixels = np.lib.format.open_memmap(
-            path, mode="w+", dtype=np.uint8, shape=(frames, size, size, 3)
-        )
+        pixels = array_to_fill(path, np.uint8, (frames, size, size, 3))
         noise, done = sensor(kind, parameters["seed"]), 0
         for images in drawings(scripts, size, progress):
             pixels[done : done + len(images)] = photographed(images, noise)

@@ -22,6 +22,7 @@ from ma2mi_jax.datasets.drawn import films
 from ma2mi_jax.datasets.drawn.films import Progress, Script
 from ma2mi_jax.datasets.drawn.portrait import Light, Pose
 from ma2mi_jax.datasets.drawn.synthetic import EMOTIONS, macro_script
+from ma2mi_jax.files import array_to_fill
 from ma2mi_jax.images import to_float
 from ma2mi_jax.losses import Norm, reconstruction_loss
 
@@ -120,9 +121,7 @@ def _of_pair(clip: Script, t: int, future: int) -> Script:
 
 
 def _draw(file, scripts: list[Script], size: int, progress: Progress | None) -> None:
-    images = np.lib.format.open_memmap(
-        file, mode="w+", dtype=np.uint16, shape=(len(scripts), len(KNOWN), size, size, 3)
-    )
+    images = array_to_fill(file, np.uint16, (len(scripts), len(KNOWN), size, size, 3))
     flat, done = images.reshape(-1, size, size, 3), 0
     for drawn in films.drawings(scripts, size, progress):
         flat[done : done + len(drawn)] = np.rint(WHITE * drawn)

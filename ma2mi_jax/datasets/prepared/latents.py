@@ -15,7 +15,7 @@ from ma2mi_jax.clips.frames import FrameError, StoreFrames, read_frame
 from ma2mi_jax.clips.opencv import threads
 from ma2mi_jax.datasets.prepared import format
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import whole, write_json
+from ma2mi_jax.files import array_to_fill, whole, write_json
 
 
 def cached_latents(clips: Sequence[Clip], autoencoder: str, image_size: int) -> bool:
@@ -201,7 +201,7 @@ def _encode_frames(
                 )
             if rows is None:
                 shape = (count, *latents.shape[1:])
-                rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+                rows = array_to_fill(path, np.float16, shape)
             rows[start : start + batch_size] = latents[: count - start]
             advance(min(start + batch_size, count))
 
