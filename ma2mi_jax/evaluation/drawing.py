@@ -12,6 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ma2mi_jax import files
+
 
 def amplified(change: np.ndarray, gain: float) -> np.ndarray:
     """A picture of a change of frames: grey where nothing changes.
@@ -286,7 +288,7 @@ def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], tit
 def save(figure, path: pathlib.Path) -> None:
     """Writes the figure and closes it. A letter that no font has is shown as a box."""
     try:
-        with warnings.catch_warnings():
+        with files.naming(path), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(path, dpi=110)
     finally:

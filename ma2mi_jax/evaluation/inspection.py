@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ma2mi_jax import files
 from ma2mi_jax.clips import frames, video
 from ma2mi_jax.clips.clip import Clip, Dataset
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder
@@ -189,7 +190,7 @@ def irregular(out: pathlib.Path, dataset: Dataset) -> list[Block]:
     rows = [("set aside", each.id, each.reason, "") for each in dataset.set_aside]
     rows += [("repaired", each.id, each.kind, each.what) for each in dataset.repairs]
     path = out / "irregular.csv"
-    with path.open("w", newline="") as file:
+    with files.naming(path), path.open("w", newline="") as file:
         csv.writer(file).writerows([("fate", "clip", "why", "what was done"), *rows])
 
     blocks: list[Block] = [Heading("Irregular rows")]

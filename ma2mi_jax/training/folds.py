@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ma2mi_jax import files
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.errors import UserError
 
@@ -153,7 +154,7 @@ def fold_of(clips: Sequence[Clip], all_folds: Sequence[Fold]) -> dict[str, str]:
 
 def write_file(path: pathlib.Path, folds_of_subjects: Mapping[str, str]) -> None:
     """What `fold_of` found, as a file that `read_file` reads."""
-    with path.open("w", newline="") as file:
+    with files.naming(path), path.open("w", newline="") as file:
         csv.writer(file).writerows([("subject", "fold"), *folds_of_subjects.items()])
 
 

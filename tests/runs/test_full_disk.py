@@ -52,11 +52,11 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_the_older_one_is_wh
     assert not [record for record in caplog.records if record.exc_info]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
-    with checkpoint.manager(tmp_path / "checkpoints") as saved:
-        assert (checkpoint.restore(saved, state)["w"] == state["w"]).all()
+    folder = tmp_path / "checkpoints"
+    assert (checkpoint.restore(folder, 1, state)["w"] == state["w"]).all()
+    with checkpoint.manager(folder) as saved:
         checkpoint.save(saved, 2, {"w": state["w"] + 1})
-    with checkpoint.manager(tmp_path / "checkpoints") as saved:
-        assert (checkpoint.restore(saved, state)["w"] == state["w"] + 1).all()
+    assert (checkpoint.restore(folder, 2, state)["w"] == state["w"] + 1).all()
 
 
 def test_a_log_that_cannot_be_written_names_its_folder(tmp_path):
