@@ -135,7 +135,7 @@ def test_a_new_dataset_can_be_inspected(repository, toyset, tmp_path):
     said = run(repository, "experiments/inspect_dataset.py", "--target=toys", out, data=toyset)
     assert "published" in said
     assert all(f"fold{k}" in said for k in (1, 2, 3))  # its own protocol: three folds
-    assert (tmp_path / "page" / "clips.png").exists()
+    assert (tmp_path / "page" / "clips-01.jpg").exists()
 
 
 def test_a_new_dataset_can_be_prepared(repository, toyset, tmp_path):
