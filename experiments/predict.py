@@ -30,14 +30,17 @@ import flags
 
 from ma2mi_jax import files
 from ma2mi_jax.evaluation import inference
-from ma2mi_jax.evaluation.inference import Answers
+from ma2mi_jax.evaluation.inference import Answers, OpenRun
 from ma2mi_jax.training import finished
 
 
 def parsed(argv):
     p = cli.parser(__doc__)
     help = "folder of a finished experiments/finetune.py"
-    p.add_argument("--run", type=pathlib.Path, required=True, help=help)
+    which = p.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", type=pathlib.Path, help=help)
+    help = "a model folder (export.py), or the id of one on the Hugging Face hub, in place of --run"
+    which.add_argument("--model", help=help)
     help = "a video, a folder of images, or two images ONSET,APEX"
     p.add_argument("clips", nargs="+", metavar="CLIP", help=help)
     for name in ("onset", "apex"):
@@ -76,12 +79,13 @@ def default_name(clip: str) -> str:
 def main(argv):
     f = parsed(argv)
     inference.check(f.clips, f.onset, f.apex)
-    run = finished.read_finetuned(f.run)
+    opened = inference.load(f.model) if f.model else OpenRun(finished.read_finetuned(f.run))
+    run = opened.run
     cli.make_folder(f.out)
     cli.keep_compiled_programs()
     detector = {k: v for k, v in vars(f).items() if k in ("detector", "detector_model")}
     found = inference.predict(
-        inference.OpenRun(run),
+        opened,
         *f.clips,
         onset=f.onset,
         apex=f.apex,
@@ -98,9 +102,10 @@ def main(argv):
         short = files.shortened(answer.part.clip.id.replace("#", "-"))
         name = inference.untaken(short, pictures)
         entries.append(answer.to_json() | {"picture": f"{name}.png"})
+    what = "model" if f.model else "run"
     record, caution = inference.record_of(run), inference.caution(run)
     content = {
-        "run": str(f.run),
+        what: str(getattr(f, what)),
         "models": len(run.members),
         "n": record["n"],
         "subjects": record["subjects"],

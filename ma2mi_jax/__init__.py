@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ma2mi_jax.clips.clip import Clip, Dataset
     from ma2mi_jax.datasets.registry import DatasetSpec, read_dataset
-    from ma2mi_jax.evaluation.inference import open_run, predict
+    from ma2mi_jax.evaluation.inference import load, open_run, predict
     from ma2mi_jax.models.miacnet import MIACNet
 
 __version__ = "0.1.0"
@@ -15,6 +15,7 @@ __all__ = [
     "Dataset",
     "DatasetSpec",
     "MIACNet",
+    "load",
     "open_run",
     "predict",
     "read_dataset",
@@ -25,6 +26,7 @@ _HOMES = {  # where the public names live; jax is imported with the first that n
     "Dataset": "ma2mi_jax.clips.clip",
     "DatasetSpec": "ma2mi_jax.datasets.registry",
     "MIACNet": "ma2mi_jax.models.miacnet",
+    "load": "ma2mi_jax.evaluation.inference",
     "open_run": "ma2mi_jax.evaluation.inference",
     "predict": "ma2mi_jax.evaluation.inference",
     "read_dataset": "ma2mi_jax.datasets.registry",

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "evaluate.py",
     "prepare": "prepare.py",
     "predict": "predict.py",
+    "export": "export.py",
     "probe": "probe.py",
     "reproduce": "reproduce.py",
     "inspect": "inspect_dataset.py",

@@ -10,7 +10,7 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +29,9 @@ from ma2mi_jax.evaluation import predictions as scored
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import finished, run_config
+from ma2mi_jax.training import finished, model_folder, pretraining, run_config
 from ma2mi_jax.training.finished import Finetuned, Pretrained
+from ma2mi_jax.training.model_folder import Model
 
 SECONDS = 5.0  # after which a video is divided, for a head wanders
 LONGEST = 0.5  # seconds from onset to offset of a micro-expression, at most
@@ -196,9 +197,10 @@ class Answers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OpenRun:
-    """A finished run that can be asked: a fine-tuning's models, or a pre-training's one network."""
+    """A finished run or a model folder that can be asked: a fine-tuning's models, or a
+    pre-training's one network."""
 
-    run: Finetuned | Pretrained
+    run: Finetuned | Pretrained | Model
 
     @property
     def architecture(self) -> Architecture:
@@ -224,11 +226,7 @@ class OpenRun:
             network = self.architecture.miacnet(jnp.float32)
             return network.apply(variables, frames[0], frames[1], False)[0]
 
-        if isinstance(self.run, Pretrained):
-            found = [of_model(self.run.state.params, self.run.state.batch_stats)]
-        else:
-            found = [of_model(*weights) for _, *weights in finished.saved_members(self.run)]
-        return np.stack(found)
+        return np.stack([of_model(*weights) for weights in weights_of(self.run)])
 
 
 def open_run(path: str | os.PathLike) -> OpenRun:
@@ -241,6 +239,29 @@ def open_run(path: str | os.PathLike) -> OpenRun:
     if run_config.read(path).script == "pretrain":
         return OpenRun(finished.read_pretrained(path))
     return OpenRun(finished.read_finetuned(path))
+
+
+def load(where: str | os.PathLike) -> OpenRun:
+    """A model that somebody gives away, by its folder or by its id on the Hugging Face hub.
+
+    model = ma2mi_jax.load("owner/name")
+    answers, failed = model.predict("video.mp4")
+
+    Raises:
+      UserError: there is no such model, or it is not whole.
+    """
+    return OpenRun(model_folder.read(where))
+
+
+def weights_of(run: Finetuned | Pretrained | Model) -> Iterator[tuple[Any, Any]]:
+    """`params` and `batch_stats` of each of its models."""
+    if isinstance(run, Pretrained):
+        yield run.state.params, run.state.batch_stats
+    elif isinstance(run, Model):
+        yield from run.weights
+    else:
+        for _, params, batch_stats in finished.saved_members(run):
+            yield params, batch_stats
 
 
 def predict(
@@ -276,9 +297,9 @@ def predict(
     Raises:
       UserError: the run knows no classes, or onset and apex make no sense.
     """
-    if isinstance(run.run, Pretrained):
+    if isinstance(run.run.config, pretraining.Config):
         raise UserError(
-            "[run={run}]: a pre-training knows no classes; give the folder of a fine-tuning",
+            "[run={run}]: a pre-training knows no classes; give a fine-tuning",
             run=run.run.path,
         )
     check(clips, onset, apex)
@@ -490,7 +511,7 @@ def by_strength(parts: Sequence[Part]) -> list[Part]:
 # -------------------------------------------------------------------------------------- answers
 
 
-def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> list[Answer]:
+def ask(run: Finetuned | Model, parts: Sequence[Part], listener: Listener = SILENT) -> list[Answer]:
     """Every saved model's word on every part, at the run's temperature."""
     if not parts:
         return []
@@ -498,7 +519,7 @@ def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> l
     pairs_of = [part.pair[None] for part in parts]
     every: list[list[gradcam.Explanation]] = [[] for _ in parts]
     with listener.progress("asking the models", len(run.members)) as advance:
-        for _, params, batch_stats in finished.saved_members(run):
+        for params, batch_stats in weights_of(run):
             for told, pair in zip(every, pairs_of, strict=True):
                 told.append(gradcam.explain(run.config, params, batch_stats, pair))
             advance()
@@ -515,8 +536,15 @@ def ask(run: Finetuned, parts: Sequence[Part], listener: Listener = SILENT) -> l
     return [answer(part, told) for part, told in zip(parts, every, strict=True)]
 
 
-def temperature_of(run: Finetuned) -> float:
-    """At which the run's probabilities were honest on held-out subjects: `calibration`."""
+def temperature_of(run: Finetuned | Model) -> float:
+    """At which the run's probabilities were honest on held-out subjects: `calibration`.
+
+    What was trained on all subjects has that of the run that scored it, and is as it is without one.
+    """
+    if isinstance(run, Model):
+        return (run.content["score"] or {"temperature": 1.0})["temperature"]
+    if run.stored.resolved["protocol"]["name"] == "all":
+        return 1.0
     found = scored.read_predictions(run.path / "predictions.csv", run.classes)
     return calibration.of(found)["temperature"]
 
@@ -559,19 +587,39 @@ def draw_over_time(path: pathlib.Path, answers: Sequence[Answer]) -> None:
     )
 
 
-def record_of(run: Finetuned) -> dict[str, Any]:
-    """The content of its results.json."""
-    return files.read_json(run.path / run_config.RESULTS["finetune"])
+def record_of(run: Finetuned | Model) -> dict[str, Any]:
+    """What is known of the data and the score: `target`, `n`, `subjects`, `classes`, `accuracy` and
+    `uf1`.
+
+    Of what was trained on all subjects `no_score` says so, and the two are those of models that
+    left subjects out, if such are known.
+    """
+    if isinstance(run, Finetuned):
+        return files.read_json(run.path / run_config.RESULTS["finetune"])
+    data, score = run.content["data"], run.content["score"] or {}
+    record = {"target": data["name"], "n": data["n"], "subjects": data["subjects"]}
+    scores = {name: score[name] for name in ("accuracy", "uf1") if name in score}
+    return record | {"no_score": True, "classes": run.classes} | scores
 
 
-def caution(run: Finetuned) -> str:
+def caution(run: Finetuned | Model) -> str:
     """What the numbers are worth."""
     record = record_of(run)
+    count, data = len(run.members), "{n} clips of {subjects} subjects ({target})".format(**record)
+    scores = ""
+    if "accuracy" in record:
+        scores = "accuracy {accuracy:.2f} and UF1 {uf1:.2f}".format(**record)
+        scores += f" over {len(record['classes'])} classes"
+    if "no_score" not in record:
+        trained = f"each trained on a part of {data}; on the subjects it had not seen they reached "
+        trained += scores
+    elif "accuracy" in record:
+        trained = f"trained on all of {data}; models trained alike on a part of these subjects "
+        trained += f"reached {scores} on the others"
+    else:
+        trained = f"trained on all of {data}; nobody was left to test them on"
     return (
-        f"Scores of {len(run.members)} models, each trained on a part of {record['n']} clips of "
-        f"{record['subjects']} subjects ({record['target']}); on the subjects it had not seen they "
-        f"reached accuracy {record['accuracy']:.2f} and UF1 {record['uf1']:.2f} over "
-        f"{len(record['classes'])} classes, and how they do on other people and cameras is not "
-        "known. They guess at a movement of the face and say nothing about what somebody feels or "
-        "hides: this is no lie detector."
+        f"Scores of {count} {'model' if count == 1 else 'models'}, {trained}, and how they do on "
+        "other people and cameras is not known. They guess at a movement of the face and say "
+        "nothing about what somebody feels or hides: this is no lie detector."
     )

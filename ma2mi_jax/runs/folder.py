@@ -87,7 +87,7 @@ def open_run(
                 "finish it with that version, give another folder, or [overwrite]",
                 path=path,
             )
-        different = _first_difference(there["resolved"], content["resolved"])
+        different = first_difference(there["resolved"], content["resolved"])
         if different:
             raise UserError(
                 "[run={path}]: an unfinished run of another configuration is there ({different}); "
@@ -105,10 +105,11 @@ def open_run(
     return False
 
 
-def _first_difference(there: Any, here: Any, name: str = "") -> str:
+def first_difference(there: Any, here: Any, name: str = "") -> str:
+    """Where two contents of JSON differ, in words; empty if they are the same."""
     if isinstance(there, dict) and isinstance(here, dict):
         inner = (
-            _first_difference(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+            first_difference(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
             for key in sorted(there.keys() | here.keys())
         )
         return next(filter(None, inner), "")

@@ -1,14 +1,16 @@
-"""What fine-tuning starts from: nothing, the weights of a ResNet18, or a pre-training run."""
+"""What fine-tuning starts from: nothing, the weights of a ResNet18, a pre-training run, or a model
+folder."""
 
 import dataclasses
 import pathlib
 from typing import Any
 
+from ma2mi_jax import files
 from ma2mi_jax.errors import UserError, parameters_called
 from ma2mi_jax.models.architecture import PRESETS, Architecture
 from ma2mi_jax.models.weights import torchvision
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import finished, pretraining
+from ma2mi_jax.training import finished, model_folder, pretraining
 from ma2mi_jax.training.run_config import FinetuneRun
 
 
@@ -19,7 +21,7 @@ class Initial:
     Attributes:
       architecture: of the networks.
       identity: what of the start tells runs apart: `none`, a hash of weights, or what is resolved
-        of a pre-training.
+        of a pre-training; of a model folder the hash of its weights.
       pretrained: the configuration of the pre-training, or None.
       weights: what `finetuning.init` takes: None, or (params, batch_stats).
     """
@@ -56,13 +58,12 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
     if not path.is_dir():
         raise UserError(
             "[init={init}]: no such folder or file; expected a pre-training run (runs/...), "
-            "a .safetensors file, or none",
+            "a model folder, a .safetensors file, or none",
             init=run.init,
         )
 
-    with parameters_called(run="init"):
-        found = finished.read_pretrained(path)
-    config = found.config
+    with parameters_called(run="init", model="init"):
+        config, identity, weights = learned(path, listener)
     has = {
         "fusion": config.architecture.fusion,
         "pooling": config.architecture.pooling,
@@ -73,20 +74,41 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
         if asked and asked != there:
             with parameters_called(field=name):
                 raise UserError(
-                    "[field={asked}]: the run in [init] was made with {name} {there}; "
+                    "[field={asked}]: the networks of [init] were made with {name} {there}; "
                     "leave [field] out",
                     asked=asked,
                     name=name,
                     there=there,
                 )
-    if run.keep_reconstruction and config.objective != "ma2mi":
+    is_pretraining = isinstance(config, pretraining.Config)
+    if run.keep_reconstruction and not (is_pretraining and config.objective == "ma2mi"):
         raise UserError(
-            "[keep_reconstruction]: the run in [init] was pre-trained by {objective}, "
-            "which has no DiT; leave [keep_reconstruction] out",
-            objective=config.objective,
+            "[keep_reconstruction]: what is in [init] was trained by {objective}, "
+            "which leaves no DiT; leave [keep_reconstruction] out",
+            objective=config.objective if is_pretraining else "fine-tuning",
         )
-    weights = found.state.params, found.state.batch_stats
-    return Initial(config.architecture, found.stored.resolved, config, weights)
+    pretrained = config if is_pretraining else None
+    return Initial(config.architecture, identity, pretrained, weights)
+
+
+def learned(path: pathlib.Path, listener: Listener) -> tuple[model_folder.Config, Any, Any]:
+    """Configuration, identity and weights of a pre-training run or a model folder.
+
+    Raises:
+      UserError: it is neither, or not whole.
+    """
+    if not model_folder.is_model(path):
+        found = finished.read_pretrained(path)
+        weights = found.state.params, found.state.batch_stats
+        return found.config, found.stored.resolved, weights
+    model = model_folder.read(path)
+    if len(model.weights) > 1:
+        listener.log(f"{path}: from the first of its {len(model.weights)} models")
+    identity = {
+        "model": files.sha256(path / model_folder.WEIGHTS)[:16],
+        "autoencoder": model.content.get("autoencoder"),
+    }
+    return model.config, identity, model.weights[0]
 
 
 def from_scratch(run: FinetuneRun) -> Architecture:

@@ -29,7 +29,7 @@ from ma2mi_jax.models.dit import Predict, Scales
 from ma2mi_jax.models.miacnet import Fusion, Pooling
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.runs import folder
-from ma2mi_jax.training import folds
+from ma2mi_jax.training import folds, model_folder
 from ma2mi_jax.training.finetuning import Augmentation, Statistics, TestFrames, Tune
 from ma2mi_jax.training.protocol import Select
 
@@ -285,7 +285,7 @@ class FinetuneRun:
     )
     seeds: int = _field(1, "how many: 0, 1, ...", "protocol")
     init: str = _field(
-        "none", "a pre-training run's folder, a ResNet18's .safetensors, or none", "network"
+        "none", "a pre-training run, a model folder, a ResNet18's .safetensors, or none", "network"
     )
     preset: Preset | None = _field(
         None, "size of the networks (paper); a pre-training run has its own", "network"
@@ -541,6 +541,10 @@ def read(path: pathlib.Path) -> Stored:
     file = path / "config.json"
     record = files.read_json(file)
     try:
+        if record.get("format") == model_folder.FORMAT:
+            raise UserError(
+                "[run={path}]: is a model folder, not a run; give it as [model]", path=path
+            )
         if "asked" not in record:
             return _read_first_format(record)
         if record["format"] > FORMAT:
