@@ -539,7 +539,7 @@ def ask(run: Finetuned | Model, parts: Sequence[Part], listener: Listener = SILE
 def temperature_of(run: Finetuned | Model) -> float:
     """At which the run's probabilities were honest on held-out subjects: `calibration`.
 
-    What was trained on all subjects has that of the run that scored it, and is as it is without one.
+    What was trained on all subjects has that of the run that scored it, or 1.
     """
     if isinstance(run, Model):
         return (run.content["score"] or {"temperature": 1.0})["temperature"]
