@@ -576,6 +576,10 @@ def test_latents_that_no_float16_holds_are_refused(source, tmp_path):
         )
 
 
+def random_vae(seed):
+    return jax.jit(autoencoder.init, static_argnums=1)(jax.random.key(seed), autoencoder.TINY)
+
+
 def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path, monkeypatch):
     rng, size = np.random.default_rng(0), 64
     film = (
@@ -586,7 +590,7 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
     np.save(tmp_path / "film.npy", film)
     clips = tuple(Clip(f"{i}", ArrayFrames(str(tmp_path / "film.npy"), 6 * i, 6)) for i in range(4))
     prepared.write(Dataset("folder", clips), "source", tmp_path / "out", size=size)
-    params = autoencoder.init(jax.random.key(0), autoencoder.TINY)
+    params = random_vae(0)
     encode = jax.jit(lambda frames: autoencoder.encode(autoencoder.TINY, params, to_float(frames)))
     prepared.add_latents(
         tmp_path / "out",
@@ -628,12 +632,8 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
 
 
 def test_prepare_then_pretrain_from_it(tmp_path):
-    diffusers.save(
-        tmp_path / "vae", autoencoder.TINY, autoencoder.init(jax.random.key(0), autoencoder.TINY)
-    )
-    diffusers.save(
-        tmp_path / "other", autoencoder.TINY, autoencoder.init(jax.random.key(1), autoencoder.TINY)
-    )
+    diffusers.save(tmp_path / "vae", autoencoder.TINY, random_vae(0))
+    diffusers.save(tmp_path / "other", autoencoder.TINY, random_vae(1))
     environment = commands.one_device(MA2MI_CACHE=str(tmp_path / "cache"))
 
     def command(script, *flags, check=0):

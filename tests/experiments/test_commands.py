@@ -32,7 +32,7 @@ SMALL = [
     "--log-every=1",
     "--checkpoint-every=3",
 ]
-STEPS = 40  # enough that a kill after the first checkpoint comes before the end
+STEPS = 20  # enough that a kill after the first checkpoint comes before the end
 SUBJECTS = ["--subjects=3", "--clips-per-subject=5", "--batch-size=8", "--epochs=1"]
 
 
@@ -245,7 +245,7 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
     ]
     assert (
         "N = 15"
-        in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=3").stdout
+        in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=2").stdout
     )
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
 
@@ -273,7 +273,8 @@ def test_evaluate_reads_a_dataset_that_has_moved(command, tmp_path):
     before, now, run = tmp_path / "before", tmp_path / "now", tmp_path / "run"
     miniatures.casme2(before, 2014)
     flags = ["--target=casme2", f"--data-root={before}", "--preset=tiny", "--epochs=1"]
-    command("finetune", *flags, "--batch-size=4", "--fold-chunk=2", f"--run={run}")
+    few = ["--protocol=kfold", "--folds=2", "--batch-size=4", "--fold-chunk=1"]
+    command("finetune", *flags, *few, f"--run={run}")
     before.rename(now)
     refused = command("evaluate", f"--run={run}", check=2).stderr.strip().splitlines()[-1]
     assert f"under {before}" in refused

@@ -242,7 +242,9 @@ def test_reconstruction_reaches_the_position_encoder_where_it_alone_is_tuned(dat
     params = jax.tree.map(
         lambda p: p + 0.01, start.params
     )  # a fresh DiT's output is zero whatever C_Δ is
-    state = finetuning.init(config, jax.random.key(0), (params, start.batch_stats))
+    state = jax.jit(partial(finetuning.init, config))(
+        jax.random.key(0), (params, start.batch_stats)
+    )
     frames = to_float(data["frames"][:4])
 
     def loss(encoder):
