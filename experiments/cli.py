@@ -10,6 +10,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
     sys.path.insert(0, str(ROOT))  # in a wheel this folder is inside the package
 
+from ma2mi_jax import signals
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+WATCH = signals.Watch()
+if pathlib.Path(getattr(sys.modules["__main__"], "__file__", "")).resolve().parent == FOLDER:
+    WATCH.install()  # first of all: imports take seconds. But not where tests import this file
+    signals.end_with_parent()
+
 try:
     import jax
     import rich.console
@@ -82,13 +90,21 @@ def spell(parameter: str) -> str:
 
 def run(main) -> None:
     """Calls `main(argv)`. The exit code is 0 or what it returns; 2 after a `UserError`, or an error
-    of the system, whose one line goes to stderr; 130 after Ctrl-C."""
+    of the system, whose one line goes to stderr; 130 after SIGINT (Ctrl-C), 143 after SIGTERM."""
+    WATCH.begin()
     try:
         sys.exit(main(sys.argv[1:]) or 0)
     except UserError as error:
         print(f"error: {error.spelled(spell)}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # a full or lost disk, a folder that may not be written
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or WATCH.received is not None:
+            # a library may have made another error of the interruption
+            print("interrupted; the same command goes on with what is saved", file=sys.stderr)
+            WATCH.leave()
+        if not isinstance(error, OSError):
+            raise
+        # a full or lost disk, a folder that may not be written
         reason = error.strerror or " ".join(str(error).split())
         where = f"{files.printable(str(error.filename))}: " if error.filename else ""
         print(
@@ -96,12 +112,6 @@ def run(main) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "interrupted; the same command resumes the run from its last checkpoint",
-            file=sys.stderr,
-        )
-        sys.exit(130)
 
 
 def log(message: str) -> None:
@@ -207,7 +217,7 @@ def progress(what: str, total: int, start: int = 0):
         yield advance
 
 
-LISTENER = Listener(log, progress, shows_bars=err.is_terminal)
+LISTENER = Listener(log, progress, err.is_terminal, WATCH.stoppable)
 
 
 def say(message: str) -> None:

@@ -20,13 +20,13 @@ import contextlib
 import functools
 import pathlib
 import shlex
-import signal
 import subprocess
 import sys
 
 import cli
 import flags
 
+from ma2mi_jax import signals
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
@@ -37,6 +37,7 @@ from ma2mi_jax.reproduction.plans import Planned, Size
 from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun, Run
 
+ASKING = 0.1  # seconds: a signal is passed on soon, so that it counts as the terminal's own
 EXPERIMENTS = pathlib.Path(__file__).resolve().parent
 # What the plan itself decides, so that it cannot be passed on to the scripts.
 DECIDED = {"source", "target", "preset", "space", "vae", "clips", "data-root", "data", "objective"}
@@ -278,9 +279,25 @@ def print_plan(todo, states, estimates, out: pathlib.Path) -> None:
 
 
 def call(run: Run) -> int:
-    """Makes a run in a process of its own, whose output is our progress; its exit code."""
+    """Makes a run in a process of its own, whose output is our progress; its exit code.
+
+    A signal to this process is passed on, and the run saves. If this process is killed, it does so
+    too.
+    """
     words = [sys.executable, str(EXPERIMENTS / f"{run.script}.py"), *flags.of(run)]
-    return subprocess.run(words, stdout=sys.stderr, check=False).returncode
+    environment = signals.environment_of_child()
+    told = False
+    with (
+        cli.LISTENER.stoppable() as asked,
+        subprocess.Popen(words, stdout=sys.stderr, env=environment) as child,
+    ):
+        while child.poll() is None:
+            if asked() and not told:
+                child.send_signal(cli.WATCH.received)
+                told = True
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(ASKING)
+    return child.returncode
 
 
 def further(f) -> tuple[str, str]:
@@ -345,6 +362,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    # A plan that is ended takes the script it runs with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cli.run(main)

@@ -17,6 +17,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from ma2mi_jax import signals
 from ma2mi_jax.clips import opencv
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.frames import FrameError, crop, read_frame, read_latents
@@ -467,7 +468,12 @@ def _read_from(elements: grain.MapDataset, workers: int, first: int = 0) -> grai
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     processes = grain.MultiprocessingOptions(num_workers=workers)
     reading = elements[first:].to_iter_dataset(ahead)
-    return iter(reading.mp_prefetch(processes, worker_init_fn=opencv.set_up))
+    return iter(reading.mp_prefetch(processes, worker_init_fn=_begin_worker))
+
+
+def _begin_worker(*_) -> None:
+    signals.be_worker()
+    opencv.set_up()
 
 
 def _threads() -> int:

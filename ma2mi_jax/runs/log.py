@@ -5,7 +5,7 @@ import json
 import pathlib
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -26,14 +26,17 @@ class MetricsLog:
     Args:
       path: the run's folder.
       start: lines of steps >= `start` are dropped.
+      log: is told of lines that cannot be read.
 
     Attributes:
       lines: all lines so far, as dictionaries.
     """
 
-    def __init__(self, path: pathlib.Path, start: int = 0):
+    def __init__(
+        self, path: pathlib.Path, start: int = 0, log: Callable[[str], None] = lambda _: None
+    ):
         file = path / METRICS
-        self.lines = [line for line in read_metrics(path) if line["step"] < start]
+        self.lines = [line for line in read_metrics(path, log) if line["step"] < start]
         with files.whole(file) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         self._path, self._file = path, file.open("a")
@@ -88,16 +91,36 @@ def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]
             yield f"{prefix}/{name}", float(value)
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_metrics(
+    path: pathlib.Path, log: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`, `[]` if there is none.
 
-    A last line that was cut short when the run was killed is left out.
+    Lines that are not whole are left out, and `log` is told; but not of a last one that was cut
+    short when the run was killed.
     """
     file = path / METRICS
-    lines = []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    rows = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    lines, broken = [], []
+    for number, row in enumerate(rows, 1):
+        line = _line(row)
+        if line is not None:
+            lines.append(line)
+        elif number < len(rows) or row.endswith(b"\n"):
+            broken.append(number)
+    if broken:
+        log(
+            f"{file}: {len(broken)} lines are damaged and left out (first: line {broken[0]}); "
+            "those around them are kept"
+        )
     return lines
+
+
+def _line(row: bytes) -> dict[str, Any] | None:
+    """One line; None if it is not an object with a `step`."""
+    try:
+        line = json.loads(row)
+    except ValueError:  # not JSON, or not even text
+        return None
+    whole = isinstance(line, dict) and type(line.get("step")) is int
+    return line if whole else None

@@ -117,6 +117,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     Raises:
       UserError: something is missing or makes no sense; the folder holds another run; a fold's
         loss stopped being finite.
+      KeyboardInterrupt: the listener asked to stop; the last epoch is saved.
     """
     # ----------------------------------------------------------------- networks, data, run folder
     start = initial.read(run, listener)
@@ -226,7 +227,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
             select=run.select,
             checkpoint_every=run.checkpoint_every,
             mesh=mesh,
-            log=listener.log,
+            listener=listener,
         )
     seconds = time.monotonic() - began
     return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)

@@ -1,6 +1,7 @@
 """One pre-training from its run object to its folder: data, state, the loop, the summary."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -96,6 +97,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     Raises:
       UserError: something is missing or makes no sense; the folder holds another run; or the loss
         stopped being finite, and then the last good checkpoint is kept.
+      KeyboardInterrupt: the listener asked to stop; the last step is saved.
     """
     # ------------------------------------------------------------- data, networks, run folder
     check_devices(run)
@@ -171,15 +173,19 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     # ------------------------------------------------------------------------------ the loop
     replaced: dict[str, int] = {}
     began = time.monotonic()
-    with checkpoint.manager(run.folder / "checkpoints") as checkpoints:
+    with (
+        contextlib.closing(iterator),  # which may have processes
+        checkpoint.manager(run.folder / "checkpoints") as checkpoints,
+    ):
         start = 0
         if resuming:
             start, state = checkpoint.resume(checkpoints, state, iterator, listener.log)
             if start:
                 listener.log(f"resuming {run.folder} at step {start}")
         with (
-            MetricsLog(run.folder, start) as log,
+            MetricsLog(run.folder, start, listener.log) as log,
             listener.progress("pre-training", config.steps, start) as advance,
+            listener.stoppable() as asked,
         ):
             pending, last = [], time.monotonic()
             for step in range(start, config.steps):
@@ -208,13 +214,14 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
                     if not listener.shows_bars and (step % (10 * run.log_every) == 0 or final):
                         speed = f"{values['pairs_per_second']:.1f} pairs/s"
                         listener.log(f"step {step + 1}/{config.steps}  {note}  {speed}")
-                if (step + 1) % run.checkpoint_every == 0 or final:
+                stopping = asked()
+                if (step + 1) % run.checkpoint_every == 0 or final or stopping:
                     stop_if_not_finite(state, run.folder)
                     checkpoint.save(checkpoints, step + 1, state, iterator)
+                if stopping:
+                    raise KeyboardInterrupt
                 advance()
         seconds = time.monotonic() - began
-        if hasattr(iterator, "close"):
-            iterator.close()
 
     # ----------------------------------------------------------------------------- the summary
     lines = log.lines

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training.finetuning import Config, Data, MemberState
 from ma2mi_jax.training.members import Member, placed, predict_clips, start, train_members
 
@@ -113,7 +114,7 @@ def train(
     select: Select = "last",
     checkpoint_every: int = 10,
     mesh: Mesh | None = None,
-    log: Callable[[str], None] = lambda message: None,
+    listener: Listener = SILENT,
 ) -> list[History]:
     """Trains every chunk that `run` does not hold yet.
 
@@ -128,25 +129,31 @@ def train(
         chunk that `run` holds already, once, with the last epoch.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (`reported`).
       checkpoint_every: epochs.
-      log: is told of what is damaged in `run`, and therefore made again.
+      listener: is told of what is damaged in `run`, and therefore made again; may ask to stop.
 
     Raises:
+      KeyboardInterrupt: the listener asked to stop; the last epoch is saved.
       UserError: a member diverged; nothing of that epoch is saved.
     """
     histories = []
-    with checkpoint.manager(run / "checkpoints", keep=None) as finished:
+    with (
+        checkpoint.manager(run / "checkpoints", keep=None) as finished,
+        listener.stoppable() as asked,
+    ):
         for number, members in enumerate(parts):
             file = run / "checkpoints" / f"history-{number}.npz"
             unfinished = run / "checkpoints" / f"unfinished-{number}"
-            there = _is_whole(finished, number, file, log)
+            there = _is_whole(finished, number, file, listener.log)
             if not there:
                 chunk = Chunk.begin(config, members, pretrained, select, mesh)
                 with checkpoint.manager(unfinished) as saved:
-                    chunk.resume(saved, log)
-                    chunk.train(data, saved, checkpoint_every, partial(on_epoch, number))
+                    chunk.resume(saved, listener.log)
+                    chunk.train(data, saved, checkpoint_every, partial(on_epoch, number), asked)
                 _write(file, chunk.history)
                 checkpoint.save(finished, number, chunk.cut(chunk.kept))
                 checkpoint.wait(finished)
+                if asked():
+                    raise KeyboardInterrupt
             shutil.rmtree(unfinished, ignore_errors=True)
             histories.append(_read(file))
             if there:
@@ -242,14 +249,19 @@ class Chunk:
         saved: ocp.CheckpointManager,
         checkpoint_every: int,
         on_epoch: Callable[[int, History], None],
+        asked: Callable[[], bool],
     ) -> None:
         """The epochs that are not done yet; see `train`."""
 
         def after(epoch: int, states: MemberState, metrics: dict[str, np.ndarray]) -> None:
             self.record(epoch, states, metrics, data)
-            if self.done % checkpoint_every == 0 and self.done < self.config.epochs:
+            unfinished = self.done < self.config.epochs
+            stopping = unfinished and asked()
+            if unfinished and (self.done % checkpoint_every == 0 or stopping):
                 self.save(saved)
             on_epoch(epoch, self.history)
+            if stopping:
+                raise KeyboardInterrupt
 
         # What was restored, or learned before, may lie on one device, and is to be on all of them.
         self.states, self.kept = placed((self.states, self.kept), self.mesh, "members")

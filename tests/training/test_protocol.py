@@ -19,6 +19,7 @@ from ma2mi_jax.clips.pairs import PairsOnDisk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import PRESETS, Architecture
 from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.runs.listener import Listener
 from ma2mi_jax.training import finetuning, folds, members, pretraining, protocol
 from ma2mi_jax.training.members import Member, predict_clips
 
@@ -126,7 +127,7 @@ def test_a_finished_chunk_that_is_damaged_is_told_and_trained_again(
             list(protocol.saved(CONFIG, PARTS, tmp_path))
 
     told = []
-    chex.assert_trees_all_equal(train(tmp_path, placed_data, log=told.append), whole)
+    chex.assert_trees_all_equal(train(tmp_path, placed_data, listener=Listener(told.append)), whole)
     assert len(told) == 1
     assert "damaged" in told[0]
 
