@@ -10,6 +10,7 @@ ResNet18 names (PyTorch: load_file, load_state_dict).
 """
 
 import pathlib
+from typing import TypedDict
 
 import cli
 import flags
@@ -20,6 +21,13 @@ from ma2mi_jax.evaluation import outcome, predictions
 from ma2mi_jax.models.weights import torchvision
 from ma2mi_jax.training import finished, run_config
 from ma2mi_jax.training.finished import Finetuned
+
+
+class Scores(TypedDict):
+    accuracy: float
+    uf1: float
+    uar: float
+
 
 SHOWN = 20  # differing predictions
 
@@ -43,13 +51,13 @@ def main(argv):
         return 0
 
     run = finished.read_finetuned(f.run)
-    written = files.read_json(f.run / run_config.RESULTS["finetune"])
-    if "no_score" in written:
+    if "no_score" in run_config.read_results(f.run, "finetune"):
         raise UserError(
             "[run={run}]: trained on all subjects, so that nothing was tested; give a run that "
             "leaves subjects out",
             run=f.run,
         )
+    written = files.read_json(f.run / run_config.RESULTS["finetune"], shape=Scores)
     before = predictions.read_predictions(f.run / "predictions.csv", run.classes)
     after = outcome.predict_again(run, cli.LISTENER, roots_of(run, f.data_root))
     found = predictions.summary(after, run.classes)

@@ -6,12 +6,16 @@ name first and renamed when it is complete. Whoever finds a file under its own n
 """
 
 import contextlib
+import fcntl
+import functools
 import glob
 import hashlib
 import json
+import logging
 import math
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import time
@@ -22,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ma2mi_jax import schema
 from ma2mi_jax.errors import UserError
 
 LONGEST = 120  # bytes of a name; systems allow 255 with all suffixes, encrypted disks 143
@@ -70,8 +75,9 @@ def whole(path: str | os.PathLike, *, shared: bool = False) -> Iterator[pathlib.
 
     Args:
       path: the file; its folder exists.
-      shared: whether several processes may write this file at the same time. Each then has a
-        temporary file of its own, and the last one to finish wins. Without it the temporary name is
+      shared: whether several processes may write this file at the same time, as those of a cache.
+        Each then has a temporary file of its own, which is removed by the next process if this one
+        is killed, and the last one to finish wins. Without it the temporary name is
         always the same, so that the next attempt writes over what a killed process left.
 
     Raises:
@@ -82,12 +88,37 @@ def whole(path: str | os.PathLike, *, shared: bool = False) -> Iterator[pathlib.
     temporary = path.with_name(f"{path.name}{process}.part")
 
     try:
-        with naming(path):
+        with naming(path), contextlib.ExitStack() as held:
+            if shared:
+                _clear(path.parent)
+                descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
+                held.callback(os.close, descriptor)
+                _lock(descriptor)
             yield temporary
             os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):  # after `replace` it is not there any more
             temporary.unlink()
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether this process, and no other, holds the file from now on, until it ends."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process holds it, or the disk knows no locks
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=64)  # once a process: a cache may hold very many files
+def _clear(folder: pathlib.Path) -> None:
+    """Removes the temporary files of `whole(shared=True)` that killed processes left."""
+    for left in folder.iterdir():
+        if not re.search(r"\.\d+\.part$", left.name):
+            continue
+        with contextlib.suppress(OSError), open(left, "rb") as file:
+            if _lock(file.fileno()):
+                left.unlink()
 
 
 @contextlib.contextmanager
@@ -123,6 +154,16 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def discard(path: str | os.PathLike, why: str) -> None:
+    """Removes what can be made again, a file or a folder of a cache, and warns of it."""
+    logging.getLogger(__name__).warning("%s: thrown away and made again (%s)", path, why)
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):  # the disk will say so when it is made again
+            os.unlink(path)
+
+
 # ----- names -------------------------------------------------------------------------------------
 
 
@@ -146,6 +187,7 @@ def shortened(name: str) -> str:
 def read_json(
     path: str | os.PathLike,
     mend: str = "give the folder of a run; if it is one, its writing was interrupted",
+    shape: Any = Any,
 ) -> Any:
     """The content of a JSON file.
 
@@ -153,12 +195,13 @@ def read_json(
       path: the file.
       mend: the end of the error: what a person can do about it. By default the file belongs to a
         run's folder.
+      shape: what is expected, as `schema.mismatch` takes it.
 
     Raises:
-      UserError: the file is missing, or it is not JSON.
+      UserError: the file is missing, it is not JSON, or it has another shape.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        content = json.loads(pathlib.Path(path).read_text())
     except OSError as error:
         raise UserError(
             "{path}: cannot be read ({reason}); {mend}",
@@ -166,13 +209,22 @@ def read_json(
             reason=error.strerror,
             mend=mend,
         ) from None
-    except ValueError as error:  # not JSON, or not even text
+    # not JSON, not even text, or nested without end
+    except (ValueError, RecursionError) as error:
         raise UserError(
             "{path}: cannot be read as JSON ({reason}); {mend}",
             path=path,
             reason=error,
             mend=mend,
         ) from None
+    if different := schema.mismatch(content, shape):
+        raise UserError(
+            "{path}: not what is expected there ({different}); {mend}",
+            path=path,
+            different=different,
+            mend=mend,
+        )
+    return content
 
 
 def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = 2) -> None:

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,8 @@ import pytest
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -55,6 +60,48 @@ def test_of_two_that_make_a_folder_the_first_wins(tmp_path):
             (early / "a").write_text("early")
     assert (path / "a").read_text() == "early"
     assert os.listdir(tmp_path) == ["entry"]
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next(tmp_path):
+    """But not what a living one writes."""
+    leave = f"""
+import os, sys
+from ma2mi_jax import files
+with files.whole({str(tmp_path / "film.npy")!r}, shared=True) as part:
+    part.write_text("half of a film")
+    print(part, flush=True)
+    sys.stdin.read()
+    os._exit(1)
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", leave], cwd=ROOT, **pipes) as process:
+        left = pathlib.Path(process.stdout.readline().rstrip())
+        with files.whole(tmp_path / "other", shared=True) as other:
+            other.write_text("whole")
+        assert left.exists()
+    files._clear.cache_clear()  # as in another process
+    with files.whole(tmp_path / "other", shared=True):
+        pass
+    assert os.listdir(tmp_path) == ["other"]
+
+
+def test_an_array_takes_its_room_at_once(tmp_path):
+    array = files.array_to_fill(tmp_path / "a.npy", np.uint8, (1 << 20,))
+    assert os.stat(tmp_path / "a.npy").st_blocks * 512 >= array.size
+    assert not array.any()
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.95, 1])
+def test_arrays_that_are_damaged_are_one_line(tmp_path, part):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(500), b=np.ones(2))
+    assert files.read_npz(path, ["a"])["a"][3] == 3
+    content = bytearray(path.read_bytes())
+    for damaged in (content[: int(part * len(content)) - 1], b"", b"no zip", None):
+        path.unlink() if damaged is None else path.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read as the arrays a, b") as error:
+            files.read_npz(path, ["a", "b"])
+        assert "\n" not in str(error.value)
 
 
 def test_what_a_killed_process_left_of_a_folder_is_removed_later(tmp_path):

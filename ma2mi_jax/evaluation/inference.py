@@ -595,7 +595,7 @@ def record_of(run: Finetuned | Model) -> dict[str, Any]:
     left subjects out, if such are known.
     """
     if isinstance(run, Finetuned):
-        return files.read_json(run.path / run_config.RESULTS["finetune"])
+        return run_config.read_results(run.path, "finetune")
     data, score = run.content["data"], run.content["score"] or {}
     record = {"target": data["name"], "n": data["n"], "subjects": data["subjects"]}
     scores = {name: score[name] for name in ("accuracy", "uf1") if name in score}

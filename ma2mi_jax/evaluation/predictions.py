@@ -103,7 +103,7 @@ def read_predictions(path: pathlib.Path, names: Sequence[str]) -> Predictions:
             path=path,
             reason=error.strerror,
         ) from None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:  # cells may be missing
         raise UserError(
             "{path}: expected the predictions of a fine-tuning run with the classes {classes}, "
             "found something else ({error!r}); give a run over the same dataset",

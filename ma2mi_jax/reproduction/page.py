@@ -16,7 +16,8 @@ from ma2mi_jax.reproduction.plans import Part, Planned, Row, Size
 from ma2mi_jax.reproduction.progress import duration
 from ma2mi_jax.reproduction.tables import Scores
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training.run_config import RESULTS, Run
+from ma2mi_jax.training import run_config
+from ma2mi_jax.training.run_config import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +151,7 @@ def run_blocks(page: Page) -> list[Block]:
         if page.outcome[planned]:
             rows.append((planned.folder, "not finished", "", ""))
             continue
-        found = files.read_json(page.out / planned.folder / RESULTS[planned.run.script])
+        found = run_config.read_results(page.out / planned.folder, planned.run.script)
         versions = found["versions"]
         told = ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "flax"))
         rows.append((planned.folder, duration(found["seconds"]), versions["device"], told))

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction.plans import Planned
 from ma2mi_jax.runs import lock
@@ -134,7 +133,7 @@ def finished_results(
 ) -> dict[Planned, Mapping[str, Any]]:
     """Run -> content of its result file, for those that are finished."""
     return {
-        planned: files.read_json(out / planned.folder / RESULTS[planned.run.script])
+        planned: run_config.read_results(out / planned.folder, planned.run.script)
         for planned in plan
         if look(planned).kind == "finished"
     }

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import intervals
 from ma2mi_jax.evaluation.blocks import Block, Table, Text
@@ -23,6 +22,7 @@ from ma2mi_jax.evaluation.predictions import (
 )
 from ma2mi_jax.reproduction import paper, plans
 from ma2mi_jax.reproduction.plans import Part, Row
+from ma2mi_jax.training import run_config
 
 PAIRED = (  # a score of the paper, ours, their difference, and our interval; then the other score
     "",
@@ -60,7 +60,7 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     Raises:
       UserError: a run is not finished, or was made over other clips or classes than the first.
     """
-    records = [files.read_json(folder / "results.json") for folder in folders]
+    records = [run_config.read_results(folder, "finetune") for folder in folders]
     names = records[0]["classes"]
     first = read_predictions(folders[0] / "predictions.csv", names)
     parts = [first, *(read_other(folder, first.clips, names) for folder in folders[1:])]

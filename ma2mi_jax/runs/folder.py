@@ -80,7 +80,7 @@ def open_run(
     """
     content = json.loads(json.dumps(content))  # tuples become lists, as they will be read back
     if check_run(path, result, overwrite):
-        there = files.read_json(path / CONFIG)
+        there = files.read_json(path / CONFIG, shape=dict[str, Any])
         if "resolved" not in there:
             raise UserError(
                 "[run={path}]: an unfinished run of an earlier version is there; "

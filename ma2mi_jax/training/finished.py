@@ -2,8 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import numpy as np
@@ -18,6 +18,16 @@ from ma2mi_jax.training.members import Member
 from ma2mi_jax.training.run_config import RESULTS, Stored
 
 WORDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
+
+
+Config = TypeVar("Config")
+
+
+class Trained(TypedDict):
+    """What `results.json` says about the members: seed and fold of each."""
+
+    classes: list[str]
+    members: list[tuple[int, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +88,22 @@ def read_stored(path: pathlib.Path, script: str) -> Stored:
     return stored
 
 
+def _networks(path: pathlib.Path, stored: Stored, read: Callable[[Any], Config]) -> Config:
+    """The configuration of the networks in a run's config.json, as `read` makes it of JSON."""
+    try:
+        return read(stored.resolved["config"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            "{path}/config.json: not the networks of a run ({error!r}); copy the file again",
+            path=path,
+            error=error,
+        ) from None
+
+
 def read_pretrained(path: pathlib.Path) -> Pretrained:
     """A finished pre-training with its last state, on one device. Raises as `read_stored`."""
     stored = read_stored(path, "pretrain")
-    config = pretraining.config_from_json(stored.resolved["config"])
+    config = _networks(path, stored, pretraining.config_from_json)
     shapes = jax.eval_shape(lambda: pretraining.init(config, jax.random.key(0)))
     state = checkpoint.restore(path / "checkpoints", config.steps, shapes)
     return Pretrained(path, stored, config, state)
@@ -90,8 +112,8 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
 def read_finetuned(path: pathlib.Path) -> Finetuned:
     """A finished fine-tuning; reads no clips and no weights. Raises as `read_stored`."""
     stored = read_stored(path, "finetune")
-    config = finetuning.config_from_json(stored.resolved["config"])
-    found = files.read_json(path / "results.json")
+    config = _networks(path, stored, finetuning.config_from_json)
+    found = files.read_json(path / RESULTS["finetune"], shape=Trained)
     members = [(seed, fold) for seed, fold in found["members"]]
     return Finetuned(path, stored, config, found["classes"], members)
 

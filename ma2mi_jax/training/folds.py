@@ -154,7 +154,7 @@ def fold_of(clips: Sequence[Clip], all_folds: Sequence[Fold]) -> dict[str, str]:
 
 def write_file(path: pathlib.Path, folds_of_subjects: Mapping[str, str]) -> None:
     """What `fold_of` found, as a file that `read_file` reads."""
-    with files.naming(path), path.open("w", newline="") as file:
+    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([("subject", "fold"), *folds_of_subjects.items()])
 
 
@@ -177,7 +177,7 @@ def read_file(path: pathlib.Path) -> dict[str, str]:
             error=error.strerror,
             expected=expected,
         ) from None
-    except (KeyError, AttributeError, UnicodeDecodeError):
+    except (KeyError, AttributeError, UnicodeDecodeError, csv.Error):
         raise UserError(
             "[folds_file={path}]: {expected} and a row a subject", path=path, expected=expected
         ) from None

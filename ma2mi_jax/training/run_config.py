@@ -14,7 +14,7 @@ import pathlib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import jax
 
@@ -40,6 +40,29 @@ TESTED = {"root": "test_root", "annotations": "test_annotations", "target": "tes
 """The parameters of a dataset, as they are called for the one that a run across datasets is tested
 on."""
 RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
+
+
+class Summary(TypedDict):
+    """What is read again of a pre-training's `summary.json`."""
+
+    seconds: float
+    steps: int
+    steps_this_session: int
+    versions: dict[str, Any]
+
+
+class Results(TypedDict):
+    """What is read again of a fine-tuning's `results.json`."""
+
+    seconds: float
+    versions: dict[str, Any]
+    classes: list[str]
+    protocol: str
+    target: str
+    set_aside: list[Any]
+
+
+SHAPES = {"pretrain": Summary, "finetune": Results}
 FORMAT = 3  # of config.json; 1 had no part `asked`; up to 2 nothing was said of τ
 
 
@@ -539,7 +562,7 @@ def read(path: pathlib.Path) -> Stored:
       UserError: there is none, or it is not one of this package.
     """
     file = path / "config.json"
-    record = files.read_json(file)
+    record = files.read_json(file, shape=dict[str, Any])
     try:
         if record.get("format") == model_folder.FORMAT:
             raise UserError(
@@ -559,13 +582,22 @@ def read(path: pathlib.Path) -> Stored:
         if record["format"] < 3:
             asked = as_meant(asked, record["resolved"])
         return Stored(record["script"], asked, record["resolved"], record["command"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             "{file}: not the configuration of a run ({error!r}); expected a folder that "
             "pretrain.py or finetune.py made",
             file=file,
             error=error,
         ) from None
+
+
+def read_results(path: pathlib.Path, script: str) -> dict[str, Any]:
+    """The result file of the finished run in folder `path`.
+
+    Raises:
+      UserError: there is none, or it is not one.
+    """
+    return files.read_json(path / RESULTS[script], shape=SHAPES[script])
 
 
 def as_meant(asked: Run, resolved: Mapping[str, Any]) -> Run:
@@ -630,7 +662,7 @@ def check(run: Run) -> None:
         with parameters_called(**TESTED if spec == tested else {}):
             registry.check(spec)
     if run.script == "finetune" and run.compare:
-        files.read_json(pathlib.Path(run.compare) / RESULTS["finetune"])
+        read_results(pathlib.Path(run.compare), "finetune")
     if run.script == "finetune" and run.folds_file:
         folds.read_file(pathlib.Path(run.folds_file))
 

@@ -126,7 +126,7 @@ def test_a_progress_of_listing(tree, tmp_path):
     assert done == [(1, 1), (2, 2)]
 
 
-def test_what_is_remembered_survives_an_interruption(tmp_path):
+def test_what_is_remembered_survives_an_interruption(tmp_path, caplog):
     file = tmp_path / "cache" / "found.json"
 
     def interrupted():
@@ -137,9 +137,14 @@ def test_what_is_remembered_survives_an_interruption(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert json.loads(file.read_text()) == {"a": [1, 2]}
-    file.write_text('{"a": [1')
-    with disk.remembered(str(file)) as found:
-        assert found == {}
+    for damaged in (b'{"a": [1', b"[1]", b"\xff\xfe\x00"):
+        caplog.clear()
+        file.write_bytes(damaged)
+        with disk.remembered(str(file)) as found:
+            assert found == {}
+            found["a"] = 1
+        assert f"{file}: thrown away and made again" in caplog.text
+        assert json.loads(file.read_text()) == {"a": 1}
     assert [path.name for path in file.parent.iterdir()] == ["found.json"]
 
 

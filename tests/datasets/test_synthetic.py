@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -372,7 +373,18 @@ def test_a_film_is_drawn_once(tmp_path):
     seen = len(calls)
     assert macro(tmp_path, progress=lambda *call: calls.append(call)) == first
     assert len(calls) == seen
-    assert len(os.listdir(tmp_path)) == 1
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+
+
+def test_a_film_that_is_damaged_is_told_and_drawn_again(tmp_path, caplog):
+    path = pathlib.Path(macro(tmp_path).clips[0].frames.path)
+    drawn = path.read_bytes()
+    for damaged in (drawn[:-9] + bytes([drawn[-9] ^ 1]) + drawn[-8:], drawn[:-50], b""):
+        caplog.clear()
+        path.write_bytes(damaged)
+        macro(tmp_path)
+        assert path.read_bytes() == drawn
+        assert "thrown away and made again" in caplog.text
 
 
 def test_every_parameter_and_the_generator_version_name_a_film_of_their_own(tmp_path, monkeypatch):
@@ -385,10 +397,10 @@ def test_every_parameter_and_the_generator_version_name_a_film_of_their_own(tmp_
     )
     macro(tmp_path)
     macro(tmp_path, speech=0.0)
-    assert len(os.listdir(tmp_path)) == 7
+    assert len(list(tmp_path.glob("*.npy"))) == 7
     monkeypatch.setattr(films, "GENERATOR", films.GENERATOR + 1)
     macro(tmp_path)
-    assert len(os.listdir(tmp_path)) == 8
+    assert len(list(tmp_path.glob("*.npy"))) == 8
 
 
 def test_an_interrupted_film_is_drawn_again(tmp_path):

@@ -227,6 +227,15 @@ def test_a_written_file_is_read_again_and_says_what_it_is(tmp_path, variables):
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_a_written_file_with_a_flipped_bit_is_refused(tmp_path, variables):
+    path = tmp_path / "encoder.safetensors"
+    torchvision.write(path, *variables, "action_encoder")
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    assert "damaged" in refusal(lambda: torchvision.read(path, WIDTH))
+
+
 @pytest.mark.parametrize("prefix", ["", "module.", "encoder.", "module.backbone."])
 def test_prefixes_heads_and_counters_are_left_alone(tmp_path, variables, tensors, prefix):
     content = {

@@ -17,7 +17,7 @@ from ma2mi_jax.clips.clip import Repair
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import fingerprint, whole
+from ma2mi_jax.files import discard, fingerprint, whole
 
 
 def junk(name: str) -> bool:
@@ -199,10 +199,16 @@ def remembered(file: str) -> Iterator[dict]:
     Raises:
       UserError: the file cannot be written.
     """
+    before = {}
     try:
         with open(file) as opened:
             before = json.load(opened)
-    except (OSError, ValueError):  # it is not there, or a machine lost power while it was written
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):  # a machine lost power while it was written, or a disk is bad
+        discard(file, "cannot be read")
+    if not isinstance(before, dict):
+        discard(file, "not what was written")
         before = {}
     now = dict(before)
     try:

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from ma2mi_jax.clips.clip import Clip, Repair, SetAside
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder, Unreachable
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import printable, whole_folder
+from ma2mi_jax.files import discard, printable, whole_folder
 
 RULES = 5
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
@@ -412,8 +411,9 @@ def _load(entry: str) -> Verdict | None:
         return Verdict(found, *(kept[name] for name in ("fps", "reason", "lacks", "bits")))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, KeyError, TypeError):  # a machine lost power while it was written
-        shutil.rmtree(entry)
+    # a machine lost power while it was written, or a disk is bad
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        discard(entry, f"its verdict cannot be read: {error!r}")
         return None
 
 

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
@@ -19,7 +18,7 @@ import numpy as np
 
 from ma2mi_jax.clips.frames import IMAGE_SUFFIXES, ImageFolder, frame_order
 from ma2mi_jax.datasets.common import disk
-from ma2mi_jax.files import printable
+from ma2mi_jax.files import UNZIPPING, discard, printable
 
 INDEX = 2  # version of the index files: raise it when what they mean changes
 SETTLED = 2_000_000_000  # ns; a time of change is reliable later: some file systems tick in 2 s
@@ -198,6 +197,9 @@ def _load_index(file: str) -> Index:
         ways, folders, images = groups[0::3], groups[1::3], groups[2::3]
         rows = zip(ways, arrays["times"].tolist(), folders, images, strict=True)
         return {way: Listing(*listing) for way, *listing in rows}
-    # it is not there, or a machine lost power while it was written
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+    except FileNotFoundError:
+        return {}
+    # a machine lost power while it was written, or a disk is bad
+    except (OSError, ValueError, LookupError, TypeError, EOFError, *UNZIPPING) as error:
+        discard(file, f"cannot be read: {error!r}")
         return {}

@@ -8,6 +8,7 @@ finds it there.
 import functools
 import json
 import os
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from ma2mi_jax.datasets.drawn.portrait import Identity, Light, Pose, render_frames
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import array_to_fill, fingerprint, whole
+from ma2mi_jax.files import array_to_fill, discard, fingerprint, sha256, whole
 
 GENERATOR = 4  # raise it with every change that alters a pixel: kept films carry it in their names
 
@@ -86,17 +87,24 @@ def kept(
 ) -> str:
     """Path of the `.npy` file of this kind and these parameters; `write` makes it if need be.
 
+    Its checksum lies beside it. If the file is not what was written, it is made again.
+
     Raises:
       UserError: `cache` cannot be written.
     """
     name = json.dumps([GENERATOR, kind, size, parameters], sort_keys=True)
     path = os.path.abspath(os.path.join(cache, f"{kind}-{fingerprint([name])}.npy"))
-    if os.path.exists(path):
-        return path
+    checksum = pathlib.Path(f"{path}.sha256")
     try:
+        if os.path.exists(path):
+            if not checksum.exists() or checksum.read_bytes() == sha256(path).encode():
+                return path
+            discard(path, "its content is not what was written")
         os.makedirs(cache, exist_ok=True)
         with whole(path, shared=True) as unfinished:
             write(unfinished)
+            with whole(checksum, shared=True) as file:
+                file.write_text(sha256(unfinished))
     except OSError as error:
         raise UserError(
             "{cache}: the drawn frames cannot be kept there ({reason}); give another cache folder",

@@ -17,7 +17,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import StoreFrames
@@ -31,6 +31,47 @@ FORMAT = 1  # version of the format: raise it when it changes, and older folders
 MANIFEST, LATENTS = "prepared.json", "latents.json"
 CLIP_FIELDS = ("subject", "label", "onset", "apex", "offset", "fps", "action_units")
 """What the manifest has of a clip, where it differs from the default."""
+
+
+class Shard(TypedDict):
+    """A file, in a record of the whole folder."""
+
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+class ClipRecord(TypedDict):
+    """A clip in the manifest, beside its CLIP_FIELDS."""
+
+    id: str
+    shard: int
+    first: int
+    count: int
+    numbers: list[tuple[int, int]]
+
+
+class Manifest(TypedDict):
+    """`prepared.json`."""
+
+    format: int
+    name: str
+    kind: str
+    size: int
+    classes: list[str]
+    annotations: str
+    notes: list[str]
+    set_aside: list[dict[str, str]]
+    repairs: list[dict[str, str]]
+    shards: list[Shard]
+    clips: list[ClipRecord]
+
+
+class Latents(TypedDict):
+    """`latents.json`."""
+
+    shards: list[Shard]
 
 
 def is_prepared(root: str | os.PathLike) -> bool:
@@ -146,7 +187,7 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
             root=root,
             manifest=MANIFEST,
         )
-    manifest = read_record_file(root / MANIFEST)
+    manifest = read_record_file(root / MANIFEST, Manifest)
     if manifest["format"] != FORMAT:
         raise UserError(
             "{root}: prepared in format {found}, but this version reads {expected}; prepare it "
@@ -161,18 +202,17 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
 def read_latents_record(root: pathlib.Path) -> dict[str, Any] | None:
     """The content of `latents.json`; None if there are no latents."""
     path = root / LATENTS
-    return read_record_file(path) if path.is_file() else None
+    return read_record_file(path, Latents) if path.is_file() else None
 
 
-def read_record_file(path: pathlib.Path) -> Any:
-    """The content of one of the JSON files in a prepared folder.
+def read_record_file(path: pathlib.Path, shape: Any = dict[str, Any]) -> Any:
+    """The content of one of the JSON files in a prepared folder, which has this shape.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or has another shape.
     """
-    return read_json(
-        path, "delete it and prepare the folder again; the shards that are finished are kept"
-    )
+    mend = "delete it and prepare the folder again; the shards that are finished are kept"
+    return read_json(path, mend, shape)
 
 
 def check_sizes(root: pathlib.Path, record: dict[str, Any]) -> None:

@@ -8,13 +8,14 @@ import pathlib
 from collections.abc import Collection
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialized
 
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import whole
+from ma2mi_jax.files import fingerprint, whole
 
+CHECKSUM = "ma2mi_sha256"  # in the metadata of the files we write
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # axes, by the number of dimensions
 _FROM_TORCH = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
@@ -42,7 +43,9 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: the file is a pickle, which is never read, or not a whole safetensors file.
     """
     try:
-        return load_file(path)
+        with safe_open(path, "np") as file:
+            written = (file.metadata() or {}).get(CHECKSUM)
+        tensors = load_file(path)
     except SafetensorError as error:
         if _is_pickle(path):
             raise _pickle(path) from None
@@ -53,6 +56,19 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             reason=error,
             size=path.stat().st_size,
         ) from None
+    if written not in (None, _checksum(tensors)):
+        raise UserError(
+            "{path}: damaged, for its weights are not those that were written; copy the file "
+            "again, or export it again",
+            path=path,
+        )
+    return tensors
+
+
+def _checksum(tensors: dict[str, np.ndarray]) -> str:
+    """Of names and content; files of other programs have none."""
+    parts = ((name, np.ascontiguousarray(tensors[name]).tobytes()) for name in sorted(tensors))
+    return fingerprint((part for pair in parts for part in pair), digits=64)
 
 
 def write(
@@ -63,7 +79,8 @@ def write(
     Raises:
       OSError: the file cannot be written.
     """
-    content = serialized(tensors, {"format": "pt"} | (metadata or {}))
+    metadata = {"format": "pt", CHECKSUM: _checksum(tensors)} | (metadata or {})
+    content = serialized(tensors, metadata)
     # safetensors' own `save_file` makes a file that only its owner can read
     with whole(path) as temporary:
         temporary.write_bytes(content)
