@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": "prepare.py",
     "predict": "predict.py",
     "export": "export.py",
+    "push": "push.py",
     "probe": "probe.py",
     "reproduce": "reproduce.py",
     "inspect": "inspect_dataset.py",

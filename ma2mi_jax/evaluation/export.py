@@ -203,3 +203,64 @@ def compared(run: Finetuned) -> dict[str, Any]:
         "the pre-training": start if isinstance(start, dict) else {},
     }
     return json.loads(json.dumps(found))
+
+
+# ----- to the hub ---------------------------------------------------------------------------------
+
+
+def push(path: pathlib.Path, hub_id: str, public: bool = False) -> bool:
+    """Uploads a model folder to the Hugging Face hub.
+
+    The token is that of the environment (HF_TOKEN), or of the hub's own login.
+
+    Args:
+      path: the model folder; nothing else lies in it.
+      hub_id: `owner/name` of the repository, which is made if it is not there, private unless it is
+        to be `public`.
+
+    Returns:
+      Whether everybody can see the repository.
+
+    Raises:
+      UserError: it is no model folder, the hub refuses it, or everybody sees a repository that is
+        there already, and `public` was not asked for.
+    """
+    check_pushed(path, hub_id)
+    import httpx
+    import huggingface_hub as hub
+
+    try:
+        api = hub.HfApi()
+        api.create_repo(hub_id, private=not public, exist_ok=True)
+        is_public = not api.model_info(hub_id).private
+        if is_public and not public:
+            raise UserError(
+                "{hub_id}: everybody can see that repository; ask for [public] if you mean it, or "
+                "give another id",
+                hub_id=hub_id,
+            )
+        files_of_model = list(model_folder.FILES)
+        api.upload_folder(repo_id=hub_id, folder_path=path, allow_patterns=files_of_model)
+    except (OSError, ValueError, httpx.HTTPError) as error:  # all of the hub's errors are of these
+        raise UserError(
+            "{hub_id}: Hugging Face does not take it ({reason}); log in by `hf auth login` or set "
+            "HF_TOKEN to a token that may write there",
+            hub_id=hub_id,
+            reason=next(iter(str(error).splitlines()), type(error).__name__).rstrip("."),
+        ) from None
+    return is_public
+
+
+def check_pushed(path: pathlib.Path, hub_id: str) -> None:
+    """Raises UserError unless a whole model folder, and nothing else, is to go to a hub id."""
+    if not model_folder.is_hub_id(hub_id):
+        raise UserError("{hub_id}: expected an id as owner/name", hub_id=hub_id)
+    if not path.is_dir():
+        raise UserError("{path}: no such folder; {mend}", path=path, mend=model_folder.MEND)
+    model_folder.read(path)
+    if others := sorted({each.name for each in path.iterdir()} - set(model_folder.FILES)):
+        raise UserError(
+            "{path}: {other} is no part of a model folder; take it out of there",
+            path=path,
+            other=others[0],
+        )

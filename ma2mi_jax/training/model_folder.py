@@ -247,6 +247,11 @@ def _read_weights(path: pathlib.Path, members: int, config: Config) -> tuple[Wei
     return tuple(member(number) for number in range(members))
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether a text has the form of the id of a Hugging Face repository."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", text))
+
+
 def _fetched(where: str) -> pathlib.Path:
     """The folder of a Hugging Face repository in the hub's cache on this machine.
 
@@ -255,7 +260,7 @@ def _fetched(where: str) -> pathlib.Path:
     Raises:
       UserError: it is in neither.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", where):
+    if not is_hub_id(where):
         raise UserError("[model={where}]: no such folder; {mend}", where=where, mend=MEND)
 
     import httpx

@@ -5,8 +5,10 @@ import pathlib
 import runpy
 import shutil
 
+import chex
 import commands
 import drawn
+import hub
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -189,3 +191,39 @@ def test_a_score_of_another_kind_of_model_is_refused_and_the_difference_named(ru
     with pytest.raises(UserError, match=r"3: each of its models was trained without some"):
         export.export(other, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(model, tmp_path, monkeypatch, capsys):
+    script = runpy.run_path(str(ROOT / "experiments" / "push.py"))
+    with hub.stand_in(monkeypatch, tmp_path / "hub") as server:
+        script["main"]([str(model), "anna/model"])
+        assert "anna/model: uploaded; only who you let can see it" in capsys.readouterr().out
+        assert server.private == {"anna/model": True}
+        there = {path.name: path.read_bytes() for path in model.iterdir()}
+        assert server.files["anna/model"] == there
+        assert server.tokens == {"Bearer hf_of_a_test"}
+        loaded, ours = ma2mi_jax.load("anna/model"), ma2mi_jax.load(model)
+        chex.assert_trees_all_equal(loaded.run.weights, ours.run.weights)
+        assert loaded.run.path.is_relative_to(tmp_path / "hub")
+
+        server.private["anna/model"] = False
+        with pytest.raises(UserError, match=r"anna/model: everybody can see .* ask for public"):
+            export.push(model, "anna/model")
+        assert export.push(model, "anna/model", public=True)
+        server.refuses = True
+        with pytest.raises(UserError, match=r"does not take it \(.*\); log in by `hf auth login`"):
+            export.push(model, "anna/new")
+        with pytest.raises(UserError, match="anna/other: no such folder, and Hugging Face does"):
+            ma2mi_jax.load("anna/other")
+    assert ma2mi_jax.load("anna/model").run.path == loaded.run.path, "from the cache alone"
+
+
+def test_only_a_model_folder_goes_to_the_hub(model, run, tmp_path):
+    other = shutil.copytree(model, tmp_path / "model")
+    (other / "notes.txt").write_text("s01 smiled")
+    with pytest.raises(UserError, match=r"notes\.txt is no part of a model folder"):
+        export.push(other, "anna/model")
+    with pytest.raises(UserError, match="is not of a model folder"):
+        export.push(run, "anna/model")
+    with pytest.raises(UserError, match="expected an id as owner/name"):
+        export.push(model, "anna")
