@@ -245,7 +245,7 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
     ]
     assert (
         "N = 15"
-        in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=2").stdout
+        in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=3").stdout
     )
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
 
