@@ -38,23 +38,23 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
     Raises:
       UserError: there is no such thing, or the run asks for what it is not.
     """
-    path = pathlib.Path(run.init)
+    path, is_file = pathlib.Path(run.init), torchvision.located(run.init)[0].is_file()
     chosen = from_scratch(run)
-    if run.keep_reconstruction and (run.init == "none" or path.is_file()):
+    if run.keep_reconstruction and (run.init == "none" or is_file):
         raise UserError(
             "[keep_reconstruction]: needs the DiT of a pre-training run; give its folder as [init]"
         )
     if run.init == "none":
         return Initial(chosen, "none")
-    if path.is_file():
-        params, batch_stats = torchvision.read_encoders(path, chosen)
+    if is_file:
+        params, batch_stats = torchvision.read_encoders(run.init, chosen)
         if run.tune != "both":
             listener.log(
                 f"only the {run.tune} encoder is tuned, and weights come from a file: "
                 "the frozen encoder's statistics are not those of such frames"
             )
         weights = {"miacnet": params}, batch_stats
-        return Initial(chosen, torchvision.fingerprint(path), weights=weights)
+        return Initial(chosen, torchvision.fingerprint(run.init), weights=weights)
     if not path.is_dir():
         raise UserError(
             "[init={init}]: no such folder or file; expected a pre-training run (runs/...), "

@@ -119,7 +119,10 @@ class PretrainRun:
         "mean", "Z is the mean of the autoencoder's posterior, or a sample", "network"
     )
     init: str | None = _field(
-        None, "weights of a ResNet18, .safetensors, from which both encoders start", "network"
+        None,
+        "weights of a ResNet18, .safetensors (one of several in it: FILE#encoder_q), from which "
+        "both encoders start",
+        "network",
     )
     fusion: Fusion = _field("mul", "how F^a and F^p become C_Δ", "network")
     pooling: Pooling = _field("gap", "C_Δ is the mean over places, or all of them", "network")
@@ -308,7 +311,10 @@ class FinetuneRun:
     )
     seeds: int = _field(1, "how many: 0, 1, ...", "protocol")
     init: str = _field(
-        "none", "a pre-training run, a model folder, a ResNet18's .safetensors, or none", "network"
+        "none",
+        "a pre-training run, a model folder, a ResNet18's FILE.safetensors (of several in it "
+        "FILE.safetensors#encoder_q), or none",
+        "network",
     )
     preset: Preset | None = _field(
         None, "size of the networks (paper); a pre-training run has its own", "network"
@@ -444,7 +450,7 @@ class FinetuneRun:
     @property
     def folder(self) -> pathlib.Path:
         """Where the run lies."""
-        start = pathlib.Path(self.init).name.removesuffix(".safetensors")
+        start = pathlib.Path(self.init).name.replace(".safetensors", "").replace("#", "-")
         tested = f"-to-{self.test_target}" if self.test_target else ""
         chosen = self.dataset.classes
         classes = f"-{chosen}-classes" if chosen else ""

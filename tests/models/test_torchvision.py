@@ -247,6 +247,26 @@ def test_prefixes_heads_and_counters_are_left_alone(tmp_path, variables, tensors
     check_same(torchvision.read(tmp_path / "timm.safetensors", WIDTH), variables)
 
 
+def test_one_of_several_networks_is_chosen_by_its_prefix(tmp_path, variables, tensors):
+    """As MoCo keeps them: the one that learned, and its slow copy."""
+    file = tmp_path / "moco.safetensors"
+    other = torchvision.to_torchvision(*variables_of(WIDTH, seed=9))
+    names = {"module.encoder_q.": tensors, "module.encoder_k.": other}
+    save_file({p + name: t for p, each in names.items() for name, t in each.items()}, file)
+    for chosen in ("encoder_q", "module.encoder_q"):
+        check_same(torchvision.read(f"{file}#{chosen}", WIDTH), variables)
+    message = refusal(lambda: torchvision.read(f"{file}#coder_q", WIDTH))
+    assert "one ResNet18 called coder_q" in message
+    assert "2 networks (module.encoder_k., module.encoder_q.)" in message
+    assert message.endswith("choose one by its prefix: FILE#module.encoder_q")
+    marks = {torchvision.fingerprint(f"{file}{end}") for end in ("", "#encoder_q", "#encoder_k")}
+    assert len(marks) == 3
+
+    odd = file.rename(tmp_path / "moco#1.safetensors")
+    check_same(torchvision.read(f"{odd}#encoder_q", WIDTH), variables)
+    assert torchvision.located(odd) == (odd, "")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_any_precision_becomes_float32(tmp_path, variables, tensors, dtype):
     save_file({name: t.astype(dtype) for name, t in tensors.items()}, tmp_path / "x.safetensors")
@@ -314,7 +334,8 @@ NOT_ITS_TENSORS = "x.safetensors: not the tensors of a ResNet18: "
         ),
         (
             lambda t: {p + name: x for p in ("", "encoder_k.") for name, x in t.items()},
-            f"{NOT_ONE}2 networks (no prefix, encoder_k.); {GIVE}",
+            f"{NOT_ONE}2 networks (no prefix, encoder_k.); choose one by its prefix: "
+            "FILE#encoder_k",
         ),
     ],
 )

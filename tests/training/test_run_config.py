@@ -320,3 +320,8 @@ def test_check_tells_before_any_long_work(tmp_path):
         )
     with pytest.raises(UserError, match=r"folds_file=no.csv"):
         run_config.check(FinetuneRun(CASME2, folds_file="no.csv", **free))
+
+
+def test_a_run_from_one_of_several_networks_is_called_after_it():
+    run = FinetuneRun(CASME2, init="weights/moco.safetensors#encoder_q")
+    assert run.folder.name == "casme2-from-moco-encoder_q"

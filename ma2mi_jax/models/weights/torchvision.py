@@ -59,7 +59,10 @@ def to_torchvision(params: Any, batch_stats: Any) -> dict[str, np.ndarray]:
 
 
 def from_torchvision(
-    tensors: Mapping[str, np.ndarray], width: int, source: str = "these tensors"
+    tensors: Mapping[str, np.ndarray],
+    width: int,
+    source: str = "these tensors",
+    network: str = "",
 ) -> tuple[Any, Any]:
     """The inverse of `to_torchvision`.
 
@@ -69,15 +72,16 @@ def from_torchvision(
         prefix are ignored.
       width: of the ResNet18: the number of features of its first stage.
       source: what the errors call `tensors`.
+      network: the prefix of the one to take, or its end, where there are several: `encoder_q`.
 
     Returns:
       (params, batch_stats) of a `ResNet18(width)`, float32.
 
     Raises:
-      UserError: there is no ResNet18 or more than one; or tensors are missing, unknown, of another
-        shape, or not floating-point numbers.
+      UserError: there is no ResNet18 of that name, or more than one; or tensors are missing,
+        unknown, of another shape, or not floating-point numbers.
     """
-    trunk = _trunk(tensors, source)
+    trunk = _trunk(tensors, source, network)
     layout = _layout(width)
     if difference := weights.difference(layout, trunk):
         raise UserError(
@@ -148,16 +152,27 @@ def write(
 def read(path: str | pathlib.Path, width: int) -> tuple[Any, Any]:
     """(params, batch_stats) of a `ResNet18(width)` from a file of torchvision's, timm's or `write`.
 
+    Args:
+      path: `FILE`, or `FILE#NETWORK` for one of several in it, see `from_torchvision`.
+
     Raises:
       UserError: there is no such file, or it is not a safetensors file, or as `from_torchvision`.
     """
-    path = pathlib.Path(path)
+    path, network = located(path)
     if not path.is_file():
         raise UserError(
             "{path}: no such file; expected the weights of a ResNet18, give a .safetensors file",
             path=path,
         )
-    return from_torchvision(weights.read(path), width, str(path))
+    return from_torchvision(weights.read(path), width, str(path), network)
+
+
+def located(path: str | pathlib.Path) -> tuple[pathlib.Path, str]:
+    """File and network of `FILE#NETWORK`; the network is empty where none is named."""
+    if pathlib.Path(path).is_file() or "#" not in pathlib.Path(path).name:
+        return pathlib.Path(path), ""
+    file, _, network = str(path).rpartition("#")
+    return pathlib.Path(file), network
 
 
 def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple[Any, Any]:
@@ -172,8 +187,10 @@ def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple
 
 
 def fingerprint(path: str | pathlib.Path) -> str:
-    """The name of a weight file in a run's configuration: `weights` and 16 digits of its hash."""
-    return f"weights {sha256(path)[:16]}"
+    """The name of weights in a run's configuration: `weights`, 16 digits of the file's hash, and
+    the network that is taken of it, if it is named."""
+    file, network = located(path)
+    return f"weights {sha256(file)[:16]}" + (f"#{network}" if network else "")
 
 
 # ----- names -------------------------------------------------------------------------------------
@@ -209,22 +226,30 @@ def _layout(width: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
     }
 
 
-def _trunk(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+def _trunk(tensors: Mapping[str, np.ndarray], source: str, network: str) -> dict[str, np.ndarray]:
     """What comes after the one prefix, without the classifier and the counters."""
     anchors = [name for name in tensors if re.fullmatch(rf"(.*\.)?{re.escape(_ANCHOR)}", name)]
-    prefixes = sorted(name.removesuffix(_ANCHOR) for name in anchors)
-    if len(prefixes) != 1:
-        if prefixes:
-            names = ", ".join(prefix or "no prefix" for prefix in prefixes)
-            found = f"{len(prefixes)} networks ({names})"
-        else:
-            first = f" (first: {min(tensors)})" if tensors else ""
-            found = f"no {_ANCHOR} among {len(tensors)} tensors{first}"
+    there = sorted(name.removesuffix(_ANCHOR) for name in anchors)
+    prefixes = [each for each in there if f".{each}".endswith(f".{network}.")] if network else there
+    if not there:
+        first = f" (first: {min(tensors)})" if tensors else ""
         raise UserError(
-            "{source}: expected one ResNet18 under torchvision's names, found {found}; give "
-            "weights of torchvision's or timm's resnet18",
+            "{source}: expected one ResNet18 under torchvision's names, found no {anchor} among "
+            "{count} tensors{first}; give weights of torchvision's or timm's resnet18",
             source=source,
-            found=found,
+            anchor=_ANCHOR,
+            count=len(tensors),
+            first=first,
+        )
+    if len(prefixes) != 1:
+        raise UserError(
+            "{source}: expected one ResNet18{named} under torchvision's names, found {count} "
+            "networks ({names}); choose one by its prefix: FILE#{last}",
+            source=source,
+            named=f" called {network}" if network else "",
+            count=len(there),
+            names=", ".join(each or "no prefix" for each in there),
+            last=there[-1].rstrip("."),
         )
 
     (prefix,) = prefixes
