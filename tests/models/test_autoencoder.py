@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 
+import chex
 import httpx
 import huggingface_hub
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from huggingface_hub.errors import (
@@ -409,14 +411,35 @@ def test_fetches_what_the_cache_lacks(monkeypatch, folder, params):
     assert [url.rsplit("/", 1)[1] for url in asked] == [CONFIG, WEIGHTS]
 
 
-@pytest.mark.parametrize(("absent", "remedy"), [(CONFIG, "vae=DIR"), (WEIGHTS, "save_pretrained")])
-def test_a_repository_that_lacks_a_file(monkeypatch, folder, absent, remedy):
+def repository_of(monkeypatch, folder):
+    """The hub has what is in the folder, under any id."""
+
     def metadata(url, **_):
-        if url.endswith(absent):
+        if not (folder / url.rpartition("/")[2]).exists():
             raise RemoteEntryNotFoundError(
                 "404", response=httpx.Response(404, request=httpx.Request("HEAD", url))
             )
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", only_from_the_hub(folder))
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", metadata)
+
+
+@pytest.mark.parametrize(("absent", "remedy"), [(CONFIG, "vae=DIR"), (WEIGHTS, "save_pretrained")])
+def test_a_repository_that_lacks_a_file(monkeypatch, folder, absent, remedy):
+    (folder / absent).unlink()
+    repository_of(monkeypatch, folder)
     check_error(lambda: load("some/vae"), "vae=some/vae", absent, remedy)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("fp16", np.float16), ("bf16", ml_dtypes.bfloat16)])
+def test_half_precision_is_read_where_there_is_nothing_else(
+    monkeypatch, folder, params, kind, dtype
+):
+    half = {name: t.astype(dtype) for name, t in load_file(folder / WEIGHTS).items()}
+    save_file(half, folder / WEIGHTS.replace(".", f".{kind}.", 1))
+    chex.assert_trees_all_equal(load(folder)[1], params)
+    (folder / WEIGHTS).unlink()
+    repository_of(monkeypatch, folder)
+    rounded = jax.tree.map(lambda x: np.asarray(x).astype(dtype).astype(np.float32), params)
+    for where in (folder, "some/vae"):
+        chex.assert_trees_all_equal(load(where)[1], rounded)

@@ -6,6 +6,7 @@ Flax names a layer `up_blocks_0.resnets_1.conv1.kernel` where PyTorch has
 which some PyTorch files have too.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -21,6 +22,8 @@ from ma2mi_jax.models.weights import tensors
 
 SD_VAE_HUB = "stabilityai/sd-vae-ft-mse"  # the autoencoder that DiT used
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+HALF = tuple(WEIGHTS.replace(".", f".{kind}.", 1) for kind in ("fp16", "bf16"))
+"""The same weights in half precision, which are taken where there are no others."""
 
 
 def load(where: str | pathlib.Path, dtype: Any = jnp.float32) -> tuple[Autoencoder, Params]:
@@ -68,7 +71,8 @@ def _local_files(where: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]
         )
 
     config, weights = folder / CONFIG, folder / WEIGHTS
-    if not weights.is_file():
+    there = [folder / name for name in (WEIGHTS, *HALF) if (folder / name).is_file()]
+    if not there:
         pickles = sorted(file.name for file in folder.glob("*.bin"))
         if pickles:
             raise _no_safetensors(where, f"expected {weights}, found {pickles[0]}")
@@ -77,7 +81,7 @@ def _local_files(where: str | pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]
             where=where,
             weights=weights,
         )
-    return config, weights
+    return config, there[0]
 
 
 def _hub_files(where: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -93,12 +97,12 @@ def _hub_files(where: str) -> tuple[pathlib.Path, pathlib.Path]:
             file=CONFIG,
         ) from None
 
-    try:
-        return config, _download(where, WEIGHTS)
-    except RemoteEntryNotFoundError:
-        raise _no_safetensors(
-            where, f"expected {WEIGHTS} at the top of that Hugging Face repository, found none"
-        ) from None
+    for name in (WEIGHTS, *HALF):
+        with contextlib.suppress(RemoteEntryNotFoundError):
+            return config, _download(where, name)
+    raise _no_safetensors(
+        where, f"expected {WEIGHTS} at the top of that Hugging Face repository, found none"
+    )
 
 
 def _download(where: str, file: str) -> pathlib.Path:
