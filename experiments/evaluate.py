@@ -95,20 +95,20 @@ def roots_of(run: Finetuned, text: str | None) -> dict[str, str]:
 def export(path: pathlib.Path, out: pathlib.Path) -> None:
     """Writes every encoder of a run, fine-tuned or pre-trained."""
     if run_config.read(path).script == "pretrain":
-        state = finished.read_pretrained(path).state
-        export_encoders(out, "pretrained", state.params["miacnet"], state.batch_stats)
-        return
-    for (seed, fold), params, batch_stats in finished.saved_members(finished.read_finetuned(path)):
-        name = f"seed{seed}-{fold.replace('/', '-')}"
-        export_encoders(out, name, params["miacnet"], batch_stats)
-
-
-def export_encoders(out: pathlib.Path, name: str, params, batch_stats) -> None:
-    """Writes the encoders of one MIACNet: <name>_action_encoder.safetensors and the other."""
-    for encoder in params:
-        path = out / f"{name}_{encoder}.safetensors"
-        torchvision.write(path, params[encoder], batch_stats[encoder], encoder)
-        cli.say(str(path))
+        run = finished.read_pretrained(path)
+        found = [("pretrained", run.state.params, run.state.batch_stats)]
+    else:
+        run = finished.read_finetuned(path)
+        found = (
+            (f"seed{seed}-{fold.replace('/', '-')}", *weights)
+            for (seed, fold), *weights in finished.saved_members(run)
+        )
+    normalisation = run.config.architecture.normalisation
+    for name, params, batch_stats in found:
+        for encoder, learned in params["miacnet"].items():
+            file = out / f"{name}_{encoder}.safetensors"
+            torchvision.write(file, learned, batch_stats[encoder], encoder, normalisation)
+            cli.say(str(file))
 
 
 if __name__ == "__main__":

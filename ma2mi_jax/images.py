@@ -14,10 +14,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
+
 
 def to_float(frames: UInt8[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Frames of 0 to 255 as float32 in [−1, 1]."""
     return frames.astype(jnp.float32) / 127.5 - 1
+
+
+def imagenet(frames: Float[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
+    """RGB in [−1, 1] normalised as ImageNet's networks were trained: (x − mean)/std in [0, 1]."""
+    mean, std = jnp.array(IMAGENET_MEAN), jnp.array(IMAGENET_STD)
+    return ((frames + 1) / 2 - mean) / std
 
 
 def check_pairs(frames: Array) -> None:

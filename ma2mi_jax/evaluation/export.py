@@ -110,6 +110,7 @@ def input_of(run: Finetuned | Pretrained) -> dict[str, Any]:
         "pair": pair,
         "frames": "RGB; both cropped by one square around the face, scaled, mapped to [-1, 1]",
         "image_size": run.config.architecture.image_size,
+        "normalisation": run.config.architecture.normalisation,
         "detector": run.stored.resolved.get("detector", ""),
     }
 

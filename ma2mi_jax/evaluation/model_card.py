@@ -160,6 +160,7 @@ def _input(wanted: Mapping[str, Any]) -> Iterable[str]:
             ("pair", wanted["pair"]),
             ("frames", wanted["frames"]),
             ("side", f"{wanted['image_size']} px"),
+            ("normalised by", wanted["normalisation"] or "nothing more"),
             ("faces were found by", found),
         ],
     )

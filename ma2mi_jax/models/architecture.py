@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.dit import DiT, Predict, Scales
-from ma2mi_jax.models.miacnet import Fusion, MIACNet, Pooling, condition
+from ma2mi_jax.models.miacnet import Fusion, MIACNet, Normalisation, Pooling, condition
 
 Space = Literal["latent", "pixel"]
 
@@ -37,6 +37,7 @@ class Architecture:
       pooling: how their map becomes a vector, see `miacnet.condition`.
       predict: what DiT's output is, see `DiT`.
       dit_scales: inside DiT, see `DiT`.
+      normalisation: of frames before the encoders, see `MIACNet`.
 
     Raises:
       UserError: `pixel_shrink` does not divide the patch.
@@ -54,6 +55,7 @@ class Architecture:
     pixel_shrink: int = 1
     pooling: Pooling = "gap"
     dit_scales: Scales = "ours"
+    normalisation: Normalisation | None = None
 
     def __post_init__(self):
         if self.pixel_shrink < 1 or self.pixel_patch % self.pixel_shrink:
@@ -85,7 +87,8 @@ class Architecture:
 
     def miacnet(self, dtype: Any, axis_name: str | None = None) -> MIACNet:
         """The two encoders; `dtype` and `axis_name` as in `ResNet18`."""
-        return MIACNet(self.width, self.fusion, self.pooling, dtype, axis_name)
+        sizes = (self.width, self.fusion, self.pooling)
+        return MIACNet(*sizes, dtype, axis_name, self.normalisation)
 
     def condition(
         self, action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None

@@ -11,13 +11,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ma2mi_jax.images import Affine, warp
+from ma2mi_jax.images import Affine, imagenet, warp
 from ma2mi_jax.models.resnet import ResNet18
 
 Fusion = Literal["mul", "add", "concat", "regions", "action"]
 FUSIONS = get_args(Fusion)
 
 Pooling = Literal["gap", "flatten"]
+
+Normalisation = Literal["imagenet"]
 
 Encoder = Literal["action", "position"]
 ENCODERS = get_args(Encoder)
@@ -44,6 +46,8 @@ class MIACNet(nn.Module):
         row 1).
       pooling: how the fused map becomes a vector, see `condition`.
       dtype, axis_name: as in `ResNet18`.
+      normalisation: what is done to frames before the encoders, see `images.imagenet`; by default
+        nothing.
     """
 
     width: int = 64
@@ -51,6 +55,7 @@ class MIACNet(nn.Module):
     pooling: Pooling = "gap"
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    normalisation: Normalisation | None = None
 
     def setup(self):
         self.action_encoder = ResNet18(self.width, self.dtype, self.axis_name)
@@ -61,11 +66,16 @@ class MIACNet(nn.Module):
         self, frame: Float[Array, "B H W 3"], future: Float[Array, "B H W 3"], train: bool
     ) -> Float[Array, "B h w D"]:
         """F^a = E_a(I_{t+δ} − I_t) (Eq. 1), float32; frames in [−1, 1]."""
-        return self.action_encoder(future - frame, train).astype(jnp.float32)
+        change = self.seen(future) - self.seen(frame)
+        return self.action_encoder(change, train).astype(jnp.float32)
 
     def position(self, frame: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B h w D"]:
         """F^p = E_p(I_t), float32; frames in [−1, 1]."""
-        return self.position_encoder(frame, train).astype(jnp.float32)
+        return self.position_encoder(self.seen(frame), train).astype(jnp.float32)
+
+    def seen(self, frame: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+        """A frame as the encoders see it."""
+        return frame if self.normalisation is None else imagenet(frame)
 
     def features(
         self,

@@ -67,6 +67,7 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
     has = {
         "fusion": config.architecture.fusion,
         "pooling": config.architecture.pooling,
+        "normalisation": config.architecture.normalisation,
         "preset": preset_of(config.architecture),
     }
     for name, there in has.items():
@@ -115,7 +116,10 @@ def from_scratch(run: FinetuneRun) -> Architecture:
     """The networks of a run that starts from no pre-training."""
     preset = PRESETS[run.preset or "paper"]
     return dataclasses.replace(
-        preset, fusion=run.fusion or preset.fusion, pooling=run.pooling or preset.pooling
+        preset,
+        fusion=run.fusion or preset.fusion,
+        pooling=run.pooling or preset.pooling,
+        normalisation=run.normalisation,
     )
 
 

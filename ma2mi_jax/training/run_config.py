@@ -26,7 +26,7 @@ from ma2mi_jax.errors import UserError, check_range, parameters_called
 from ma2mi_jax.losses import Norm, Scale
 from ma2mi_jax.models.architecture import PRESETS, Architecture, Space
 from ma2mi_jax.models.dit import Predict, Scales
-from ma2mi_jax.models.miacnet import Fusion, Pooling
+from ma2mi_jax.models.miacnet import Fusion, Normalisation, Pooling
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.runs import folder
 from ma2mi_jax.training import folds, model_folder
@@ -39,6 +39,7 @@ ProtocolName = Literal["loso", "kfold", "cross", "lodo", "all"]
 TESTED = {"root": "test_root", "annotations": "test_annotations", "target": "test_target"}
 """The parameters of a dataset, as they are called for the one that a run across datasets is tested
 on."""
+NORMALISATION = "imagenet: frames are normalised by its mean and std, for weights trained so (none)"
 RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
 
 
@@ -126,6 +127,7 @@ class PretrainRun:
     )
     fusion: Fusion = _field("mul", "how F^a and F^p become C_Δ", "network")
     pooling: Pooling = _field("gap", "C_Δ is the mean over places, or all of them", "network")
+    normalisation: Normalisation | None = _field(None, NORMALISATION, "network")
     predict: Predict = _field("change", "DiT's output: added to Z_t, or used alone", "network")
     dit_scales: Scales = _field("ours", "DiT's scales: ours, or the published ones", "network")
     pixel_shrink: int | None = _field(
@@ -257,6 +259,7 @@ class PretrainRun:
             pixel_shrink=self.pixel_shrink or preset.pixel_shrink,
             pooling=self.pooling,
             dit_scales=self.dit_scales,
+            normalisation=self.normalisation,
         )
 
     @property
@@ -321,6 +324,9 @@ class FinetuneRun:
     )
     fusion: Fusion | None = _field(None, "(mul); a pre-training run has its own", "network")
     pooling: Pooling | None = _field(None, "(gap); a pre-training run has its own", "network")
+    normalisation: Normalisation | None = _field(
+        None, f"{NORMALISATION}; a pre-training run has its own", "network"
+    )
     tune: Tune = _field("both", "which encoder learns; Table 2", "network")
     frozen_statistics: Statistics = _field(
         "running", "BatchNorm of an encoder that does not learn", "network"

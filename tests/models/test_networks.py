@@ -253,3 +253,18 @@ def test_presets_fit_their_patches():
         assert preset.image_size % 32 == 0
         assert preset.image_size % preset.pixel_patch == 0
         assert preset.dit_width % (4 * preset.heads) == 0
+
+
+def test_frames_may_be_normalised_as_imagenet_s_networks_saw_them():
+    """The same as to hand over frames that torchvision's transform made of them."""
+    rng = np.random.default_rng(0)
+    raw = rng.uniform(0, 1, (2, 1, 64, 64, 3)).astype(np.float32)
+    frames, mean, std = 2 * raw - 1, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    theirs = ((raw - mean) / std).astype(np.float32)
+    plain = Architecture(image_size=64, width=4)
+    normalised = dataclasses.replace(plain, normalisation="imagenet")
+    networks = [each.miacnet(jnp.float32) for each in (plain, normalised)]
+    variables = jax.jit(networks[0].init)(jax.random.key(0), *frames)
+    expected = networks[0].apply(variables, *theirs)
+    np.testing.assert_allclose(networks[1].apply(variables, *frames), expected, rtol=1e-3)
+    assert np.abs(networks[0].apply(variables, *frames) - expected).max() > 0.01

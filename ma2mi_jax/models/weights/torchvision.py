@@ -13,9 +13,10 @@ z = (x' − mean)/std of x' in [0, 1]. Our encoders see x in [−1, 1], and z is
 depending on the channel, plus 0.07 to 0.42. BatchNorm on the statistics of a batch removes this
 difference, except at the border, where zero padding is another colour. (With random weights and
 smooth images at 256 px, the output of bn1 for x is within 5 % of that for z, and within 1 % away
-from the border.) Folding z into conv1 would be wrong at the same places, so it is not done. But the
-running statistics of such a file fit z and not x, and still less the differences that the action
-encoder sees: an ImageNet encoder must be trained before it predicts.
+from the border.) Folding z into conv1 would be wrong at the same places, so it is not done. With
+the normalisation `imagenet` the encoders see z itself, and differences of it. But the running
+statistics of such a file do not fit differences, which the action encoder sees, and without that
+normalisation they fit z and not x: an ImageNet encoder must be trained before it predicts.
 """
 
 import pathlib
@@ -32,12 +33,14 @@ from ma2mi_jax import __version__
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import sha256
 from ma2mi_jax.models.architecture import Architecture
+from ma2mi_jax.models.miacnet import Normalisation
 from ma2mi_jax.models.resnet import ResNet18
 from ma2mi_jax.models.weights import tensors as weights
 
+SEEN = {None: "RGB in [-1, 1]", "imagenet": "RGB normalised by ImageNet's mean and std"}
 INPUTS = {
-    "action_encoder": "later frame minus frame, both RGB in [-1, 1]",
-    "position_encoder": "frame, RGB in [-1, 1]",
+    "action_encoder": "later frame minus frame, both {}",
+    "position_encoder": "frame, {}",
 }
 
 
@@ -123,6 +126,7 @@ def write(
     params: Any,
     batch_stats: Any,
     encoder: Literal["action_encoder", "position_encoder"],
+    normalisation: Normalisation | None = None,
 ) -> None:
     """Writes `to_torchvision(params, batch_stats)` as a safetensors file; makes its folder.
 
@@ -135,7 +139,7 @@ def write(
     metadata = {
         "network": "ResNet18, torchvision's names, without fc",
         "encoder": encoder,
-        "input": INPUTS[encoder],
+        "input": INPUTS[encoder].format(SEEN[normalisation]),
         "library": f"ma2mi_jax {__version__}",
     }
     try:
