@@ -93,9 +93,12 @@ class MIACNet(nn.Module):
         if tau is None:
             return Features(action, self.position(frame, learns))
 
-        # One launch, and one BatchNorm update, for E_p(I) and E_p(τ(I)).
-        both = self.position(jnp.concatenate([frame, warp(frame, tau)]), learns)
-        return Features(action, *jnp.split(both, 2))
+        # One launch, and one BatchNorm update, for E_p(I) and E_p(τ(I)). They lie side by side, so
+        # that where the batch is shared out over devices both are on the device of their sample.
+        both = jnp.stack([frame, warp(frame, tau)], axis=1)  # (B, 2, H, W, 3)
+        maps = self.position(both.reshape(-1, *frame.shape[1:]), learns)
+        maps = maps.reshape(-1, 2, *maps.shape[1:])
+        return Features(action, maps[:, 0], maps[:, 1])
 
     def __call__(
         self, frame: Float[Array, "B H W 3"], future: Float[Array, "B H W 3"], train: bool = False
