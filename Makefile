@@ -1,6 +1,7 @@
 # make demo   the whole method on faces it draws itself: pre-train, leave one subject out with and
 #             without that, evaluate; QUICK=1 make demo is the same, too short to mean anything
 # make test   all tests
+# make bench  how fast this machine pre-trains and fine-tunes, beside PyTorch (docs/performance.md)
 # make lint   ruff
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ PRETRAIN = --clips=400 --steps=600 --batch-size=16 --learning-rate=1e-3
 FINETUNE = --subjects=8 --clips-per-subject=14 --epochs=20 --learning-rate=3e-3
 endif
 
-.PHONY: demo test lint
+.PHONY: demo test bench lint
 demo: $(VENV)/installed
 	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel \
 		$(PRETRAIN) --run=$(RUN)/pretrained --overwrite
@@ -30,6 +31,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # two at a time, a file each
+
+bench: $(VENV)/installed-test
+	$(VENV)/bin/python -m benchmarks
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check .

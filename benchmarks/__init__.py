@@ -1,4 +1,4 @@
-"""What times something: `python -m benchmarks.folds`, from the root of a clone."""
+"""What times something: `python -m benchmarks`, from the root of a clone."""
 
 import pathlib
 import sys

@@ -1,127 +1,140 @@
-"""Time the ways to train several folds: one after the other, or as one batch.
-
-Run it on a quiet machine.
-
-  python -m benchmarks.folds --preset=tiny --members=4
-  python -m benchmarks.folds --preset=paper --members=8 --precision=bfloat16      # on a GPU
+"""Leaving one subject out on CASME II's size: ways to train several folds, and what all would take.
 
 separate: each fold's step on its own, one after the other. unrolled: the vmapped step of
-finetune.py, laid out once for each member. grouped: plain jax.vmap, whose convolutions become
-grouped ones. Prints the seconds of a step of all members, without compilation.
+finetune.py, laid out once for each member. grouped: plain `jax.vmap`, whose convolutions become
+grouped ones. im2col: the same, with convolutions as products of patches.
+
+A slice is measured, a step of several folds; the whole protocol follows by the number of steps.
+Reading, predicting and compiling are not in it.
 """
 
 import functools
-import statistics
-import time
+import itertools
+from typing import Literal, get_args
 
-import cli
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.measure import Built, Row
+from benchmarks.steps import peak_bytes
+from ma2mi_jax.clips.pairs import steps_per_epoch
 from ma2mi_jax.models.architecture import PRESETS
-from ma2mi_jax.runs import folder
-from ma2mi_jax.training import finetuning, folds
+from ma2mi_jax.training import finetuning, folds, protocol
 from ma2mi_jax.training.members import Member, start, step_members
 
-WAYS = ("separate", "unrolled", "grouped")
+Form = Literal["separate", "unrolled", "grouped", "im2col"]
+FORMS = get_args(Form)
+
+SUBJECTS, PAIRS, CLASSES = 26, 249, 5  # of CASME II; here each subject has 9 or 10 pairs
 
 
-def flags(argv):
-    p = cli.parser(__doc__)
-    p.add_argument("--preset", choices=PRESETS, default="tiny", help="size of the networks (tiny)")
-    p.add_argument("--members", type=cli.positive, default=4, help="folds (4)")
-    p.add_argument("--batch-size", type=cli.positive, default=16, help="(16)")
-    p.add_argument(
-        "--repeats",
-        type=cli.positive,
-        default=10,
-        help="steps that are timed; their median counts (10)",
-    )
-    p.add_argument(
-        "--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)"
-    )
-    p.add_argument(
-        "--ways", type=cli.listed(WAYS), default=list(WAYS), help=f"by commas ({','.join(WAYS)})"
-    )
-    return p.parse_args(argv)
+def config_of(preset: str, precision: str, batch_size: int) -> finetuning.Config:
+    return finetuning.Config(PRESETS[preset], CLASSES, batch_size=batch_size, dtype=precision)
 
 
-def main(argv):
-    f = flags(argv)
-    architecture = PRESETS[f.preset]
-    config = finetuning.Config(
-        architecture, classes=5, batch_size=f.batch_size, dtype=cli.precision(f.precision)
-    )
-    rng = np.random.default_rng(0)
-    clips = 4 * f.batch_size
-    frames = rng.integers(
-        0, 256, (clips, 2, architecture.image_size, architecture.image_size, 3), np.uint8
-    )
-    data = jax.device_put({"frames": frames, "label": rng.integers(0, 5, clips).astype(np.int32)})
-    subjects = [f"s{i % (f.members + 1)}" for i in range(clips)]
-    members = [Member(0, fold) for fold in folds.loso(subjects)[: f.members]]
-    indices = np.stack([m.batches(0, f.batch_size)[0] for m in members])
-    keys = jnp.stack([m.key("augment") for m in members])
-    total, active = jnp.full(f.members, 100), jnp.ones(f.members, bool)
-
-    step = functools.partial(finetuning.fold_step, config)
-    alone = jax.jit(step, donate_argnums=0)
-    grouped = jax.jit(jax.vmap(step, in_axes=(0, None, 0, 0, 0, 0)), donate_argnums=0)
-
-    def separate(states):
-        return [
-            alone(s, data, i, k, total[0], active[0])[0]
-            for s, i, k in zip(states, indices, keys, strict=True)
-        ]
-
-    def apart():
-        stacked = start(config, members, None)
-        return [jax.tree.map(lambda x, k=k: jnp.copy(x[k]), stacked) for k in range(f.members)]
-
-    ways = {
-        "separate": (separate, apart),
-        "unrolled": (
-            lambda s: step_members(config, None, s, data, indices, keys, total, active)[0],
-            None,
-        ),
-        "grouped": (lambda s: grouped(s, data, indices, keys, total, active)[0], None),
-    }
-    rows, reference = [], None
-    for name in f.ways:
-        run, begin = ways[name]
-        states = jax.block_until_ready(begin() if begin else start(config, members, None))
-        began = time.perf_counter()
-        states = jax.block_until_ready(run(states))
-        first = time.perf_counter() - began
-        times = []
-        for _ in range(f.repeats):
-            began = time.perf_counter()
-            states = jax.block_until_ready(run(states))
-            times.append(time.perf_counter() - began)
-        seconds = statistics.median(times)
-        reference = reference or seconds
-        rows.append(
-            (
-                name,
-                f"{seconds:.3f}",
-                f"{min(times):.3f}",
-                f"{seconds / reference:.2f}",
-                f"{first:.1f}",
-            )
-        )
-    found = folder.made_with()
-    caption = (
-        f"{f.members} members, {f.preset}, batch {f.batch_size}, {config.dtype}, "
-        f"{found['device']}, jax {found['jax']}"
-    )
-    cli.table(
-        "a step of all members",
-        ("", "seconds", "fastest", "of the first", "first call"),
-        rows,
-        caption,
-    )
+def members() -> list[Member]:
+    """All folds under one seed."""
+    subjects = [f"s{i % SUBJECTS:02}" for i in range(PAIRS)]
+    return [Member(0, fold) for fold in folds.loso(subjects)]
 
 
-if __name__ == "__main__":
-    cli.run(main)
+def frames_of(config: finetuning.Config) -> np.ndarray:
+    """Noise in place of the pairs; a few batches of them, since more change no time."""
+    side = config.architecture.image_size
+    count = min(PAIRS, 4 * config.batch_size)
+    return np.random.default_rng(0).integers(0, 256, (count, 2, side, side, 3), np.uint8)
+
+
+def build(config: finetuning.Config, count: int, form: Form) -> Built:
+    """One step of each of the first `count` folds."""
+    frames, chosen = frames_of(config), members()[:count]
+    label = np.arange(len(frames), dtype=np.int32) % CLASSES
+    data = jax.device_put({"frames": frames, "label": label})
+    indices = np.stack([m.batches(0, config.batch_size)[0] % len(frames) for m in chosen])
+    keys = jnp.stack([m.key("augment") for m in chosen])
+    total, active = jnp.full(count, 1000), jnp.ones(count, bool)
+    state = start(config, chosen, None)
+
+    if form == "separate":
+        step = jax.jit(functools.partial(finetuning.fold_step, config), donate_argnums=0)
+        each = list(zip(indices, keys, total, active, strict=True))
+        state = [jax.tree.map(lambda x, k=k: jnp.copy(x[k]), state) for k in range(count)]
+
+        def advance(states):
+            return [step(s, data, *rest)[0] for s, rest in zip(states, each, strict=True)]
+
+    elif form == "unrolled":
+
+        def advance(states):
+            return step_members(config, None, states, data, indices, keys, total, active)[0]
+
+    else:
+        fold_step = functools.partial(finetuning.fold_step, config)
+        if form == "im2col":
+            fold_step = with_im2col(fold_step)
+        mapped = jax.jit(jax.vmap(fold_step, in_axes=(0, None, 0, 0, 0, 0)), donate_argnums=0)
+
+        def advance(states):
+            return mapped(states, data, indices, keys, total, active)[0]
+
+    def run():
+        nonlocal state
+        state = jax.block_until_ready(advance(state))
+
+    return Built(run, peak_bytes)
+
+
+# ----- convolutions as matrix products ------------------------------------------------------------
+
+
+def im2col(x, kernel, strides, padding, **_):
+    """`lax.conv_general_dilated` of (B, H, W, C) and (h, w, C, D), without dilation or groups."""
+    rows, columns, channels, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    high, wide = ((x.shape[k + 1] - kernel.shape[k]) // strides[k] + 1 for k in range(2))
+    patches = [
+        x[:, i : i + strides[0] * high : strides[0], j : j + strides[1] * wide : strides[1]]
+        for i, j in itertools.product(range(rows), range(columns))
+    ]
+    patches = [patch[:, :high, :wide] for patch in patches]
+    product = jnp.concatenate(patches, -1) @ kernel.reshape(rows * columns * channels, features)
+    return product.astype(x.dtype)
+
+
+def with_im2col(fn):
+    """`fn`, in which every convolution of Flax is `im2col`."""
+
+    def intercept(next_call, args, kwargs, context):
+        changed = getattr(context.module, "conv_general_dilated", im2col) is im2col
+        if changed or context.method_name != "__call__":
+            return next_call(*args, **kwargs)
+        apart = context.module.clone(parent=None, conv_general_dilated=im2col)
+        return apart.apply(context.module.variables, *args, **kwargs)
+
+    def intercepted(*args):
+        with nn.intercept_methods(intercept):
+            return fn(*args)
+
+    return intercepted
+
+
+# ----- the whole protocol -------------------------------------------------------------------------
+
+
+def whole_protocol(row: Row, config: finetuning.Config, count: int, together: bool) -> Row:
+    """`row` with `protocol_seconds`: what all folds and epochs would take at this rate.
+
+    Args:
+      row: with `seconds`, of a step of `count` folds.
+      together: folds are trained in chunks of at most `count`, which wait for the longest.
+    """
+    if "seconds" not in row:
+        return row
+    size = count if together else 1
+    steps = [
+        max(steps_per_epoch(len(m.fold.train), config.batch_size) for m in chunk) * len(chunk)
+        for chunk in protocol.chunks(members(), size)
+    ]
+    return row | {"protocol_seconds": config.epochs * sum(steps) * row["seconds"] / count}

@@ -1,0 +1,383 @@
+"""The parts of the benchmark: which ways each compares, and the table it prints."""
+
+import dataclasses
+import functools
+import itertools
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cli
+import jax
+
+from benchmarks import collectives, folds, reading, steps
+from benchmarks.measure import Row, Way, compare
+from ma2mi_jax.models.architecture import PRESETS
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What to measure.
+
+    Attributes:
+      modes: of PyTorch.
+      forms: of folds; `folds` of them are trained at once.
+      counts: of devices.
+      repeats: turns that count.
+      matmul_size: side of the matrices whose product is the measure of the device.
+    """
+
+    parts: tuple[str, ...]
+    frameworks: tuple[str, ...]
+    presets: tuple[str, ...]
+    inputs: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    modes: tuple[str, ...]
+    forms: tuple[str, ...]
+    counts: tuple[int, ...]
+    folds: int
+    repeats: int
+    matmul_size: int
+
+    def sizes(self):
+        """Every (preset, input, precision, batch size)."""
+        return itertools.product(self.presets, self.inputs, self.precisions, self.batch_sizes)
+
+
+Rates = Mapping[str, float]  # precision -> FLOP/s of a matrix product
+
+
+def fastest(rates: Sequence[Row]) -> dict[str, float]:
+    """Of each precision the best rate of any framework."""
+    found: dict[str, float] = {}
+    for row in rates:
+        rate = row.get("flop_per_second", 0.0)
+        found[row["precision"]] = max(rate, found.get(row["precision"], 0.0))
+    return found
+
+
+# ----- the pre-training step ----------------------------------------------------------------------
+
+
+def pretraining_steps(asked: Asked, rates: Rates) -> list[Row]:
+    """A step by every way of every size; `mfu` is the share of the matrix product's rate."""
+    rows = []
+    for preset, given, precision, batch_size in asked.sizes():
+        config = steps.config_of(preset, given, precision, batch_size)
+        same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
+        found = compare(_ways(asked, same, {"config": config, "given": given}), asked.repeats)
+        flops = next((row["flops"] for row in found if "flops" in row), None)
+        rows += [_with_mfu(row, flops, rates.get(precision)) for row in found]
+    return rows
+
+
+def _ways(asked: Asked, row: Row, arguments: Mapping[str, Any]) -> list[Way]:
+    ways = []
+    if "jax" in asked.frameworks:
+        ways.append(Way(row | {"way": "jax"}, steps.build, arguments))
+    if "torch" in asked.frameworks:
+        from benchmarks import torch_steps
+
+        ways += [
+            Way(row | {"way": f"torch {mode}"}, torch_steps.build, {**arguments, "mode": mode})
+            for mode in asked.modes
+        ]
+    return ways
+
+
+def _with_mfu(row: Row, flops: float | None, rate: float | None) -> Row:
+    """The same work counts for every way: the FLOPs of our program before it is compiled."""
+    if "seconds" not in row or not flops or not rate:
+        return row
+    return row | {"flops": flops, "mfu": flops / row["seconds"] / rate}
+
+
+def ablations(asked: Asked, rates: Rates) -> list[Row]:
+    """The step, whole and without each of its parts, in each framework.
+
+    PyTorch runs in the last of its modes that are asked for.
+    """
+    changes = {steps.WHOLE: {}} | steps.ABLATIONS
+    rows = []
+    for preset, given, precision, batch_size in asked.sizes():
+        same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
+        last = dataclasses.replace(asked, modes=asked.modes[-1:])
+        for name, change in changes.items():
+            config = steps.config_of(preset, given, precision, batch_size)
+            arguments = {"config": steps.without(config, change), "given": given}
+            arguments |= {k: v for k, v in change.items() if k == "until"}
+            rows += compare(_ways(last, same | {"part": name}, arguments), asked.repeats)
+    return rows
+
+
+def first_steps(asked: Asked, rates: Rates) -> list[Row]:
+    """Seconds from nothing to the end of the first step: the cache is empty, then filled."""
+    rows = []
+    for preset, given, precision, batch_size in asked.sizes():
+        config = steps.config_of(preset, given, precision, batch_size)
+        same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
+        for way in _ways(asked, same, {"config": config, "given": given}):
+            with tempfile.TemporaryDirectory() as folder:
+                environment = {
+                    "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(folder, "jax")),
+                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                    "TORCHINDUCTOR_CACHE_DIR": str(pathlib.Path(folder, "torch")),
+                }
+                for cache in ("empty", "filled"):
+                    again = dataclasses.replace(
+                        way, row=way.row | {"cache": cache}, environment=environment
+                    )
+                    rows += compare([again], repeats=0, warm_up=0)
+    return rows
+
+
+# ----- folds, devices -----------------------------------------------------------------------------
+
+
+def many_folds(asked: Asked, rates: Rates) -> list[Row]:
+    """A step of several folds by each form, and what CASME II's size would take from it."""
+    rows = []
+    choices = itertools.product(asked.presets, asked.precisions, asked.batch_sizes)
+    for preset, precision, batch_size in choices:
+        config = folds.config_of(preset, precision, batch_size)
+        same = {"preset": preset, "precision": precision, "batch": batch_size, "folds": asked.folds}
+        ways = []
+        if "jax" in asked.frameworks:
+            arguments = {"config": config, "count": asked.folds}
+            ways += [
+                Way(same | {"way": form}, folds.build, {**arguments, "form": form})
+                for form in asked.forms
+            ]
+        if "torch" in asked.frameworks:
+            from benchmarks import torch_steps
+
+            arguments = {"config": config, "frames": folds.frames_of(config)}
+            arguments["members"] = asked.folds
+            ways += [
+                Way(
+                    same | {"way": f"torch {mode}"},
+                    torch_steps.build_folds,
+                    {**arguments, "mode": mode},
+                )
+                for mode in asked.modes
+            ]
+        for row in compare(ways, asked.repeats):
+            together = row["way"] in folds.FORMS and row["way"] != "separate"
+            rows.append(folds.whole_protocol(row, config, asked.folds, together))
+    return rows
+
+
+def devices(asked: Asked, rates: Rates) -> list[Row]:
+    """What devices tell each other in a step, and the step's time with as many pairs on each.
+
+    The devices of a CPU are not real: they share its cores, and their times say nothing.
+    """
+    ways = []
+    fake = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    for preset, precision, count in itertools.product(
+        asked.presets, asked.precisions, asked.counts
+    ):
+        size = asked.batch_sizes[0]
+        config = steps.config_of(preset, "pixels", precision, size * count)
+        ways.append(
+            Way(
+                {"preset": preset, "precision": precision, "devices": count, "batch": size * count},
+                collectives.build,
+                {"config": config, "given": "pixels", "count": count},
+                fake if jax.default_backend() == "cpu" else {},
+            )
+        )
+    return [row for way in ways for row in compare([way], asked.repeats)]
+
+
+# ----- reading ------------------------------------------------------------------------------------
+
+
+def reading_pairs(asked: Asked, rates: Rates) -> list[Row]:
+    """Pairs a second of the same frames, prepared and not, by our stream and by DataLoader."""
+    builds = {"ours": reading.build} if "jax" in asked.frameworks else {}
+    if "torch" in asked.frameworks:
+        from benchmarks import torch_reading
+
+        builds["DataLoader"] = torch_reading.build
+    rows = []
+    for preset, batch_size in itertools.product(asked.presets, asked.batch_sizes):
+        size = PRESETS[preset].image_size
+        with reading.drawn(size) as frames:
+            ways = [
+                Way(
+                    {"side": size, "batch": batch_size, "frames": form, "way": name},
+                    build,
+                    {"clips": clips, "size": size, "batch_size": batch_size},
+                )
+                for form, clips in frames.items()
+                for name, build in builds.items()
+            ]
+            found = compare(ways, asked.repeats)
+        pairs = reading.BATCHES * batch_size
+        rows += [row | _if_timed(row, "pairs_per_second", lambda s: pairs / s) for row in found]  # noqa: B023
+    return rows
+
+
+def waiting(asked: Asked, rates: Rates) -> list[Row]:
+    """The share of a step from read frames that a step from a batch at hand does not take."""
+    rows = []
+    choices = itertools.product(asked.presets, asked.precisions, asked.batch_sizes)
+    for preset, precision, batch_size in choices:
+        config = steps.config_of(preset, "pixels", precision, batch_size)
+        same = {"preset": preset, "precision": precision, "batch": batch_size}
+        arguments = {"config": config, "given": "pixels"}
+        with reading.drawn(config.architecture.image_size) as frames:
+            ways = [Way(same | {"frames": "at hand"}, steps.build, arguments)]
+            ways += [
+                Way(
+                    same | {"frames": form},
+                    steps.build,
+                    {**arguments, "batches": functools.partial(reading.batches, clips)},
+                )
+                for form, clips in frames.items()
+            ]
+            found = compare(ways, asked.repeats)
+        at_hand = found[0].get("seconds", 0.0)
+        share = functools.partial(_waited, at_hand)
+        rows += [row | _if_timed(row, "waiting", share) for row in found]
+    return rows
+
+
+def _waited(at_hand: float, seconds: float) -> float:
+    return max(0.0, 1 - at_hand / seconds)
+
+
+def _if_timed(row: Row, name: str, of_seconds: Callable[[float], float]) -> Row:
+    return {name: of_seconds(row["seconds"])} if "seconds" in row else {}
+
+
+# ----- tables -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table for people: what stands above it, and a cell's text by column and its heading."""
+
+    title: str
+    columns: Mapping[str, tuple[str, Callable[[Any], str]]]
+    caption: str = ""
+
+
+def _plain(*names: str) -> dict[str, tuple[str, Callable[[Any], str]]]:
+    return {name: (name, str) for name in names}
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g}"
+
+
+SIZE = _plain("preset", "input", "precision", "batch")
+SECONDS = {"seconds": ("seconds", _seconds), "fastest": ("fastest", _seconds)}
+FIRST = {"first": ("first step", lambda s: f"{s:.1f} s")}
+PEAK = {"peak_bytes": ("peak", lambda b: f"{b / 1e9:.2f} GB")}
+
+MATMUL = Table(
+    "matrix product",
+    _plain("framework", "precision")
+    | {"flop_per_second": ("TFLOP/s", lambda rate: f"{rate / 1e12:.3g}")},
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of the benchmark."""
+
+    measure: Callable[[Asked, Rates], list[Row]]
+    table: Table
+
+
+PARTS = {
+    "step": Part(
+        pretraining_steps,
+        Table(
+            "a pre-training step",
+            SIZE
+            | _plain("way")
+            | SECONDS
+            | {
+                "flops": ("GFLOP", lambda n: f"{n / 1e9:.4g}"),
+                "mfu": ("MFU", lambda share: f"{100 * share:.0f} %"),
+            }
+            | FIRST
+            | PEAK,
+            "MFU: share of the matrix product's rate. Peak: of the accelerator; on a CPU, of the "
+            "whole process.",
+        ),
+    ),
+    "ablation": Part(
+        ablations,
+        Table("a pre-training step without a part", SIZE | _plain("way", "part") | SECONDS),
+    ),
+    "start": Part(
+        first_steps,
+        Table(
+            "until the first step is done, imports not counted",
+            SIZE | _plain("way", "cache") | FIRST,
+        ),
+    ),
+    "folds": Part(
+        many_folds,
+        Table(
+            "a fine-tuning step of several folds",
+            _plain("preset", "precision", "batch", "folds", "way")
+            | SECONDS
+            | FIRST
+            | {"protocol_seconds": ("all of it", lambda s: f"{s / 60:.1f} min")}
+            | PEAK,
+            f"All of it: {folds.SUBJECTS} folds over {folds.PAIRS} pairs, worked out from this "
+            "step; not run. Without reading, predicting and compiling.",
+        ),
+    ),
+    "reading": Part(
+        reading_pairs,
+        Table(
+            "reading pairs",
+            _plain("side", "batch", "frames", "way")
+            | {"pairs_per_second": ("pairs a second", lambda n: f"{n:.0f}")}
+            | PEAK,
+            "Frames are drawn. Ours reads in threads, DataLoader in a process for each core, whose "
+            "memory is not counted.",
+        ),
+    ),
+    "waiting": Part(
+        waiting,
+        Table(
+            "how long a step in pixels waits for its pairs",
+            _plain("preset", "precision", "batch", "frames")
+            | SECONDS
+            | {"waiting": ("waits", lambda share: f"{100 * share:.0f} %")},
+        ),
+    ),
+    "devices": Part(
+        devices,
+        Table(
+            "what devices tell each other in a step",
+            _plain("preset", "precision", "devices", "batch", "collectives", "values", "parameters")
+            | SECONDS,
+            "Values: numbers that each device sends into collectives in a step. The devices of a "
+            "CPU are not real, and their times say nothing.",
+        ),
+    ),
+}
+
+
+def show(table: Table, rows: Sequence[Row]) -> None:
+    """Prints rows; what could not be measured says why."""
+    headings = [heading for heading, _ in table.columns.values()]
+    shown = [
+        [text(row[name]) if name in row else "-" for name, (_, text) in table.columns.items()]
+        for row in rows
+    ]
+    cli.table(table.title, tuple(headings), shown, table.caption)
+    for row in rows:
+        if "failed" in row:
+            named = ", ".join(str(row[name]) for name in table.columns if name in row)
+            cli.say(f"not measured: {named}: {row['failed']}")
