@@ -54,8 +54,7 @@ def sharded_step(config: pretraining.Config, given: steps.Input, count: int):
     """
     mesh = Mesh(np.array(jax.devices()[:count]), ("data",))
     whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-    init = jax.jit(lambda key: pretraining.init(config, key), out_shardings=whole)
-    state = init(jax.random.key(0))
+    state = jax.device_put(steps.start(config), whole)
     batch = jax.device_put(steps.batch_of(config, given), split)
     step = jax.jit(lambda s, b: pretraining.train_step(config, s, b), donate_argnums=0)
     return step.lower(state, batch).compile(), state, batch

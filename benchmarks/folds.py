@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import Built, Row
-from benchmarks.steps import peak_bytes
+from benchmarks.steps import filled, peak_bytes
 from ma2mi_jax.clips.pairs import steps_per_epoch
 from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.training import finetuning, folds, protocol
@@ -55,7 +55,9 @@ def build(config: finetuning.Config, count: int, form: Form) -> Built:
     indices = np.stack([m.batches(0, config.batch_size)[0] % len(frames) for m in chosen])
     keys = jnp.stack([m.key("augment") for m in chosen])
     total, active = jnp.full(count, 1000), jnp.ones(count, bool)
-    state = start(config, chosen, None)
+    fresh = jax.eval_shape(functools.partial(finetuning.init, config), jax.random.key(0))
+    learned = filled((fresh.params, fresh.batch_stats))
+    state = start(config, chosen, learned)
 
     if form == "separate":
         step = jax.jit(functools.partial(finetuning.fold_step, config), donate_argnums=0)

@@ -119,6 +119,7 @@ def first_steps(asked: Asked, rates: Rates) -> list[Row]:
         config = steps.config_of(preset, given, precision, batch_size)
         same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
         for way in _ways(asked, same, {"config": config, "given": given}):
+            arguments = {**way.arguments, **({"drawn": True} if way.build is steps.build else {})}
             with tempfile.TemporaryDirectory() as folder:
                 environment = {
                     "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(folder, "jax")),
@@ -127,7 +128,10 @@ def first_steps(asked: Asked, rates: Rates) -> list[Row]:
                 }
                 for cache in ("empty", "filled"):
                     again = dataclasses.replace(
-                        way, row=way.row | {"cache": cache}, environment=environment
+                        way,
+                        row=way.row | {"cache": cache},
+                        arguments=arguments,
+                        environment=environment,
                     )
                     rows += compare([again], repeats=0, warm_up=0)
     return rows

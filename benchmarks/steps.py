@@ -63,20 +63,38 @@ def batch_of(config: Config, given: Input) -> dict[str, np.ndarray]:
     return batch
 
 
+def filled(shapes: Any) -> Any:
+    """Small normal values of these shapes."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: np.float32(0.02) * rng.normal(size=x.shape).astype("f4"), shapes)
+
+
+def start(config: Config) -> pretraining.PretrainState:
+    """A state to begin with, made without compiling anything; its statistics are zero."""
+    shapes = jax.eval_shape(partial(pretraining.init, config), jax.random.key(0))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return zeros.replace(params=filled(shapes.params))
+
+
 def build(
     config: Config,
     given: Input,
     until: Literal["update", "gradients", "loss"] = "update",
     batches: Callable[[Config], Iterator[Any]] | None = None,
+    drawn: bool = False,
 ) -> Built:
     """The step; `flops` are those of the uncompiled program.
 
     Args:
       until: what of the step is run.
       batches: reads them; by default one batch that lies on the device serves all steps.
+      drawn: begin with the initial values of a pre-training, whose draws take long to compile.
     """
     batch = jax.device_put(batch_of(config, given))
-    state = jax.jit(partial(pretraining.init, config))(jax.random.key(0))
+    if drawn:
+        state = jax.jit(partial(pretraining.init, config))(jax.random.key(0))
+    else:
+        state = jax.device_put(start(config))
     vae_params = autoencoder.init(jax.random.key(0), config.vae) if config.vae else None
     if until == "update":
         fn, donated = partial(pretraining.train_step, config), (0,)
