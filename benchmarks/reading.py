@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,8 @@ from ma2mi_jax.datasets import prepared
 from ma2mi_jax.datasets.drawn.synthetic import macro_source
 from ma2mi_jax.training.pretraining import Config
 
-BATCHES = 4  # that are read in a turn
+# That are read in a turn. Two for each core lie ready when it begins, which is then 1/16 of them.
+BATCHES = 32 * (os.cpu_count() or 1)
 FORMS = ("prepared", "JPEG files")
 
 
