@@ -27,6 +27,7 @@ from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 Kind = Literal["source", "target"]
+DETECTOR = ("detector", "detector_model", "align")  # the fields that choose how faces are found
 KIND_OF: dict[type, Kind] = {PretrainRun: "source", FinetuneRun: "target"}
 
 
@@ -62,7 +63,7 @@ def add(parser: argparse.ArgumentParser, kind: type, only: Collection[str] | Non
             if pair not in exclusive:
                 exclusive[pair] = group.add_mutually_exclusive_group()
             group = exclusive[pair]
-        _add_field(group, field, hints[field.name], field.metadata["help"])
+        _add_field(group, field, hints[field.name], _help(field, field.metadata["help"]))
 
 
 def add_dataset(
@@ -90,15 +91,16 @@ def add_dataset(
             help = registry.help_of(field.name, kinds)
             if several and field.name in PLACES:
                 help += f"; of several targets {PLACES[field.name]}"
+            help = _help(field, help)
             _add_field(data, field, hints[field.name], help)
 
 
-def add_detector(group) -> None:
-    """The flags that choose how faces are found."""
+def add_detector(group, default: str) -> None:
+    """The flags that choose how faces are found; without one of them it is done as `default`."""
     hints = typing.get_type_hints(DatasetSpec)
     for field in registry.CHOSEN:
-        if field.name in ("detector", "detector_model"):
-            _add_field(group, field, hints[field.name], field.metadata["help"])
+        if field.name in DETECTOR:
+            _add_field(group, field, hints[field.name], f"{field.metadata['help']} ({default})")
 
 
 def _add_name(group, kind: Kind, kinds: Sequence[Kind], several: bool = False, **more: Any) -> None:
@@ -114,7 +116,7 @@ def _add_name(group, kind: Kind, kinds: Sequence[Kind], several: bool = False, *
 
 def _add_field(group, field: dataclasses.Field, hint: Any, help: str) -> None:
     name, flag = field.name, flag_of(field.name)
-    how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field, help)}
+    how: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": help}
     bare, choices = _bare(hint), None
     if typing.get_origin(bare) is Literal:
         choices = typing.get_args(bare)

@@ -29,6 +29,7 @@ import cli
 import flags
 
 from ma2mi_jax import files
+from ma2mi_jax.clips.faces import Deferred
 from ma2mi_jax.evaluation import inference
 from ma2mi_jax.evaluation.inference import Answers, OpenRun
 from ma2mi_jax.training import finished
@@ -54,7 +55,7 @@ def parsed(argv):
     p.add_argument("--fps", type=seconds, help=help)
     help = "every candidate in order of strength, not the best one of each part alone"
     p.add_argument("--all", action="store_true", help=help)
-    flags.add_detector(p)
+    flags.add_detector(p, "as the run")
     p.add_argument("--out", type=pathlib.Path, help="folder (runs/predict-<first clip>)")
     f = p.parse_args(argv)
     f.out = f.out or pathlib.Path("runs") / f"predict-{default_name(f.clips[0])}"
@@ -83,7 +84,8 @@ def main(argv):
     run = opened.run
     cli.make_folder(f.out)
     cli.keep_compiled_programs()
-    detector = {k: v for k, v in vars(f).items() if k in ("detector", "detector_model")}
+    asked = {field: getattr(f, field, None) for field in flags.DETECTOR}
+    detector = inference.detector_of(run, *asked.values())
     found = inference.predict(
         opened,
         *f.clips,
@@ -93,8 +95,8 @@ def main(argv):
         longest=f.longest,
         fps=f.fps,
         every=f.all,
+        detector=detector,
         listener=cli.LISTENER,
-        **detector,
     )
 
     entries, pictures = [], set()
@@ -111,11 +113,13 @@ def main(argv):
         "subjects": record["subjects"],
         "caution": caution,
         "classes": run.classes,
+        "detector": detector.name if detector.used else "",
         "clips": entries,
         "failed": [dataclasses.asdict(each) for each in found.failed],
     }
     files.write_json(f.out / "predictions.json", content)  # whatever becomes of the pictures
     print_answers(found, run.classes)
+    print_detector(detector, inference.recorded_detector(run))
     lacking = False
     for name, draw in pictures_of(found, entries, f.all):
         try:
@@ -174,6 +178,15 @@ def print_answers(found: Answers, classes) -> None:
             cli.say(f"{item}: the video is cut off or damaged; {part.lacks} are used")
     for each in found.failed:  # lines, not a table, which would fold long paths
         cli.say(f"not used: {each.id}: {each.reason}")
+
+
+def print_detector(detector: Deferred, seen: str) -> None:
+    """What found the faces; `seen` found those that the run saw, where that is known."""
+    if not detector.used:
+        return
+    cli.say(f"faces are found by {detector.name}: {detector.why}")
+    if seen not in ("", detector.name):
+        cli.say(f"those that the run saw were found by {seen}: crops, and so answers, may differ")
 
 
 if __name__ == "__main__":

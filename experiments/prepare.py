@@ -121,6 +121,7 @@ def prepare(f) -> None:
         ("frames", f"{frames_of(dataset)} of {side} x {side}"),
         ("set aside", len(dataset.set_aside)),
         ("repairs", len(dataset.repairs)),
+        ("face detector", dataset.detector or "not used"),
         ("latents", "yes" if vae else "no"),
         ("MB", f"{megabytes:.1f}"),
         ("seconds", f"{time.monotonic() - began:.1f}"),

@@ -82,6 +82,7 @@ class Dataset:
       notes: a line for each kind of repair or irregularity, with its count.
       annotations: file name of the annotation sheet, `""` if there is none.
       repairs: each single repair behind the notes; a clip may have several.
+      detector: name of what found the faces (`faces.Detector`), `""` if no frame was searched.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     annotations: str = ""
     repairs: tuple[Repair, ...] = ()
+    detector: str = ""
 
 
 def fingerprint(clips: Sequence[Clip]) -> str:

@@ -17,7 +17,7 @@ from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro
-from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
+from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract, told
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import printable
@@ -121,7 +121,7 @@ def read(
         "clips of the test part, which has no labels": unlabelled[True],
     }
     notes += [f"{what}: {count}" for what, count in counts.items() if count]
-    lacking, repairs = damaged(extracted)
+    lacking, repairs = told(extracted)
     notes += lacking
     clips.sort(key=lambda clip: clip.id)
     set_aside.sort(key=lambda refused: refused.id)

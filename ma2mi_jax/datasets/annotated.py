@@ -116,8 +116,8 @@ def read(
         progress=progress,
     )
     rates |= {f"{row['subject']}/{row['filename']}": _rate(row) for row in rows if _rate(row)}
-    damaged, lacking = extract.damaged(extracted)
-    notes = [*found.notes, *disk.notes_of(repairs), *damaged]
+    partly, lacking = extract.told(extracted)
+    notes = [*found.notes, *disk.notes_of(repairs), *partly]
     if items:
         notes.append(f"{VIDEOS}: {len(items)}")
     return dataclasses.replace(

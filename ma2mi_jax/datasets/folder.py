@@ -14,7 +14,7 @@ from ma2mi_jax.clips import faces, frames, video
 from ma2mi_jax.clips.clip import Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common import disk
-from ma2mi_jax.datasets.common.extract import LONGEST, Item, damaged, extract
+from ma2mi_jax.datasets.common.extract import LONGEST, Item, extract, told
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import printable
@@ -87,11 +87,11 @@ def read(
         if count
     )
     if shallow := [each for each in found if each.clips and each.verdict.bits not in (8, 16)]:
-        told = disk.some(f"{each.item.id}: values of {each.verdict.bits} bits" for each in shallow)
-        notes += (f"{SHALLOW}: {len(shallow)} ({told})",)
+        shown = disk.some(f"{each.item.id}: values of {each.verdict.bits} bits" for each in shallow)
+        notes += (f"{SHALLOW}: {len(shallow)} ({shown})",)
     if passed_over:
         notes += (_told(passed_over),)
-    lacking, repairs = damaged(found)
+    lacking, repairs = told(found)
     by_id = operator.attrgetter("id")
     return Dataset(
         "folder",

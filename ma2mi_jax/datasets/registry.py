@@ -5,13 +5,15 @@ docs/add-a-dataset.md shows one from start to end.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Collection
-from typing import Any, Literal
+from typing import Any
 
-from ma2mi_jax.clips import faces
+from ma2mi_jax.clips import faces, yunet_model
 from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.faces import Align, DetectorName
 from ma2mi_jax.datasets import (
     afew,
     annotated,
@@ -153,10 +155,19 @@ class DatasetSpec:
     without: str | None = _field(
         None, "parts to leave out, separated by commas, such as smic", only="target"
     )
-    detector: Literal["haar", "yunet"] = _field(
-        "haar", "what finds the face where frames are uncropped"
+    detector: DetectorName = _field(
+        "auto",
+        "what finds the face where frames are uncropped; auto: yunet where its model is at hand, "
+        "else haar",
     )
-    detector_model: str | None = _field(None, "the .onnx file of the yunet detector")
+    detector_model: str | None = _field(
+        None,
+        f"YuNet's file, {yunet_model.FILE}; if it is not given: that of the cache, or of the "
+        "Hugging Face hub",
+    )
+    align: Align = _field(
+        "none", "eyes: turn the crop of a clip so that the eyes are level (yunet alone sees them)"
+    )
     clips: int = _field(600, "number of drawn clips", only="source", drawn=True, least=1)
     speech: float = _field(
         0.5,
@@ -182,6 +193,8 @@ class DatasetSpec:
 
     def __post_init__(self):
         object.__setattr__(self, "name", proper_name(self.kind, self.name))  # frozen
+        if any(each.name == self.name and "detector" not in each.takes for each in READERS):
+            object.__setattr__(self, "detector", "auto")  # said or not, it is the same dataset
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -318,7 +331,7 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         )
 
     # ----- not for prepared data, or not for this dataset -----
-    if field.name in ("split", "annotations", "classes") and ready:
+    if field.name in ("split", "annotations", "classes", "align") and ready:
         raise UserError(
             "[{field}={value}]: {place} holds prepared data, for which it was chosen already; "
             "remove it",
@@ -327,6 +340,12 @@ def _check_field(spec: DatasetSpec, field: dataclasses.Field, value: Any) -> Non
         )
     if field.name == "split" and "split" not in found.takes:
         raise UserError("[{field}={value}]: [{kind}={name}] has no splits; remove it", **shown)
+    if field.name == "align" and "detector" not in found.takes:
+        raise UserError(
+            "[{field}={value}]: no face is looked for in [{kind}={name}], whose frames are crops "
+            "already; remove it",
+            **shown,
+        )
     if field.name == "annotations" and "annotations" not in found.takes:
         why = "each of its parts has its own" if found.parts else "it has none"
         raise UserError(
@@ -428,13 +447,16 @@ def read_dataset(
     """
     check(spec)
     found, place = reader(spec.kind, spec.name), located(spec)
-    detector = detector or faces.detector(spec.detector, spec.detector_model)
     if prepared.is_prepared(place):
         ready = prepared.read(place, spec.name, spec.kind)
         _check_parts(spec, ready)
         return ready
 
     cache = pathlib.Path(cache) if cache else cache_dir()
+    choose = functools.partial(_detector, spec, cache, detector)
+    if spec.detector_model:
+        choose()  # a wrong file is told even if no frame is to be searched
+    searching = faces.Deferred(choose)
     if not found.parts:  # those of a composite keep what they have when they are read alone
         cache = cache / found.name
     chosen = {name: getattr(spec, name) for name in found.takes}
@@ -442,10 +464,25 @@ def read_dataset(
     if "classes" in chosen:
         chosen["classes"] = class_set and class_set.published
     if "detector" in chosen:
-        chosen["detector"] = detector
+        chosen["detector"] = searching
     if "without" in chosen:
         chosen["without"] = spec.left_out
     if found.drawn:
         chosen["size"] = size
     dataset = found.read(str(place), cache=str(cache), progress=progress, **chosen)
+    if searching.used:
+        note = f"faces are found by {searching.name}" + (searching.why and f": {searching.why}")
+        dataset = dataclasses.replace(
+            dataset, detector=searching.name, notes=(*dataset.notes, note)
+        )
+    elif spec.align != "none":
+        note = "the frames are face crops already: none is turned to make the eyes level"
+        dataset = dataclasses.replace(dataset, notes=(*dataset.notes, note))
     return merged.relabelled(dataset, class_set.class_of, class_set.names) if class_set else dataset
+
+
+def _detector(
+    spec: DatasetSpec, cache: pathlib.Path, given: faces.Detector | None
+) -> faces.Detector:
+    """What finds the faces of a dataset: `given`, else what the spec names."""
+    return given or faces.detector(spec.detector, spec.detector_model, spec.align, cache)

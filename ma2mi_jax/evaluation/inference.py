@@ -273,8 +273,7 @@ def predict(
     longest: float = LONGEST,
     fps: float | None = None,
     every: bool = False,
-    detector: str = "haar",
-    detector_model: str | None = None,
+    detector: faces.Detector | None = None,
     listener: Listener = SILENT,
 ) -> Answers:
     """What a fine-tuned run says about clips of one's own.
@@ -292,7 +291,7 @@ def predict(
       fps: frames per second of the recording, if the clips do not say it or say it wrongly.
       every: an answer for every candidate of a part, not for the best one alone. A clip's answers
         are then in the order of their strength.
-      detector, detector_model: find the faces: see `faces.detector`.
+      detector: finds the faces; None is `detector_of(run.run)`.
 
     Raises:
       UserError: the run knows no classes, or onset and apex make no sense.
@@ -312,7 +311,7 @@ def predict(
                 items,
                 cache=str(registry.cache_dir() / "predict"),
                 size=run.architecture.image_size,
-                detector=faces.detector(detector, detector_model),
+                detector=detector or detector_of(run.run),
                 cropped=cropped or None,
                 progress=progress,
             )
@@ -327,6 +326,37 @@ def predict(
         chosen = by_strength(usable) if every else [by_strength(of)[0] for of in by_clip(usable)]
         parts, failed = parts + chosen, failed + refused
     return Answers(ask(run.run, parts, listener), failed)
+
+
+def detector_of(
+    run: Finetuned | Model,
+    name: faces.DetectorName | None = None,
+    model: str | None = None,
+    align: faces.Align | None = None,
+) -> faces.Deferred:
+    """What finds the faces of clips: what found those that the run saw, unless another is asked
+    for. It is chosen when a face is first looked for, and may raise UserError then.
+
+    Args:
+      name, model, align: as for `faces.detector`; None is as the run has it.
+    """
+    seen, cache = recorded_detector(run), registry.cache_dir()
+    anything = registry.DatasetSpec("folder", "source")
+    spec = anything if isinstance(run, Model) else run.datasets[0]
+    there = spec.detector_model if os.path.isfile(spec.detector_model or "") else None
+    if seen and not name and not align:
+        return faces.Deferred(lambda: faces.like(seen, model or there, cache))
+    name = name or spec.detector
+    align = align or (faces.align_of(seen) if seen else spec.align)
+    model = model or (None if name == "haar" else there)
+    return faces.Deferred(lambda: faces.detector(name, model, align, cache))
+
+
+def recorded_detector(run: Finetuned | Model) -> str:
+    """Name of the detector that found the faces that a run saw; empty if nothing is known of it."""
+    if isinstance(run, Model):
+        return run.content.get("input", {}).get("detector", "")
+    return run.stored.resolved.get("detector", "")
 
 
 def check(clips: Sequence[Given], onset: int | None, apex: int | None) -> None:
@@ -434,9 +464,8 @@ def parts_of(
     With a given onset or apex it is the one part that holds what is given.
     """
     failed, parts = list(found.set_aside), []
-    usable = [shot for shot in found.verdict.shots if not shot.reason]
     given = [position for position in (onset, apex) if position is not None]
-    for clip, shot in zip(found.clips, usable, strict=True):
+    for clip, shot in zip(found.clips, found.verdict.usable, strict=True):
         if not all(shot.first <= position < shot.end for position in given):
             continue
         inside = [None if p is None else p - shot.first for p in (onset, apex)]

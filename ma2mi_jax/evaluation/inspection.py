@@ -89,6 +89,7 @@ def counts(spec: DatasetSpec, dataset: Dataset) -> list[Block]:
         ("subjects", len({clip.subject for clip in clips} - {""}) or "unknown"),
         ("frames per second", rates.replace("at 0", "unknown")),
         ("face crop", ", ".join(f"{n} {how}" for how, n in _tally(map(cropped, clips)))),
+        ("face detector", dataset.detector or "not used"),
     ]
     blocks: list[Block] = [Heading("Counts"), _table(("", ""), rows)]
     if dataset.notes:
@@ -325,9 +326,10 @@ def _marked(image: np.ndarray, box: Box, height: int) -> np.ndarray:
     scale = height / image.shape[0]
     width = round(image.shape[1] * scale)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    ends = ((box.left, box.top), (box.left + box.size, box.top + box.size))
-    corners = [(round(x * scale), round(y * scale)) for x, y in ends]
-    return cv2.rectangle(image, *corners, GREEN, thickness=max(2, height // 80))
+    centre = (box.left + box.size / 2, box.top + box.size / 2)
+    corners = scale * cv2.boxPoints((centre, (box.size, box.size), box.angle))
+    line = [corners.round().astype(np.int32)]
+    return cv2.polylines(image, line, True, GREEN, thickness=max(2, height // 80))
 
 
 def frame_name(clip: Clip, position: int) -> str:

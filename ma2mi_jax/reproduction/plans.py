@@ -122,8 +122,13 @@ def pretraining(
     """
     spec = size.pretrain.dataset
     if source not in (None, spec.name):
+        reader = registry.reader("source", source)
         spec = DatasetSpec(
-            source, "source", detector=spec.detector, detector_model=spec.detector_model
+            source,
+            "source",
+            detector=spec.detector,
+            detector_model=spec.detector_model,
+            align=spec.align if "detector" in reader.takes else "none",
         )
     if clips:
         spec = dataclasses.replace(spec, clips=clips)

@@ -182,6 +182,8 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         "fold_chunk": size,
         "config": dataclasses.asdict(config),
     }
+    if dataset.detector:
+        resolved["detector"] = dataset.detector
     content = run_config.to_json(run, resolved)
     resuming = folder.open_run(run.folder, content, run_config.RESULTS["finetune"], run.overwrite)
     if resolved["folds"]:

@@ -131,6 +131,8 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     if run.delta_ms:
         resolved["delta_ms"] = run.delta_ms
         resolved["delta_frames"] = deltas_of(clips, run.delta_ms)
+    if dataset.detector:
+        resolved["detector"] = dataset.detector
     resolved["config"] = dataclasses.asdict(config)
     content = run_config.to_json(run, resolved)
     resuming = folder.open_run(run.folder, content, run_config.RESULTS["pretrain"], run.overwrite)

@@ -1,5 +1,6 @@
 """Faces are found, and one box holds the face of a whole clip."""
 
+import hashlib
 import types
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,8 @@ import drawn
 import numpy as np
 import pytest
 
-from ma2mi_jax.clips import faces
+from ma2mi_jax import hub
+from ma2mi_jax.clips import faces, yunet_model
 from ma2mi_jax.clips.faces import Detector, Face
 from ma2mi_jax.clips.frames import Box
 from ma2mi_jax.errors import UserError
@@ -95,37 +97,60 @@ def test_the_box_may_reach_over_the_border():
     assert faces.steady_box([[Face(20, 20, 60)]]) == Box(-10, -10, 60)
 
 
-def test_clip_box_looks_at_images_spread_over_the_clip():
-    seen = []
-    spy = Detector("spy", lambda image: seen.append(image[0, 0, 0].item()) or [Face(20, 20, 30)])
-    images = [np.full((40, 40, 3), i, np.uint8) for i in range(50)]
-    assert faces.clip_box(images, spy, looks=5) == Box(5, 5, 30)
-    assert seen == [0, 12, 24, 36, 49]
-    seen.clear()
-    faces.clip_box(images, spy, looks=1)
-    assert seen == [0], "the onset frame alone"
-    seen.clear()
-    faces.clip_box(images[:3], spy)
-    assert seen == [0, 1, 2]
+def test_frames_to_search_are_spread_from_the_first_to_the_last():
+    assert faces.spread(50, 5) == [0, 12, 24, 36, 49]
+    assert faces.spread(3) == [0, 1, 2]
+    assert faces.spread(1) == [0]
 
 
-def test_clip_box_with_the_cascade(haar):
-    box = faces.clip_box(
-        [drawn.face(150 + i, 110, 120, mouth=i / 10) for i in range(10)], haar, looks=4
-    )
-    assert abs(box.left + box.size / 2 - 155) < 8
-    assert 120 < box.size < 1.6 * 120
+@pytest.mark.parametrize(
+    ("seen", "there"),
+    [
+        ("000000001111", (8, 11)),  # it comes
+        ("111100000000", (0, 3)),  # it goes
+        ("000110110000", (3, 7)),
+        ("000000000011", (10, 11)),
+        ("000000000001", None),  # a single sighting may be a mistake
+        ("0" * 30 + "11", None),  # too seldom for so many looks
+        ("000000", None),
+    ],
+)
+def test_the_part_of_a_clip_that_shows_the_face(seen, there):
+    assert faces.stretch([[Face(100, 80, 60)] * int(each) for each in seen]) == there
+
+
+def test_a_crop_is_turned_by_the_median_angle_of_the_eyes():
+    looks = [[Face(100, 80, 60, angle)] for angle in (9.0, 10.0, 10.0, 11.0, 80.0)]
+    box = faces.steady_box(looks)
+    assert box.angle == 10.0
+    assert abs(box.left - 70) <= 1
+    assert abs(box.top - 50) <= 1
+    assert abs(box.size - 60) <= 1
+
+
+def test_a_head_that_moves_along_a_tilted_line_stays_in_a_turned_crop():
+    places = [(100 + 3 * i, 80 + i) for i in range(11)]
+    box = faces.steady_box([[Face(x, y, 60, 20.0)] for x, y in places])
+    turn = np.deg2rad(20)
+    along, down = (np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))
+    centre = np.array([box.left, box.top]) + box.size / 2
+    for place in places[1:-1]:  # one in ten may stray
+        for axis in (along, down):
+            assert abs(np.dot(place - centre, axis)) + 30 <= box.size / 2 + 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("mtcnn",), "detector=mtcnn: not a detector; give haar or yunet"),
-        (("yunet",), "give detector_model="),
+        (("mtcnn",), "detector=mtcnn: not a detector; give auto, haar or yunet"),
+        (("yunet",), "face_detection_yunet.*is in no cache.*give that file as detector_model"),
+        (("haar", "m.onnx"), "detector_model=m.onnx is only for YuNet; remove detector=haar"),
+        (("haar", None, "eyes"), "align=eyes: needs YuNet, for the haar detector does not see"),
+        (("auto", None, "eyes"), "align=eyes: needs YuNet.*in no cache.*detector_model=face_"),
         (("yunet", "absent.onnx"), "detector_model=absent.onnx: no such file"),
     ],
 )
-def test_detectors_that_cannot_be_had(arguments, said):
+def test_detectors_that_cannot_be_had(arguments, said, no_model):
     with pytest.raises(UserError, match=said) as error:
         faces.detector(*arguments)
     assert "\n" not in str(error.value)
@@ -138,23 +163,126 @@ def test_a_file_that_is_no_yunet_model(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_yunet_boxes_become_squares_around_the_face(tmp_path, monkeypatch):
-    model = tmp_path / "yunet.onnx"
-    model.write_bytes(b"weights")
-    answers = [(1, np.array([[50, 40, 60, 80, *[0] * 10, 0.9]], np.float32)), (1, None)]
-    sizes = []
-    net = types.SimpleNamespace(setInputSize=sizes.append, detect=lambda image: answers.pop(0))
+def fake_net(monkeypatch, answers):
+    """In place of YuNet's network: gives the rows of `answers` in turn, and keeps image sizes."""
+    answers, sizes = list(answers), []
+    net = types.SimpleNamespace(setInputSize=sizes.append, detect=lambda image: (1, answers.pop(0)))
     monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_, **__: net)
-    detect = faces.detector("yunet", str(model))
-    assert detect.name == "yunet:yunet.onnx:7"
+    return sizes
+
+
+def row(*eyes):
+    return np.array([[50, 40, 60, 80, *eyes, *[0] * 6, 0.9]], np.float32)
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "yunet.onnx"
+    path.write_bytes(b"weights")
+    return str(path)
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """A machine without network whose caches are empty."""
+
+    def offline(*_):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(hub, "fetch", offline)
+
+
+NAME = f"yunet:{hashlib.sha256(b'weights').hexdigest()[:12]}"
+
+
+def test_yunet_boxes_become_squares_around_the_face(model, monkeypatch):
+    sizes = fake_net(monkeypatch, [row(60, 70, 100, 110), None])
+    detect = faces.detector("yunet", model)
+    assert detect.name == NAME
     image = np.zeros((200, 300, 3), np.uint8)
     assert detect(image) == [Face(80.0, 80.0, 96.0)]
     assert detect(image) == []
     assert sizes == [(300, 200)] * 2
 
 
-def test_the_default_detector_is_haar():
-    assert faces.detector().name == "haar"
+@pytest.mark.parametrize(("other", "angle"), [((100, 110), 45), ((100, 70), 0), ((100, 30), -45)])
+def test_yunet_tells_the_angle_of_the_eyes_if_crops_are_to_be_turned(
+    model, monkeypatch, other, angle
+):
+    fake_net(monkeypatch, [row(60, 70, *other)])
+    detect = faces.detector("auto", model, "eyes")
+    assert (detect.name, faces.align_of(detect.name)) == (NAME + "+eyes", "eyes")
+    (face,) = detect(np.zeros((1280, 1920, 3), np.uint8))  # a third of the size is searched
+    assert face == Face(240.0, 240.0, 288.0, pytest.approx(angle))
+
+
+# ----- which detector -----------------------------------------------------------------------------
+
+
+def test_auto_takes_the_model_that_is_given(model, monkeypatch, no_model):
+    fake_net(monkeypatch, [])
+    found = faces.detector("auto", model)
+    assert (found.name, found.why) == (NAME, "its model was given")
+
+
+def test_auto_takes_the_model_in_the_cache(tmp_path, monkeypatch, no_model):
+    fake_net(monkeypatch, [])
+    monkeypatch.setattr(yunet_model, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    (tmp_path / yunet_model.FILE).write_bytes(b"weights")
+    found = faces.detector(cache=tmp_path)
+    assert (found.name, found.why) == (NAME, "its model is in the cache")
+
+
+def test_auto_takes_the_model_of_the_hub_in_its_pinned_revision(model, tmp_path, monkeypatch):
+    fake_net(monkeypatch, [])
+    monkeypatch.setattr(yunet_model, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda *which: asked.append(which) or model)
+    found = faces.detector(cache=tmp_path)
+    assert found.name == NAME
+    assert found.why.endswith("of the hub")
+    assert asked == [("opencv/face_detection_yunet", yunet_model.FILE, yunet_model.REVISION)]
+
+
+def test_auto_is_haar_where_there_is_no_network(tmp_path, no_model):
+    found = faces.detector(cache=tmp_path)
+    assert found.name == "haar"
+    assert found.why == (
+        f"{yunet_model.FILE} is in no cache and cannot be had from the hub (ConnectionError)"
+    )
+
+
+def test_a_model_of_another_content_is_not_taken(model, tmp_path, monkeypatch):
+    (tmp_path / yunet_model.FILE).write_bytes(b"a page that says 404")
+    monkeypatch.setattr(hub, "fetch", lambda *_: model)
+    found = faces.detector(cache=tmp_path)
+    assert found.name == "haar"
+    assert "the cache's face_detection_yunet_2023mar.onnx has another content" in found.why
+    assert "what the hub gave" in found.why
+
+
+def test_a_detector_is_chosen_when_it_is_needed_and_once():
+    chosen = []
+    later = faces.Deferred(
+        lambda: chosen.append(1) or Detector("fake", lambda image: [Face(1, 2, 3)], "so")
+    )
+    assert not later.used
+    assert not chosen
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: later.name, range(16))) == {"fake"}
+    assert (later(np.zeros((4, 4, 3))), later.why) == ([Face(1, 2, 3)], "so")
+    assert later.used
+    assert len(chosen) == 1
+
+
+def test_a_recorded_detector_is_found_again(model, monkeypatch, no_model):
+    fake_net(monkeypatch, [])
+    assert faces.like("haar", model, None).name == "haar"
+    assert faces.like(NAME + "+eyes", model, None).name == NAME + "+eyes"
+    with pytest.raises(UserError, match=f"found by yunet:0123, and this is {NAME}"):
+        faces.like("yunet:0123", model, None)
+    with pytest.raises(UserError, match="detector=yunet"):
+        faces.like(NAME, None, None)
 
 
 @pytest.mark.parametrize("lacking", ["data", "CascadeClassifier"])
@@ -163,3 +291,12 @@ def test_an_opencv_without_cascades_is_told_before_any_frame_is_read(monkeypatch
     monkeypatch.delattr(cv2, lacking)
     with pytest.raises(UserError, match=r"detector=haar.*frontalface.*give detector=yunet"):
         faces.detector("haar")
+
+
+def test_an_opencv_without_cascades_needs_yunet(monkeypatch, model, no_model):
+    monkeypatch.delattr(cv2, "CascadeClassifier")
+    with pytest.raises(UserError, match=r"detector=auto.*no haar.*detector_model=face_") as error:
+        faces.detector()
+    assert "\n" not in str(error.value)
+    fake_net(monkeypatch, [])
+    assert faces.detector("auto", model).name == NAME

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ma2mi_jax.clips import frames
-from ma2mi_jax.clips.frames import FrameError, ImageFolder, Unreachable, read_frame
+from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder, Unreachable, read_frame
 
 GRAIN = np.random.default_rng(0).integers(0, 40, (120, 160, 3), np.uint8)
 FACE = drawn.face(80, 60, 80, shape=(120, 160)) // 2 + GRAIN
@@ -124,3 +124,29 @@ def test_any_name_is_read(tmp_path, name):
 
 def test_our_own_jpeg_is_read(tmp_path):
     assert np.abs(read(tmp_path, frames.jpeg(FACE)).astype(int) - FACE).mean() < 12
+
+
+def test_a_turned_box_takes_what_it_surrounds_upright():
+    """A bar that falls by 30 degrees to the right is level in the crop, and in its middle."""
+    image = np.zeros((200, 300, 3), np.uint8)
+    slope = np.tan(np.deg2rad(30))
+    y, x = np.mgrid[:200, :300]
+    image[np.abs((y - 99.5) - slope * (x - 149.5)) < 4] = 255
+    crop = frames.crop(image, Box(100, 50, 100, 30.0), 100)
+    rows = crop[..., 0].mean(1)
+    assert rows[48:52].min() > 240
+    assert rows[:40].max() < 1
+    assert rows[60:].max() < 1
+
+
+def test_a_box_that_is_turned_by_nothing_is_the_box():
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    for left in (-20, 10, 40):
+        nearly = frames.crop(image, Box(left, -10, 51, 1e-9), 51)
+        np.testing.assert_array_equal(nearly, frames.crop(image, Box(left, -10, 51), 51))
+
+
+def test_a_box_says_its_angle_if_it_has_one():
+    """Fingerprints of runs are made of this text: those of older runs stay what they are."""
+    assert f"{Box(1, 2, 3)}" == "Box(left=1, top=2, size=3)"
+    assert f"{Box(1, 2, 3, 4.5)}" == "Box(left=1, top=2, size=3, angle=4.5)"

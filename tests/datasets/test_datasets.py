@@ -11,7 +11,7 @@ import miniatures
 import pytest
 from reading import error_of, notes, read, records, repairs
 
-from ma2mi_jax.clips import faces
+from ma2mi_jax.clips import faces, yunet_model
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import SetAside
 from ma2mi_jax.clips.frames import Box, ImageFolder, read_frame
@@ -176,7 +176,10 @@ def test_afew(root, tmp_path):
         "clips taken as aligned faces: 3",
         "clips decoded from their videos and cropped: 2",
         "clips without a label, for their videos are not there: 1",
+        f"faces are found by haar: {yunet_model.FILE} is in no cache and cannot be had from the "
+        "hub (OfflineModeIsEnabled)",
     )
+    assert source.detector == "haar"
     assert done[-1] == (3, 3)
     decoded = next(clip for clip in source.clips if clip.id == "train/002")
     assert decoded.fps == 25

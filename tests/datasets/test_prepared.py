@@ -103,6 +103,7 @@ def source(tmp_path):
         ("a note: 1",),
         "sheet.xlsx",
         (Repair("a", "apex", "is 3"),),
+        "yunet:0123456789ab+eyes",
     )
 
 
@@ -131,8 +132,9 @@ def test_records_and_pixels_come_back(source, tmp_path):
         "notes",
         "annotations",
         "repairs",
+        "detector",
     ]
-    for name in ("name", "classes", "set_aside", "notes", "annotations", "repairs"):
+    for name in ("name", "classes", "set_aside", "notes", "annotations", "repairs", "detector"):
         assert getattr(found, name) == getattr(source, name)
     for before, after in zip(source.clips, found.clips, strict=True):
         assert dataclasses.replace(after, frames=before.frames, box=before.box) == before

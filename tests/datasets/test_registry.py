@@ -4,16 +4,19 @@ The first tests add a dataset to a copy of the repository as a contributor does:
 line in the registry.
 """
 
+import dataclasses
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 
+import drawn
 import miniatures
 import pytest
 
 from ma2mi_jax.clips.clip import Clip, Dataset
+from ma2mi_jax.clips.faces import Detector, Face
 from ma2mi_jax.clips.frames import ArrayFrames
 from ma2mi_jax.datasets import prepared, registry
 from ma2mi_jax.datasets.registry import READERS, DatasetSpec, read_dataset
@@ -231,6 +234,7 @@ def test_where_a_dataset_lies(tmp_path, monkeypatch):
         ("samm", "target", {"classes": 4}, "target=samm has no such class set; give 3 or 5"),
         ("smic", "target", {"classes": 5}, "target=smic has no such class set; give 3"),
         ("synthetic", "target", {"classes": 3}, "give none, because it has but one"),
+        ("synthetic", "source", {"align": "eyes"}, "align=eyes: no face is looked for in source="),
         ("synthetic", "source", {"clips": 0}, "clips=0: expected at least 1"),
         ("synthetic", "target", {"amplitude": 2.0}, "amplitude=2.0: expected at most 1"),
         ("nonsense", "source", {}, "source=nonsense: no such source; give dfew, ferv39k"),
@@ -247,6 +251,46 @@ def test_a_default_that_a_person_set_is_refused_too():
     registry.check(spec)
     with pytest.raises(UserError, match=r"^subjects=12 is only for target=synthetic; remove it$"):
         registry.check(spec, given={"subjects"})
+
+
+def test_a_detector_is_no_difference_between_drawn_faces():
+    """Runs that were recorded when haar was the default are still those that are asked for."""
+    assert DatasetSpec("synthetic", "target", detector="haar") == DatasetSpec("synthetic", "target")
+    assert DatasetSpec("samm", "target", detector="haar") != DatasetSpec("samm", "target")
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_what_found_the_faces_is_told_once_and_recorded(tmp_path, searched):
+    """In what is read, and in prepared data; if no frame is searched, there is nothing to tell."""
+    shape = (240, 320) if searched else (240, 240)
+    for clip in ("a", "b"):
+        images = [drawn.face(120, 110, 120, shape=shape)] * 3
+        drawn.image_folder(tmp_path / "SMIC_all_raw/HS/s01/micro/positive" / clip, images)
+    spec = DatasetSpec("smic", "target", root=str(tmp_path))
+    eyes = Detector("fake+eyes", lambda image: [Face(120, 120, 130, 7.0)], "it was at hand")
+    found = read_dataset(spec, size=64, cache=tmp_path / "cache", detector=eyes)
+    told = [note for note in found.notes if note.startswith("faces are found by")]
+    assert told == ["faces are found by fake+eyes: it was at hand"] * searched
+    assert found.detector == "fake+eyes" * searched
+    assert [clip.box and clip.box.angle for clip in found.clips] == [7.0 if searched else None] * 2
+
+    prepared.write(found, "target", tmp_path / "out", size=32)
+    ready = dataclasses.replace(spec, root=str(tmp_path / "out"))
+    assert read_dataset(ready, size=32).detector == found.detector
+    with pytest.raises(UserError, match=r"^align=eyes: .*out holds prepared data"):
+        registry.check(dataclasses.replace(ready, align="eyes"))
+
+
+def test_a_crop_that_is_not_turned_is_told(tmp_path):
+    for clip in ("a", "b"):
+        drawn.image_folder(
+            tmp_path / "SMIC_all_cropped/HS/s01/micro/positive" / clip,
+            [drawn.face(120, 110, 120, shape=(240, 240))] * 3,
+        )
+    spec = DatasetSpec("smic", "target", root=str(tmp_path), align="eyes")
+    found = read_dataset(spec, size=64, cache=tmp_path / "cache")
+    assert found.detector == ""
+    assert found.notes[-1].startswith("the frames are face crops already: none is turned")
 
 
 def test_drawn_faces_are_read_once_they_are_prepared(tmp_path):

@@ -190,8 +190,8 @@ def test_a_fine_tuning_of_the_first_format_is_read(tmp_path):
     assert stored.resolved["init"]["config"] == there["init"]["pretrain"]
     specs = [DatasetSpec(**entry) for entry in stored.resolved["datasets"]]
     assert specs == [
-        DatasetSpec("casme2", "target", root="/data/casme2"),
-        DatasetSpec("samm", "target", root="/data/samm"),
+        DatasetSpec("casme2", "target", root="/data/casme2", detector="haar"),
+        DatasetSpec("samm", "target", root="/data/samm", detector="haar"),
     ]
 
 

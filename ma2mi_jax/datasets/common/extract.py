@@ -1,19 +1,21 @@
 """From videos and folders of frames to clips with one face each: shots, face boxes, and the cache
 that keeps what was found out.
 
-A video is decoded twice: first to find its shots and faces, then to crop them. The crops are kept
-as JPEG files. Folders of frames stay where they are, and only their face boxes are kept. The cache
-also keeps that a video shows no face, so that the next run decodes nothing.
+A video is decoded to find its shots and faces, and again to crop them; and once more in between if
+a short shot must be searched more closely. The crops are kept as JPEG files. Folders of frames stay
+where they are, and only their face boxes are kept. The cache also keeps that a video shows no face,
+so that the next run decodes nothing.
 """
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from typing import NamedTuple
 
@@ -32,7 +34,7 @@ RULES = 5
 cache entry is used."""
 
 VERDICT = "verdict.json"  # file of a cache entry
-LOOK_EVERY = 4  # frames between two searches for faces
+LOOK_EVERY = 4  # frames between two searches for faces; a short shot is searched more closely
 LONGEST = 128  # frames of a clip, 5 s of video: a head that wanders is followed from clip to clip
 SHORTEST = 4  # frames of a shot between cuts; less is a flash or a dissolve
 
@@ -46,12 +48,15 @@ class Shot:
       end: the frame after its last one.
       box: where the face is; None if the face fills the frames.
       reason: why the shot is of no use; empty if it is of use.
+      part: if only a part of the shot shows its face, and is therefore what is used: "20 of 48
+        frames"; else empty.
     """
 
     first: int
     end: int
     box: Box | None = None
     reason: str = ""
+    part: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +76,11 @@ class Verdict:
     reason: str = ""
     lacks: str = ""
     bits: int = 8
+
+    @property
+    def usable(self) -> tuple[Shot, ...]:
+        """The shots that are clips."""
+        return () if self.reason else tuple(shot for shot in self.shots if not shot.reason)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +125,8 @@ def extract(
     Raises:
       UserError: the cache cannot be written.
     """
+    if not items:
+        return []
     cache = os.path.abspath(cache)
     try:
         os.makedirs(cache, exist_ok=True)
@@ -137,18 +149,27 @@ def extract(
     return [_extracted(item, *result.result()) for item, result in zip(items, results, strict=True)]
 
 
-def damaged(found: Sequence[Extracted]) -> tuple[list[str], list[Repair]]:
-    """What is to be told of videos that are used as far as they are whole: a note if there are any,
-    and a repair for each."""
-    lacking = {each.item.id: each.verdict.lacks for each in found if each.clips}
-    lacking = {id: lacks for id, lacks in lacking.items() if lacks}
-    if not lacking:
-        return [], []
-    kind = "cut off or damaged videos that are used as far as they are whole"
-    examples = disk.some(f"{id}: {lacks}" for id, lacks in lacking.items())
-    return [f"{kind}: {len(lacking)} ({examples})"], [
-        Repair(id, kind, f"{lacks} are used") for id, lacks in lacking.items()
-    ]
+def told(found: Sequence[Extracted]) -> tuple[list[str], list[Repair]]:
+    """What is to be told of videos and shots that are used in part: a note on each kind, and a
+    repair for each."""
+    kinds = {
+        "cut off or damaged videos that are used as far as they are whole": {
+            each.item.id: each.verdict.lacks for each in found if each.clips
+        },
+        "clips that are used where they show their face": {
+            clip.id: shot.part
+            for each in found
+            for clip, shot in zip(each.clips, each.verdict.usable, strict=True)
+        },
+    }
+    notes, repairs = [], []
+    for kind, parts in kinds.items():
+        parts = {id: part for id, part in parts.items() if part}
+        if parts:
+            examples = disk.some(f"{id}: {part}" for id, part in parts.items())
+            notes.append(f"{kind}: {len(parts)} ({examples})")
+            repairs += [Repair(id, kind, f"{part} are used") for id, part in parts.items()]
+    return notes, repairs
 
 
 class Origin(NamedTuple):
@@ -192,7 +213,8 @@ def _prepare(
 ) -> tuple[str, Verdict]:
     """The cache entry and the verdict of an item. They are made if they are not there yet."""
     try:
-        entry = os.path.join(cache, _key(item, size, detector.name, cropped))
+        name = None if cropped else detector.name
+        entry = os.path.join(cache, _key(item, size, name, cropped))
     except OSError as error:  # a link to nowhere
         return "", Verdict(reason=f"cannot be opened: {error.strerror}")
     verdict = _load(entry)
@@ -215,27 +237,39 @@ def _prepare(
 
 def _judge(item: Item, detector: faces.Detector, cropped: bool | None) -> Verdict:
     try:
-        if item.images is not None:
-            if len(item.images) == 1:
-                return Verdict(reason="a single image: a pair of frames needs two")
-            seen = _seen(_images(item.images), detector, cropped)
+        if item.images is not None and len(item.images) == 1:
+            return Verdict(reason="a single image: a pair of frames needs two")
+        reports: list[video.Report] = []
+        seen = _seen(_pictures(item, reports.append), detector, cropped)
+        fps, lacks = 0.0, ""
+        if item.images is None:
+            (report,) = reports
+            fps, bits = report.fps, report.bits
+            if report.announced > report.frames:
+                lacks = f"{report.frames} of {report.announced} frames"
+        else:
             bits = frames.bits_of(item.images)
-            return Verdict(_shots(seen, item.seconds, 0, cropped), bits=bits)
-        told: list[video.Report] = []
-        images = (frame.image for frame in video.decode(item.path, told.append))
-        seen = _seen(images, detector, cropped)
-        (report,) = told
-        lacks = report.announced > report.frames
-        return Verdict(
-            _shots(seen, item.seconds, report.fps, cropped),
-            report.fps,
-            lacks=f"{report.frames} of {report.announced} frames" if lacks else "",
-            bits=report.bits,
+        spans = _spans(seen, item.seconds, fps)
+        if not cropped and (further := _further(spans, seen.looks)):
+            seen.looks.update(_looks(_pictures(item), further, detector, cropped))
+        shots = tuple(
+            _shot(first, end, seen.looks, seen.shape, cropped, alone=len(spans) == 1)
+            for first, end in spans
         )
+        return Verdict(shots, fps, lacks=lacks, bits=bits)
     except Unreachable:
         raise
     except FrameError as error:
         return Verdict(reason=str(error).removeprefix(f"{printable(item.path)}: "))
+
+
+def _pictures(
+    item: Item, tell: Callable[[video.Report], None] | None = None
+) -> Iterator[np.ndarray]:
+    """The frames of an item, uint8 RGB; `tell` gets the report on a video."""
+    if item.images is not None:
+        return _images(item.images)
+    return (frame.image for frame in video.decode(item.path, tell))
 
 
 def _images(images: ImageFolder) -> Iterator[np.ndarray]:
@@ -283,24 +317,40 @@ def _seen(images: Iterable[np.ndarray], detector: faces.Detector, cropped: bool 
     return _Seen(changes, looks, image.shape[:2])
 
 
-def _shots(seen: _Seen, seconds: float, fps: float, cropped: bool | None) -> tuple[Shot, ...]:
-    """The shots, each with its face.
+def _spans(seen: _Seen, seconds: float, fps: float) -> list[tuple[int, int]]:
+    """The shots as pairs of frame positions: the first frame, and the one after the last.
 
     Args:
       seen: the frames.
       seconds: as for `Item`.
       fps: frames per second, 0 where unknown.
-      cropped: as for `folder.read`.
     """
     count = len(seen.changes)
-    if count == 1:
-        return (Shot(0, 1, reason="only one frame: a pair of frames needs two"),)
     longest = count if math.isinf(seconds) else max(LONGEST, round(seconds * fps))
-    parts = shots.spans(seen.changes, min(longest, count))
-    return tuple(
-        _shot(first, end, seen.looks, seen.shape, cropped, alone=len(parts) == 1)
-        for first, end in parts
-    )
+    return shots.spans(seen.changes, min(longest, count))
+
+
+def _further(spans: Sequence[tuple[int, int]], searched: Collection[int]) -> set[int]:
+    """The frames to search too, so that a short shot is searched as often as its length allows."""
+    alone = len(spans) == 1
+    wanted = {
+        first + i
+        for first, end in spans
+        if end - first < LOOK_EVERY * faces.LOOKS and (alone or end - first >= SHORTEST)
+        for i in faces.spread(end - first)
+    }
+    return wanted - set(searched)
+
+
+def _looks(
+    images: Iterable[np.ndarray],
+    wanted: Collection[int],
+    detector: faces.Detector,
+    cropped: bool | None,
+) -> dict[int, list[faces.Face]]:
+    """The faces in the frames at these positions."""
+    until_last = enumerate(itertools.islice(images, max(wanted) + 1))
+    return {i: _look(image, detector, cropped) for i, image in until_last if i in wanted}
 
 
 def _shot(
@@ -320,18 +370,30 @@ def _shot(
       cropped: as for `folder.read`.
       alone: whether the video has no other shot.
     """
+    if alone and end - first == 1:
+        return Shot(first, end, reason="only one frame: a pair of frames needs two")
     if end - first < SHORTEST and not alone:
         length = f"{end - first} frames between two cuts, at least {SHORTEST} wanted"
         return Shot(first, end, reason=f"too short a shot: {length}")
     if cropped:
         return Shot(first, end)
 
-    inside = [found for i, found in looks.items() if first <= i < end]
-    box = faces.steady_box(inside)
+    at = sorted(i for i in looks if first <= i < end)
+    inside = [looks[i] for i in at]
+    box, part = faces.steady_box(inside), ""
+    if box is None and (there := faces.stretch(inside)):
+        come, gone = there
+        box = faces.steady_box(inside[come : gone + 1])
+        start = at[come] if come else first
+        stop = at[gone] + 1 if gone + 1 < len(at) else end
+        if box is not None:
+            part = f"{stop - start} of {end - first} frames"
+            first, end = start, stop
     if box is None:
         seen = f"one in {sum(map(bool, inside))} of {len(inside)} frames searched"
         return Shot(first, end, reason=f"no usable face: {seen}, the same in half of them wanted")
-    return Shot(first, end, None if cropped is None and _fills(box, shape) else box)
+    taken = cropped is None and _fills(box, shape)
+    return Shot(first, end, None if taken else box, part=part)
 
 
 def _look(image: np.ndarray, detector: faces.Detector, cropped: bool | None) -> list[faces.Face]:
@@ -345,7 +407,7 @@ def _look(image: np.ndarray, detector: faces.Detector, cropped: bool | None) -> 
         return found
     rim = max(image.shape) // 4
     wide = cv2.copyMakeBorder(image, rim, rim, rim, rim, cv2.BORDER_REPLICATE)
-    return [faces.Face(face.x - rim, face.y - rim, face.size) for face in detector(wide)]
+    return [dataclasses.replace(f, x=f.x - rim, y=f.y - rim) for f in detector(wide)]
 
 
 def squarish(shape: tuple[int, ...]) -> bool:
@@ -383,7 +445,7 @@ def _clips(item: Item, entry: str, verdict: Verdict) -> tuple[list[Clip], list[S
 # ----- the cache ----------------------------------------------------------------------------------
 
 
-def _key(item: Item, size: int, detector: str, cropped: bool | None) -> str:
+def _key(item: Item, size: int, detector: str | None, cropped: bool | None) -> str:
     """The name of an item's cache entry.
 
     It changes with the video file, or with any image of a folder, with the decoder and the rules.
@@ -405,7 +467,7 @@ def _load(entry: str) -> Verdict | None:
         with open(os.path.join(entry, VERDICT)) as file:
             kept = json.load(file)
         found = tuple(
-            Shot(s["first"], s["end"], s["box"] and Box(**s["box"]), s["reason"])
+            Shot(s["first"], s["end"], s["box"] and Box(**s["box"]), s["reason"], s["part"])
             for s in kept["shots"]
         )
         return Verdict(found, *(kept[name] for name in ("fps", "reason", "lacks", "bits")))

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder
-from ma2mi_jax.datasets.common import disk
-from ma2mi_jax.datasets.common.extract import Item, extract
+from ma2mi_jax.datasets.common import disk, extract
 from ma2mi_jax.errors import UserError
 
 EMOTIONS = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
@@ -113,9 +112,9 @@ def dataset(
     used = {id for id in present if split is None or id in splits[split]}
     usable = {id for id in used if len(folders.get(id, ())) >= 2}
     clips = [Clip(id, folders[id], label=labels.get(id, -1)) for id in usable]
-    items = [Item(id, path) for id, path in sorted(videos.items()) if id in used - usable]
+    items = [extract.Item(id, path) for id, path in sorted(videos.items()) if id in used - usable]
     extracted = (
-        extract(
+        extract.extract(
             items,
             cache=os.path.join(cache, "videos"),
             detector=detector,
@@ -164,5 +163,13 @@ def dataset(
             "clips whose label differs between list and list, or list and folder: "
             f"{len(relabelled)} ({disk.some(sorted(relabelled))})"
         )
+    partly, repairs = extract.told(extracted)
     set_aside.sort(key=lambda each: each.id)
-    return Dataset(name, tuple(clips), EMOTIONS, tuple(set_aside), (*told, *notes))
+    return Dataset(
+        name,
+        tuple(clips),
+        EMOTIONS,
+        tuple(set_aside),
+        (*told, *partly, *notes),
+        repairs=tuple(repairs),
+    )

@@ -89,6 +89,7 @@ def joined(name: str, parts: Sequence[Dataset]) -> Dataset:
         tuple(f"{part.name}: {note}" for part in parts for note in part.notes),
         ", ".join(f"{part.name}/{part.annotations}" for part in parts if part.annotations),
         prefixed("repairs", "id"),
+        next((part.detector for part in parts if part.detector), ""),
     )
 
 

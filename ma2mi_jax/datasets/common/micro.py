@@ -45,8 +45,7 @@ from ma2mi_jax.datasets.common.frame_numbers import APEX, counting, locate
 from ma2mi_jax.datasets.corrections import CORRECTIONS
 from ma2mi_jax.errors import UserError
 
-RULES = 1  # version of the rules for boxes and apices, which are kept: raise it when they change
-LOOKS = 12  # other frames that are searched where the onset shows no face
+RULES = 2  # version of the rules for boxes and apices, which are kept: raise it when they change
 SIZE = 256  # pixels along a side at which frames are compared
 
 SPELLINGS = {
@@ -416,7 +415,8 @@ def _boxed(sample: Sample, result: dict, boxes: Mapping[tuple, list]) -> Sample:
         of_subject = boxes.get((clip.subject, height, width))
         if of_subject:
             kind = FACE_OF_SUBJECT
-            box = np.median(of_subject, axis=0).round().astype(int).tolist()
+            *square, angle = np.median(of_subject, axis=0).tolist()
+            box = [*map(round, square), angle]
         else:
             kind, side = NO_FACE, min(height, width)
             box = [(width - side) // 2, (height - side) // 2, side]
@@ -438,29 +438,35 @@ def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dic
       A key for `found`, and the result: "raw", "box" (None if there is no face), "shape" of the
       last frame looked at, and in "looks" how many raw frames were searched.
     """
-    spread = np.linspace(0, len(clip.frames) - 1, min(LOOKS, len(clip.frames))).astype(int).tolist()
+    spread = faces.spread(len(clip.frames))
     order = list(dict.fromkeys(i for i in (clip.onset, clip.apex, clip.offset, *spread) if i >= 0))
-    key = disk.stamp(clip.frames, "box", RULES, detector.name, order)
+    result = {"raw": False, "box": None, "shape": [0, 0], "looks": 0}
+    key = disk.stamp(clip.frames, "crop", RULES)
     if key in found:
         return key, found[key]
 
-    result = {"raw": False, "box": None, "shape": [0, 0], "looks": 0}
-    for i in order:
-        try:
-            image = read_frame(clip.frames, i)
-        except FrameError:  # the pipeline takes another frame in its place, and says so
-            continue
-        raw = not extract.squarish(image.shape)
-        box = faces.clip_box([image], detector) if raw else None
-        result = {
-            "raw": raw,
-            "box": box and list(dataclasses.astuple(box)),
-            "shape": list(image.shape[:2]),
-            "looks": result["looks"] + raw,
-        }
-        if box or not raw:
+    readable = (image for i in order if (image := _image(clip, i)) is not None)
+    for image in readable:
+        result["shape"], result["raw"] = list(image.shape[:2]), not extract.squarish(image.shape)
+        if not result["raw"]:
+            break
+        if not result["looks"]:
+            key = disk.stamp(clip.frames, "box", RULES, detector.name, order)
+            if key in found:
+                return key, found[key]
+        result["looks"] += 1
+        if box := faces.steady_box([detector(image)]):
+            result["box"] = list(dataclasses.astuple(box))
             break
     return key, result
+
+
+def _image(clip: Clip, position: int) -> np.ndarray | None:
+    """A frame; None if it cannot be read: the pipeline takes another one then, and says so."""
+    try:
+        return read_frame(clip.frames, position)
+    except FrameError:
+        return None
 
 
 # ----- apices -------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ def read(root: str | os.PathLike, name: str, kind: Kind) -> Dataset:
         tuple(manifest["notes"]),
         manifest["annotations"],
         tuple(Repair(**each) for each in manifest["repairs"]),
+        manifest.get("detector", ""),  # folders from before 2026-11-29 do not say
     )
 
 

@@ -356,6 +356,7 @@ def _manifest(
         "quality": JPEG_QUALITY,
         "classes": dataset.classes,
         "annotations": dataset.annotations,
+        "detector": dataset.detector,
         "counts": {
             "clips": len(clips),
             "frames": sum(clip["count"] for clip in clips),

@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ma2mi_jax import files
+from ma2mi_jax import files, hub
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.autoencoder import Autoencoder, Params, shapes
 from ma2mi_jax.models.weights import tensors
@@ -113,21 +113,10 @@ def _download(where: str, file: str) -> pathlib.Path:
       UserError: it cannot be fetched.
     """
     import httpx
-    import huggingface_hub as hub
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RemoteEntryNotFoundError,
-    )
+    from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
 
     try:
-        try:
-            cached = hub.hf_hub_download(where, file, local_files_only=True)  # without network
-            return pathlib.Path(cached)
-        except LocalEntryNotFoundError:
-            # fails at once, where `hf_hub_download` would try again for 25 s
-            hub.get_hf_file_metadata(hub.hf_hub_url(where, file), timeout=5)
-            return pathlib.Path(hub.hf_hub_download(where, file, etag_timeout=5))
+        return hub.fetch(where, file)
     except RemoteEntryNotFoundError:
         raise
     except HFValidationError:
