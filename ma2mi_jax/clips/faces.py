@@ -165,11 +165,21 @@ def like(name: str, model: str | None, cache: str | os.PathLike | None) -> Detec
       UserError: it is not on this machine.
     """
     kind: DetectorName = "yunet" if name.startswith("yunet") else "haar"
+    if kind == "yunet" and model is None:
+        file, why = yunet_model.find(cache)
+        if file is None:
+            raise UserError(
+                "[detector_model]: the faces that the run saw were found by {name}, and {why}; "
+                "give that file, or choose another [detector] and [align] in spite of it",
+                name=name,
+                why=why,
+            )
+        model = str(file)
     found = detector(kind, None if kind == "haar" else model, align_of(name), cache)
     if found.name != name:
         raise UserError(
             "[detector_model={model}]: the faces that the run saw were found by {name}, and this "
-            "is {found}; give that model, or choose another [detector] in spite of it",
+            "is {found}; give that model, or choose another [detector] and [align] in spite of it",
             model=model or yunet_model.FILE,
             name=name,
             found=found.name,

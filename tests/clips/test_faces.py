@@ -281,7 +281,7 @@ def test_a_recorded_detector_is_found_again(model, monkeypatch, no_model):
     assert faces.like(NAME + "+eyes", model, None).name == NAME + "+eyes"
     with pytest.raises(UserError, match=f"found by yunet:0123, and this is {NAME}"):
         faces.like("yunet:0123", model, None)
-    with pytest.raises(UserError, match="detector=yunet"):
+    with pytest.raises(UserError, match=f"were found by {NAME}, and {yunet_model.FILE} is in no"):
         faces.like(NAME, None, None)
 
 

@@ -66,7 +66,7 @@ def test_another_one_is_refused_unless_it_is_asked_for(machine):
     with pytest.raises(UserError, match="were found by yunet:z, and this is yunet:y"):
         other.name  # noqa: B018 - it is chosen when it is needed
     none = inference.detector_of(run("yunet:z"))
-    with pytest.raises(UserError, match=r"detector=yunet.*give that file as detector_model"):
+    with pytest.raises(UserError, match=r"^detector_model: .*found by yunet:z.*give that file"):
         none.name  # noqa: B018
     assert inference.detector_of(run("yunet:z"), "haar", align="none").name == "haar"
     assert inference.detector_of(run("haar"), "yunet", machine).name == "yunet:y"

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 
 import commands
@@ -112,14 +113,21 @@ def test_the_classes_of_a_set_are_shared_by_the_dataset_to_test_on(data, tmp_pat
     assert (len(fold.train), len(fold.test)) == (5, 4)
 
 
+def talking(number, peak):
+    """A frame of a face whose mouth opens until the frame `peak`."""
+    return miniatures.person(mouth=max(0, 1 - abs(number - peak) / 3))
+
+
 def test_clips_of_ones_own_from_a_sheet_to_a_prediction(command, tmp_path):
-    """As many clips, classes and folds as `lodo` has, so that no program is compiled again."""
+    """As many clips, classes and folds as `lodo` has, so that no program is compiled again. Frames
+    are uncropped: the prediction crops by the detector that the run recorded."""
     own, run = tmp_path / "own", tmp_path / "run"
     rows = ["subject,clip,onset,apex,label"]
     for number, subject in enumerate(("anna", "ben", "cleo")):
         for label, peak in (("happiness", 14), ("disgust", 15), ("disgust", 16)):
             name = f"{subject}/{label}_{peak}"
-            miniatures.clip(own / name, range(11, 18 + number), peak=peak)
+            frame = functools.partial(talking, peak=peak)
+            miniatures.clip(own / name, range(11, 18 + number), image=frame)
             rows.append(f"{subject},{name},11,{peak},{label}")
     (own / "annotations.csv").write_text("\n".join(rows))
     done = command("finetune", "--target=csv", f"--data-root={own}", *SMALL, f"--run={run}")
@@ -129,6 +137,10 @@ def test_clips_of_ones_own_from_a_sheet_to_a_prediction(command, tmp_path):
     assert "evaluation agrees with the run" in command("evaluate", f"--run={run}").stdout
     out = tmp_path / "out"
     clip = own / "ben" / "disgust_16"
-    command("predict", f"--run={run}", "--cropped", str(clip), f"--out={out}")
-    (entry,) = json.loads((out / "predictions.json").read_text())["clips"]
+    done = command("predict", f"--run={run}", str(clip), f"--out={out}")
+    recorded = json.loads((run / "config.json").read_text())["resolved"]["detector"]
+    predicted = json.loads((out / "predictions.json").read_text())
+    assert predicted["detector"] == recorded == "haar"
+    assert "faces are found by haar" in done.stdout
+    (entry,) = predicted["clips"]
     assert entry["prediction"] in ("happiness", "disgust")
