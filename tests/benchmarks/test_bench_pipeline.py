@@ -1,26 +1,22 @@
 """The benchmark of the pipeline measures every form of the same frames."""
 
-import pathlib
 import re
-import runpy
 
 import numpy as np
 import pytest
 
+from benchmarks import pipeline
 from ma2mi_jax.clips.clip import Clip, Dataset
 from ma2mi_jax.clips.frames import ArrayFrames
 from ma2mi_jax.datasets import prepared
 from ma2mi_jax.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture
 def bench(monkeypatch, tmp_path):
     """The main of the script."""
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
-    return runpy.run_module("benchmarks.pipeline")["main"]
+    return pipeline.main
 
 
 def test_every_form_is_measured(bench, tmp_path, capsys, monkeypatch):
