@@ -161,7 +161,8 @@ def print_answers(found: Answers, classes) -> None:
             for at, inside in ((answer.onset, spotted.onset), (answer.apex, spotted.apex))
         )
         scores = (f"{mean:.2f} ± {std:.2f}" for mean, std in answer.scores.values())
-        rows.append((part.clip.id, *places, answer.verdict, *scores))
+        verdict = "nothing" if part.nothing else answer.verdict
+        rows.append((part.clip.id, *places, verdict, *scores))
     if rows:
         columns = ("clip", "onset", "apex", "verdict", *classes)
         title = f"probabilities, mean ± std over the run's models; chance is {1 / len(classes):.2f}"

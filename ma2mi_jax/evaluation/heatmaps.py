@@ -178,7 +178,8 @@ def clip_picture(
         color=["tab:orange" if m == mean.max() else "tab:gray" for m in mean],
         capsize=3,
     )
-    bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models")
+    bars.axvline(1 / len(names), color="black", linewidth=0.8, linestyle=":")
+    bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models; dotted: chance")
     bars.invert_yaxis()
 
     figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
@@ -235,7 +236,8 @@ def over_time(
     for number, each in enumerate(candidates, start=1):
         colour = "tab:orange" if each.named else "lightgray"
         strip.axvspan(each.onset, each.apex, color=colour, alpha=0.6)
-        strip.text(each.apex, 1.02 * highest, str(number), fontsize=8, ha="center")
+        if number <= SHOWN:
+            strip.text(each.apex, 1.02 * highest, str(number), fontsize=8, ha="center")
     strip.set(xlabel=axis, ylabel="what comes and goes,\nover its median")
     strip.set_ylim(0, 1.15 * highest or 1)
     figure.suptitle("candidates, the strongest first; grey: no class is named", fontsize=10)
