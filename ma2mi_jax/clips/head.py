@@ -49,9 +49,7 @@ def motion(before: np.ndarray, after: np.ndarray) -> Motion:
     amounts, best, least = np.zeros(4), np.zeros(4), total
     for _ in range(STEPS):
         moved = _moved(source, amounts)
-        down, right = np.gradient(moved)
-        ways = (right, down, x * right + y * down, x * down - y * right)
-        columns = np.stack([way[inside].ravel() for way in ways], axis=1)
+        columns = np.stack([way[inside].ravel() for way in ways(moved, x, y)], axis=1)
         amounts = (
             amounts + np.linalg.lstsq(columns, (target - moved)[inside].ravel(), rcond=None)[0]
         )
@@ -61,6 +59,17 @@ def motion(before: np.ndarray, after: np.ndarray) -> Motion:
     shift_x, shift_y, zoom, turn = best.tolist()
     share = 1 - least / total if total else 0.0
     return Motion(shift_x / SIDE, shift_y / SIDE, zoom, turn, share)
+
+
+def ways(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
+    """How a grey image changes, to first order, by a shift right and down, a zoom and a turn.
+
+    Args:
+      image: (h, w).
+      x, y: (h, w), each place's coordinates from the centre, in any unit; those of zoom and turn.
+    """
+    down, right = np.gradient(image)
+    return right, down, x * right + y * down, x * down - y * right
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ma2mi_jax.clips import shots
+from ma2mi_jax.clips import head, shots
 
 SIDE = 32
 RISE = 0.1
@@ -181,10 +181,9 @@ def _stilled(thumbnails: np.ndarray) -> np.ndarray:
     These motions are a shift along x or y, a zoom and a turn of the mean thumbnail, to first order.
     Their amounts are found by least squares.
     """
-    down, right = np.gradient(thumbnails.mean(0).reshape(SIDE, SIDE))
     y, x = np.mgrid[:SIDE, :SIDE] / (SIDE - 1) - 0.5
-    zoom, turn = x * right + y * down, x * down - y * right
-    motions = np.stack([m.ravel() for m in (right, down, zoom, turn)], axis=1).astype(np.float32)
+    ways = head.ways(thumbnails.mean(0).reshape(SIDE, SIDE), x, y)
+    motions = np.stack([way.ravel() for way in ways], axis=1).astype(np.float32)
 
     amounts = np.linalg.lstsq(motions, thumbnails.T, rcond=None)[0]
     return thumbnails - (motions @ amounts).T

@@ -575,7 +575,7 @@ def temperature_of(run: Finetuned | Model) -> float:
     if run.stored.resolved["protocol"]["name"] == "all":
         return 1.0
     found = scored.read_predictions(run.path / "predictions.csv", run.classes)
-    return calibration.of(found)["temperature"]
+    return calibration.fitted(found.probabilities.astype(np.float64), found.labels)
 
 
 def draw(path: pathlib.Path, answer: Answer) -> None:
@@ -598,7 +598,8 @@ def draw(path: pathlib.Path, answer: Answer) -> None:
 def draw_over_time(path: pathlib.Path, answers: Sequence[Answer]) -> None:
     """The candidates of one clip over time, above how much comes and goes in its face."""
     parts = {each.part.clip.id: each.part for each in answers}.values()
-    rate = next(iter(parts)).clip.fps or 1.0
+    fps = next(iter(parts)).clip.fps
+    rate = fps or 1.0
     lines = [
         ((part.first + np.arange(len(part.frames))) / rate, part)
         for part in sorted(parts, key=lambda part: part.first)
@@ -612,7 +613,7 @@ def draw_over_time(path: pathlib.Path, answers: Sequence[Answer]) -> None:
             )
             for each in answers
         ],
-        "seconds" if rate != 1.0 else "frame of the clip, from 0",
+        "seconds" if fps else "frame of the clip, from 0",
     )
 
 
