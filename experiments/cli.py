@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -150,6 +151,14 @@ def at_least(least: int):
 
 
 positive, natural = at_least(1), at_least(0)
+
+
+def above_zero(text: str) -> float:
+    """A flag's finite number > 0."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
 
 
 def listed(allowed, kind=str):

@@ -22,7 +22,6 @@ are predicted all the same.
 import dataclasses
 import functools
 import itertools
-import math
 import pathlib
 
 import cli
@@ -50,9 +49,9 @@ def parsed(argv):
     help = "the frames are face crops: do not look for a face"
     p.add_argument("--cropped", action="store_true", help=help)
     help = f"seconds from onset to offset, at most ({inference.LONGEST:g})"
-    p.add_argument("--longest", type=seconds, default=inference.LONGEST, help=help)
+    p.add_argument("--longest", type=cli.above_zero, default=inference.LONGEST, help=help)
     help = "frames per second, where the clips do not say it or say it wrongly"
-    p.add_argument("--fps", type=seconds, help=help)
+    p.add_argument("--fps", type=cli.above_zero, help=help)
     help = "every candidate in order of strength, not the best one of each part alone"
     p.add_argument("--all", action="store_true", help=help)
     flags.add_detector(p, "as the run")
@@ -60,14 +59,6 @@ def parsed(argv):
     f = p.parse_args(argv)
     f.out = f.out or pathlib.Path("runs") / f"predict-{default_name(f.clips[0])}"
     return f
-
-
-def seconds(text: str) -> float:
-    """A number above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise ValueError
-    return value
 
 
 def default_name(clip: str) -> str:
