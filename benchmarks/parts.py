@@ -5,7 +5,7 @@ import functools
 import itertools
 import pathlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cli
@@ -41,9 +41,13 @@ class Asked:
     repeats: int
     matmul_size: int
 
-    def sizes(self):
-        """Every (preset, input, precision, batch size)."""
-        return itertools.product(self.presets, self.inputs, self.precisions, self.batch_sizes)
+    def sizes(self) -> Iterator[tuple[Row, dict[str, Any]]]:
+        """Of every size what its rows say, and what its step is built of."""
+        each = itertools.product(self.presets, self.inputs, self.precisions, self.batch_sizes)
+        for preset, given, precision, batch_size in each:
+            row = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
+            config = steps.config_of(preset, given, precision, batch_size)
+            yield row, {"config": config, "given": given}
 
 
 Rates = Mapping[str, float]  # precision -> FLOP/s of a matrix product
@@ -64,12 +68,10 @@ def fastest(rates: Sequence[Row]) -> dict[str, float]:
 def pretraining_steps(asked: Asked, rates: Rates) -> list[Row]:
     """A step by every way of every size; `mfu` is the share of the matrix product's rate."""
     rows = []
-    for preset, given, precision, batch_size in asked.sizes():
-        config = steps.config_of(preset, given, precision, batch_size)
-        same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
-        found = compare(_ways(asked, same, {"config": config, "given": given}), asked.repeats)
+    for same, arguments in asked.sizes():
+        found = compare(_ways(asked, same, arguments), asked.repeats)
         flops = next((row["flops"] for row in found if "flops" in row), None)
-        rows += [_with_mfu(row, flops, rates.get(precision)) for row in found]
+        rows += [_with_mfu(row, flops, rates.get(same["precision"])) for row in found]
     return rows
 
 
@@ -100,13 +102,11 @@ def ablations(asked: Asked, rates: Rates) -> list[Row]:
     PyTorch runs in the last of its modes that are asked for.
     """
     changes = {steps.WHOLE: {}} | steps.ABLATIONS
+    last = dataclasses.replace(asked, modes=asked.modes[-1:])
     rows = []
-    for preset, given, precision, batch_size in asked.sizes():
-        same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
-        last = dataclasses.replace(asked, modes=asked.modes[-1:])
+    for same, whole in asked.sizes():
         for name, change in changes.items():
-            config = steps.config_of(preset, given, precision, batch_size)
-            arguments = {"config": steps.without(config, change), "given": given}
+            arguments = whole | {"config": steps.without(whole["config"], change)}
             arguments |= {k: v for k, v in change.items() if k == "until"}
             rows += compare(_ways(last, same | {"part": name}, arguments), asked.repeats)
     return rows
@@ -115,10 +115,8 @@ def ablations(asked: Asked, rates: Rates) -> list[Row]:
 def first_steps(asked: Asked, rates: Rates) -> list[Row]:
     """Seconds from nothing to the end of the first step: the cache is empty, then filled."""
     rows = []
-    for preset, given, precision, batch_size in asked.sizes():
-        config = steps.config_of(preset, given, precision, batch_size)
-        same = {"preset": preset, "input": given, "precision": precision, "batch": batch_size}
-        for way in _ways(asked, same, {"config": config, "given": given}):
+    for same, whole in asked.sizes():
+        for way in _ways(asked, same, whole):
             arguments = {**way.arguments, **({"drawn": True} if way.build is steps.build else {})}
             with tempfile.TemporaryDirectory() as folder:
                 environment = {
