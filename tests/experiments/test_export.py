@@ -20,17 +20,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import calibration, export, inference, model_card, predictions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FLAGS = [
-    "--target=synthetic",
-    "--protocol=all",
-    "--seeds=2",
-    "--preset=tiny",
-    "--subjects=3",
-    "--clips-per-subject=4",
-    "--batch-size=8",
-    "--epochs=1",
-    "--fold-chunk=1",
-]
+FLAGS = [*commands.TWELVE_CLIPS, "--protocol=all", "--seeds=2"]
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,6 @@ from ma2mi_jax.evaluation import calibration, gradcam, inference
 from ma2mi_jax.training import finetuning, finished
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SMALL = [
-    "--preset=tiny",
-    "--subjects=3",
-    "--clips-per-subject=4",
-    "--batch-size=8",
-    "--epochs=1",
-    "--fold-chunk=1",
-]
 FRAMES = [drawn.face(160, 120, 110, mouth=m) for m in (0, 0, 0, 0, 0.2, 0.5, 0.8, 1.0, 1.0, 0.9)]
 
 
@@ -41,7 +33,7 @@ FRAMES = [drawn.face(160, 120, 110, mouth=m) for m in (0, 0, 0, 0, 0.2, 0.5, 0.8
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
     environment = commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
-    flags = ["--target=synthetic", *SMALL, f"--run={folder}"]
+    flags = [*commands.TWELVE_CLIPS, f"--run={folder}"]
     done = commands.run("finetune", *flags, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

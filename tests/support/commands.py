@@ -22,6 +22,15 @@ IMPORTED = [
     "ma2mi_jax.reproduction.page",
     "ma2mi_jax.training.pretraining_run",
 ]
+TWELVE_CLIPS = [  # of three drawn subjects: the shortest fine-tuning of which clips can be asked
+    "--target=synthetic",
+    "--preset=tiny",
+    "--subjects=3",
+    "--clips-per-subject=4",
+    "--batch-size=8",
+    "--epochs=1",
+    "--fold-chunk=1",
+]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(IMPORTED)
 
