@@ -1,6 +1,6 @@
 """Fine-tune MIACNet on onset/apex pairs, all folds at once, and score the pooled predictions.
 
-  python experiments/finetune.py --target=synthetic --init=runs/synthetic-tiny-0
+  python experiments/finetune.py --target=synthetic --init=runs/synthetic-tiny-pixel-1000-steps-0
   python experiments/finetune.py --target=casme2 --data-root=CASME2 --init=none --preset=paper
   python experiments/finetune.py --target=casme2 --protocol=cross --test-target=samm \
 --init=runs/dfew-paper-0

@@ -208,4 +208,5 @@ READER = Reader(
     kind="target",
     read=read,
     takes=("annotations", "detector"),
+    own=True,
 )

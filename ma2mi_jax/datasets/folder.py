@@ -198,4 +198,5 @@ READER = Reader(
     read=read,
     takes=("detector",),
     labelled=False,
+    own=True,
 )

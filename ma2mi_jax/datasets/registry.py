@@ -106,6 +106,7 @@ def _field(
     drawn: bool = False,
     least: float | None = None,
     most: float | None = None,
+    named: str | None = None,
 ) -> Any:
     """A field of `DatasetSpec`.
 
@@ -114,8 +115,10 @@ def _field(
       only: the kind of dataset that it is for; None is both.
       drawn: whether it is for drawn faces only.
       least, most: the range of a number; None is no bound.
+      named: its word in the name of a run (`training/naming.py`).
     """
     metadata = {"help": help, "only": only, "drawn": drawn, "least": least, "most": most}
+    metadata["named"] = named
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -134,23 +137,28 @@ class DatasetSpec:
     name: str
     kind: Kind
     root: str | None = _field(
-        None, "folder of the dataset; if it is not given: $MA2MI_DATA/<name>, else data/<name>"
+        None,
+        "folder of the dataset; if it is not given: $MA2MI_DATA/<name>, else data/<name>",
+        named="",
     )
     split: str | None = _field(
         None,
         "the part of the clips to use, such as train or train_1; if it is not given: all clips",
         only="source",
+        named="{}",
     )
     annotations: str | None = _field(
         None,
         "the annotation sheet; if it is not given: the sheet found in the dataset's folder",
         only="target",
+        named="by-{}",
     )
     classes: int | None = _field(
         None,
         "number of classes, where papers use several sets (docs/datasets.md); if it is not given: "
         "the dataset's own",
         only="target",
+        named="{}-classes",
     )
     without: str | None = _field(
         None, "parts to leave out, separated by commas, such as smic", only="target"
@@ -159,16 +167,20 @@ class DatasetSpec:
         "auto",
         "what finds the face where frames are uncropped; auto: yunet where its model is at hand, "
         "else haar",
+        named="{}",
     )
     detector_model: str | None = _field(
         None,
         f"YuNet's file, {yunet_model.FILE}; if it is not given: that of the cache, or of the "
         "Hugging Face hub",
+        named="",
     )
     align: Align = _field(
         "none", "eyes: turn the crop of a clip so that the eyes are level (yunet alone sees them)"
     )
-    clips: int = _field(600, "number of drawn clips", only="source", drawn=True, least=1)
+    clips: int = _field(
+        600, "number of drawn clips", only="source", drawn=True, least=1, named="{}-clips"
+    )
     speech: float = _field(
         0.5,
         "share of drawn clips in which the person speaks, from 0 to 1",
@@ -177,9 +189,16 @@ class DatasetSpec:
         least=0,
         most=1,
     )
-    subjects: int = _field(12, "number of drawn subjects", only="target", drawn=True, least=1)
+    subjects: int = _field(
+        12, "number of drawn subjects", only="target", drawn=True, least=1, named="{}-subjects"
+    )
     clips_per_subject: int = _field(
-        14, "number of drawn clips of each subject", only="target", drawn=True, least=1
+        14,
+        "number of drawn clips of each subject",
+        only="target",
+        drawn=True,
+        least=1,
+        named="{}-each",
     )
     amplitude: float = _field(
         0.3,

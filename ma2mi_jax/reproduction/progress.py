@@ -94,7 +94,7 @@ def mismatch(
     if stored.script == "finetune":  # the pre-training is the same, wherever it lies
         asked = dataclasses.replace(asked, init=wanted.init)
     if asked != wanted:
-        return _first_difference(asked, wanted)
+        return run_config.first_difference(asked, wanted)
     there = stored.resolved["config"]
     there = {**there, **there["architecture"]}
     for name, now in json.loads(json.dumps(_settings(wanted))).items():  # tuples become lists
@@ -113,16 +113,6 @@ def _settings(run: Run) -> dict[str, Any]:
     elif run.init == "none":  # else the pre-training has the networks
         found |= dataclasses.asdict(initial.from_scratch(run))
     return found
-
-
-def _first_difference(there: Any, here: Any) -> str:
-    for field in dataclasses.fields(here):
-        before, now = getattr(there, field.name), getattr(here, field.name)
-        if field.compare and before != now:
-            if dataclasses.is_dataclass(now):
-                return _first_difference(before, now)
-            return f"{field.name} is {before!r} there, {now!r} here"
-    return ""
 
 
 # ----- time ---------------------------------------------------------------------------------------

@@ -55,8 +55,8 @@ def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
         )
     if (path / result).exists() and not overwrite:
         raise UserError(
-            "[run={path}]: a finished run is there ({result}); choose another folder or give "
-            "[overwrite]",
+            "[run={path}]: a finished run is there ({result}); it is kept: give another [run], or "
+            "[overwrite] to make the same one again",
             path=path,
             result=result,
         )
@@ -84,14 +84,14 @@ def open_run(
         if "resolved" not in there:
             raise UserError(
                 "[run={path}]: an unfinished run of an earlier version is there; "
-                "finish it with that version, give another folder, or [overwrite]",
+                "finish it with that version, or give another [run]",
                 path=path,
             )
         different = first_difference(there["resolved"], content["resolved"])
         if different:
             raise UserError(
                 "[run={path}]: an unfinished run of another configuration is there ({different}); "
-                "ask for the same to resume it, give another folder, or [overwrite]",
+                "ask for the same to go on with it, or give another [run]",
                 path=path,
                 different=different,
             )

@@ -29,7 +29,7 @@ from ma2mi_jax.models.dit import Predict, Scales
 from ma2mi_jax.models.miacnet import Fusion, Normalisation, Pooling
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.runs import folder
-from ma2mi_jax.training import folds, model_folder
+from ma2mi_jax.training import folds, model_folder, naming
 from ma2mi_jax.training.finetuning import Augmentation, Statistics, TestFrames, Tune
 from ma2mi_jax.training.protocol import Select
 
@@ -71,7 +71,8 @@ def _field(default: Any, help: str, group: str, *, neutral: bool = False, **more
     """A field with its help. `neutral` fields change no number and do not tell runs apart.
 
     A number is at least `least`, at most `most` and more than `above`, where these are given. An
-    integer is at least 1 if nothing else is said.
+    integer is at least 1 if nothing else is said. `named` is the word for it in the name of a run
+    (`naming.py`).
     """
     metadata = {"help": help, "group": group, **more}
     return dataclasses.field(default=default, compare=not neutral, metadata=metadata)
@@ -100,6 +101,7 @@ class PretrainRun:
         "data",
         metavar="A:B",
         instead_of="delta",
+        named="delta-{}ms",
     )
     workers: int = _field(
         0, "processes that read frames; 0 reads in threads", "data", neutral=True, least=0
@@ -109,7 +111,7 @@ class PretrainRun:
         "paper: 256 px, DiT-B/2; small: 128 px; bench: 192 px, narrow; tiny: 96 px",
         "network",
     )
-    space: Space = _field("latent", "what DiT predicts in", "network")
+    space: Space = _field("latent", "what DiT predicts in", "network", named="{}")
     vae: str = _field(
         SD_VAE_HUB,
         "the frozen autoencoder: a diffusers folder, a hub id, or 'random' for a size check",
@@ -127,14 +129,17 @@ class PretrainRun:
     )
     fusion: Fusion = _field("mul", "how F^a and F^p become C_Δ", "network")
     pooling: Pooling = _field("gap", "C_Δ is the mean over places, or all of them", "network")
-    normalisation: Normalisation | None = _field(None, NORMALISATION, "network")
+    normalisation: Normalisation | None = _field(None, NORMALISATION, "network", named="{}")
     predict: Predict = _field("change", "DiT's output: added to Z_t, or used alone", "network")
     dit_scales: Scales = _field("ours", "DiT's scales: ours, or the published ones", "network")
     pixel_shrink: int | None = _field(
-        None, "pixel space: Z is the frame averaged over squares of N x N (by preset)", "network"
+        None,
+        "pixel space: Z is the frame averaged over squares of N x N (by preset)",
+        "network",
+        named="shrink-{}",
     )
     objective: Literal["ma2mi", "maer"] = _field(
-        "ma2mi", "maer: the labelled baseline of Table 1", "training"
+        "ma2mi", "maer: the labelled baseline of Table 1", "training", named="{}"
     )
     wrong_labels: float | None = _field(
         None,
@@ -144,29 +149,42 @@ class PretrainRun:
         least=0,
         most=1,
     )
-    position_loss: bool = _field(True, "train E_p by L_pos alone", "training")
+    position_loss: bool = _field(True, "train E_p by L_pos alone", "training", named="no-lpos")
     position_scale: Scale = _field("unit", "L3 on unit or raw features", "training")
-    reconstruction_loss: Norm = _field("l1", "the norm of L_rec; the paper's is l1", "training")
+    reconstruction_loss: Norm = _field(
+        "l1", "the norm of L_rec; the paper's is l1", "training", named="rec-{}"
+    )
     tau_rotation: float = _field(20.0, "largest rotation of τ, degrees", "training", least=0)
     tau_translation: float = _field(
         0.1, "largest shift of τ, share of the side", "training", least=0, most=1
     )
     tau_flip: bool = _field(False, "τ mirrors half of the images too", "training")
     epochs: int | None = _field(
-        None, "length of the run (80, unless steps are given)", "training", instead_of="steps"
+        None,
+        "length of the run (80, unless steps are given)",
+        "training",
+        instead_of="steps",
+        named="{}-epochs",
     )
     steps: int | None = _field(
-        None, "length of the run, in updates", "training", instead_of="epochs"
+        None, "length of the run, in updates", "training", instead_of="epochs", named="{}-steps"
     )
-    batch_size: int = _field(32, "pairs a step, an even number", "training")
-    learning_rate: float = _field(4e-4, "at the start of the run", "training", above=0)
+    batch_size: int = _field(32, "pairs a step, an even number", "training", named="batch-{}")
+    learning_rate: float = _field(
+        4e-4, "at the start of the run", "training", above=0, named="lr-{}"
+    )
     decay: float = _field(
         0.01, "share of the learning rate that is left at the end", "training", above=0, most=1
     )
     weight_decay: float = _field(0.01, "of AdamW", "training")
-    precision: Precision = _field("auto", "of the computation", "training")
+    precision: Precision = _field("auto", "of the computation", "training", named="{}")
     seed: int = _field(0, "of weights, order, pairs and τ", "training", least=0)
-    run: str | None = _field(None, "folder (runs/<source>-<preset>-<seed>)", "output", neutral=True)
+    run: str | None = _field(
+        None,
+        "folder (runs/<source>-<preset>-<seed>, with what is not the default in between)",
+        "output",
+        neutral=True,
+    )
     overwrite: bool = _field(False, "delete the run that is there", "output", neutral=True)
     checkpoint_every: int = _field(500, "steps between two checkpoints", "output", neutral=True)
     log_every: int = _field(10, "steps between two lines of the log", "output", neutral=True)
@@ -245,7 +263,11 @@ class PretrainRun:
     @property
     def folder(self) -> pathlib.Path:
         """Where the run lies."""
-        return pathlib.Path(self.run or f"runs/{self.dataset.name}-{self.preset}-{self.seed}")
+        if self.run:
+            return pathlib.Path(self.run)
+        how = naming.differing(self, without=("preset", "seed"))
+        words = (*naming.of_dataset(self.dataset), self.preset, *how, str(self.seed))
+        return pathlib.Path("runs", naming.joined(self.dataset.name, *words))
 
     @property
     def architecture(self) -> Architecture:
@@ -288,7 +310,9 @@ class FinetuneRun:
         "all: train on all subjects, for a model to give away, without any score",
         "protocol",
     )
-    folds: int | None = _field(None, "k of kfold (by dataset; 5 in the paper)", "protocol")
+    folds: int | None = _field(
+        None, "k of kfold (by dataset; 5 in the paper)", "protocol", named="{}-folds"
+    )
     folds_seed: int = _field(
         0, "of kfold and of what inner selection holds out", "protocol", least=0
     )
@@ -296,6 +320,7 @@ class FinetuneRun:
         None,
         "CSV file subject,fold that gives the folds, such as another run's folds.csv",
         "protocol",
+        named="by-{}",
     )
     test_target: str | None = _field(
         None,
@@ -304,15 +329,15 @@ class FinetuneRun:
         choices="targets",
     )
     test_root: str | None = _field(
-        None, "cross: where the other dataset lies (found as the first is)", "protocol"
+        None, "cross: where the other dataset lies (found as the first is)", "protocol", named=""
     )
     test_annotations: str | None = _field(
-        None, "cross: its annotation sheet (found under its root)", "protocol"
+        None, "cross: its annotation sheet (found under its root)", "protocol", named="by-{}"
     )
     select: Select = _field(
         "last", "epoch that counts: last, or best on held-out training subjects", "protocol"
     )
-    seeds: int = _field(1, "how many: 0, 1, ...", "protocol")
+    seeds: int = _field(1, "how many: 0, 1, ...", "protocol", named="{}-seeds")
     init: str = _field(
         "none",
         "a pre-training run, a model folder, a ResNet18's FILE.safetensors (of several in it "
@@ -320,25 +345,32 @@ class FinetuneRun:
         "network",
     )
     preset: Preset | None = _field(
-        None, "size of the networks (paper); a pre-training run has its own", "network"
+        None, "size of the networks (paper); a pre-training run has its own", "network", named="{}"
     )
     fusion: Fusion | None = _field(None, "(mul); a pre-training run has its own", "network")
     pooling: Pooling | None = _field(None, "(gap); a pre-training run has its own", "network")
     normalisation: Normalisation | None = _field(
-        None, f"{NORMALISATION}; a pre-training run has its own", "network"
+        None, f"{NORMALISATION}; a pre-training run has its own", "network", named="{}"
     )
     tune: Tune = _field("both", "which encoder learns; Table 2", "network")
     frozen_statistics: Statistics = _field(
-        "running", "BatchNorm of an encoder that does not learn", "network"
+        "running", "BatchNorm of an encoder that does not learn", "network", named="{}-statistics"
     )
     keep_reconstruction: bool = _field(
-        False, "add L_rec of onset → apex, with the run's DiT; Table 2", "network"
+        False,
+        "add L_rec of onset → apex, with the run's DiT; Table 2",
+        "network",
+        named="reconstruction",
     )
-    reconstruction_weight: float = _field(1.0, "of the kept L_rec", "network", least=0)
+    reconstruction_weight: float = _field(
+        1.0, "of the kept L_rec", "network", least=0, named="weight-{}"
+    )
     vae: str = _field(SD_VAE_HUB, "autoencoder of a kept reconstruction in latent space", "network")
-    epochs: int = _field(80, "passes over a fold's training clips", "training")
-    batch_size: int = _field(16, "clips a step", "training", least=1)
-    learning_rate: float = _field(4e-4, "at the start of the run", "training", above=0)
+    epochs: int = _field(80, "passes over a fold's training clips", "training", named="{}-epochs")
+    batch_size: int = _field(16, "clips a step", "training", least=1, named="batch-{}")
+    learning_rate: float = _field(
+        4e-4, "at the start of the run", "training", above=0, named="lr-{}"
+    )
     decay: float = _field(
         0.01, "share of the learning rate that is left at the end", "training", above=0, most=1
     )
@@ -352,14 +384,17 @@ class FinetuneRun:
     )
     flip: bool = _field(True, "mirror half of the pairs", "training")
     test_frames: TestFrames = _field(
-        "sharp", "test clips as they are, or smoothed as augmentation does", "training"
+        "sharp", "test clips as they are, or smoothed as augmentation does", "training", named="{}"
     )
-    precision: Precision = _field("auto", "of the computation", "training")
+    precision: Precision = _field("auto", "of the computation", "training", named="{}")
     fold_chunk: int | None = _field(
         None, "fine-tunes that are trained at once", "training", neutral=True, none="auto"
     )
     run: str | None = _field(
-        None, "folder (runs/<target>-from-<name of the init>)", "output", neutral=True
+        None,
+        "folder (runs/<target>-from-<name of the init>, and what is not the default)",
+        "output",
+        neutral=True,
     )
     compare: str | None = _field(
         None,
@@ -456,22 +491,26 @@ class FinetuneRun:
     @property
     def folder(self) -> pathlib.Path:
         """Where the run lies."""
-        start = pathlib.Path(self.init).name.replace(".safetensors", "").replace("#", "-")
-        tested = f"-to-{self.test_target}" if self.test_target else ""
-        chosen = self.dataset.classes
-        classes = f"-{chosen}-classes" if chosen else ""
-        parts = "".join(f"-without-{part}" for spec in self.targets for part in spec.left_out)
+        if self.run:
+            return pathlib.Path(self.run)
         names = "-".join(spec.name for spec in self.targets)
-        told = self.further or self.chosen_protocol == "all"
-        protocol = f"-{self.chosen_protocol}" if told else ""
-        name = f"{names}{tested}{classes}{parts}{protocol}-from-{start}"
-        return pathlib.Path(self.run or f"runs/{name}")
+        tested = f"to-{self.test_target}" if self.test_target else ""
+        data = dict.fromkeys(word for spec in self.targets for word in naming.of_dataset(spec))
+        told = self.further or self.chosen_protocol != self._usual_protocol
+        protocol = self.chosen_protocol if told else ""
+        how = naming.differing(self, without=("protocol", "test_target", "init"))
+        start = naming.joined(naming.word(self.init), longest=naming.START)
+        return pathlib.Path(
+            "runs", naming.joined(names, tested, *data, protocol, f"from-{start}", *how)
+        )
 
     @property
     def chosen_protocol(self) -> ProtocolName:
         """The protocol asked for, else the paper's for the dataset."""
-        if self.protocol:
-            return self.protocol
+        return self.protocol or self._usual_protocol
+
+    @property
+    def _usual_protocol(self) -> ProtocolName:
         if self.test_target:
             return "cross"
         if self.further:
@@ -668,6 +707,12 @@ def check(run: Run) -> None:
       UserError: its folder is taken; a field makes no sense for a dataset; a file that it names
         cannot be read.
     """
+    if not run.overwrite and (different := _other_there(run)):
+        raise UserError(
+            "[run={folder}]: another run is finished there ({different}); give another [run]",
+            folder=run.folder,
+            different=different,
+        )
     folder.check_run(run.folder, RESULTS[run.script], run.overwrite)
     tested = getattr(run, "test_dataset", None)
     for spec in run.datasets:
@@ -677,6 +722,31 @@ def check(run: Run) -> None:
         read_results(pathlib.Path(run.compare), "finetune")
     if run.script == "finetune" and run.folds_file:
         folds.read_file(pathlib.Path(run.folds_file))
+
+
+def _other_there(run: Run) -> str:
+    """How the finished run in the folder differs from this one; empty if none is there, or the
+    same."""
+    if not (run.folder / RESULTS[run.script]).exists():
+        return ""
+    try:
+        stored = read(run.folder)
+    except UserError:
+        return ""
+    if stored.asked is None or stored.script != run.script:
+        return ""
+    return first_difference(stored.asked, run)
+
+
+def first_difference(there: Any, here: Any) -> str:
+    """The first field that counts in which two run objects differ, in words; empty if none."""
+    for field in dataclasses.fields(here):
+        before, now = getattr(there, field.name), getattr(here, field.name)
+        if field.compare and before != now:
+            if dataclasses.is_dataclass(now):
+                return first_difference(before, now)
+            return f"{field.name} is {before!r} there, {now!r} here"
+    return ""
 
 
 def dtype(precision: Precision) -> str:

@@ -243,6 +243,29 @@ def test_neutral_fields_are_about_where_and_how_often(kind):
         (FinetuneRun(CASME2, further=(SAMM,)), "runs/casme2-samm-lodo-from-none"),
         (FinetuneRun(CASME2, further=(SAMM,), protocol="loso"), "runs/casme2-samm-loso-from-none"),
         (FinetuneRun(CASME2, run="mine"), "mine"),
+        (
+            PretrainRun(
+                DatasetSpec("synthetic", "source", clips=400),
+                **{"preset": "tiny", "space": "pixel", "steps": 600, "batch_size": 16},
+                **{"learning_rate": 1e-3, "position_loss": False, "delta": (1, 4)},
+            ),
+            "runs/synthetic-400-clips-tiny-delta-1-4-pixel-no-lpos-600-steps-batch-16-lr-0.001-0",
+        ),
+        (PretrainRun(FOLDER, space="pixel"), "runs/folder-videos-paper-pixel-0"),
+        (
+            FinetuneRun(CASME2, init="runs/dfew-paper-0", seeds=3, flip=False, tune="action"),
+            "runs/casme2-from-dfew-paper-0-3-seeds-tune-action-no-flip",
+        ),
+        (
+            FinetuneRun(DRAWN, init="runs/dfew-tiny-0", seeds=3, flip=False, tune="action"),
+            "runs/synthetic-4-subjects-5-each-data-seed-7-from-dfew-tiny-0-3-seeds-tune-c83c83",
+        ),
+        (FinetuneRun(CASME2, protocol="kfold", folds=3), "runs/casme2-kfold-from-none-3-folds"),
+        (FinetuneRun(CASME2, protocol="loso"), "runs/casme2-from-none"),
+        (
+            FinetuneRun(DatasetSpec("csv", "target", root="/mine", annotations="/a/s.xlsx")),
+            "runs/csv-mine-by-s-from-none",
+        ),
     ],
 )
 def test_names_of_folders(run, folder):
@@ -299,13 +322,68 @@ def test_the_sizes_of_drawn_faces_are_of_whichever_dataset_is_drawn():
     assert test.datasets == (CASME2, DRAWN)
 
 
+def test_a_name_that_is_cut_still_tells_runs_apart():
+    pretrained = [f"runs/synthetic-400-clips-tiny-pixel-600-steps-batch-16-lr-{n}-0" for n in "12"]
+    runs = [
+        FinetuneRun(DRAWN, init=init, epochs=epochs, seeds=seeds)
+        for init in pretrained
+        for epochs in (3, 4)
+        for seeds in (1, 2)
+    ]
+    names = {run.folder.name for run in runs}
+    assert len(names) == len(runs)
+    assert max(map(len, names)) <= 80
+    assert all("-from-synthetic-400-clips-tiny-" in name for name in names)
+
+
+def test_every_field_that_changes_numbers_is_in_the_name():
+    """But for those of `dataset` and `init`, and for paths of the other dataset."""
+    plain = FinetuneRun(CASME2)
+    different = [
+        {"protocol": "kfold"},
+        {"protocol": "kfold", "folds": 3},
+        {"protocol": "all"},
+        *({name: 7} for name in ("folds_seed", "seeds", "epochs", "batch_size", "rotation")),
+        *({name: 0.5} for name in ("decay", "learning_rate", "weight_decay", "translation")),
+        {"reconstruction_weight": 0.5},
+        {"keep_reconstruction": True},
+        {"flip": False},
+        {"select": "inner"},
+        {"preset": "tiny"},
+        {"fusion": "add"},
+        {"pooling": "flatten"},
+        {"normalisation": "imagenet"},
+        {"tune": "action"},
+        {"frozen_statistics": "batch"},
+        {"augmentation": "crop"},
+        {"test_frames": "filtered"},
+        {"precision": "float32"},
+        {"folds_file": "mine.csv"},
+        {"test_target": "samm"},
+        {"vae": "my_vae"},
+    ]
+    fields = {field.name for field in dataclasses.fields(FinetuneRun) if field.compare}
+    told = {name for given in different for name in given}
+    assert fields - told == {"dataset", "further", "init", "test_root", "test_annotations"}
+    runs = [plain, *(dataclasses.replace(plain, **given) for given in different)]
+    assert len({run.folder for run in runs}) == len(runs)
+
+
 def test_check_tells_before_any_long_work(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / "config.json").write_text("{}")
     done = PretrainRun(DFEW, run=str(tmp_path))
-    with pytest.raises(UserError, match="a finished run is there"):
+    with pytest.raises(UserError, match=r"a finished run is there .* is kept: give another run"):
         run_config.check(done)
     run_config.check(dataclasses.replace(done, overwrite=True))
+    made = run_config.to_json(done, {}) | {"command": "pretrain.py"}
+    files.write_json(tmp_path / "config.json", made)
+    with pytest.raises(UserError, match=r"a finished run is there"):
+        run_config.check(done)
+    with pytest.raises(
+        UserError, match=r"another .* \(seed is 0 there, 3 here\); give another run$"
+    ):
+        run_config.check(dataclasses.replace(done, seed=3))
     free = {"run": str(tmp_path / "free")}
     with pytest.raises(UserError, match=r"clips=3 is only for source=synthetic"):
         run_config.check(PretrainRun(dataclasses.replace(DFEW, clips=3), **free))

@@ -60,6 +60,7 @@ class Reader:
       class_sets: by number of classes; None stands for what is read if no number is chosen.
       drawn: whether a program draws the faces, so that nothing lies on the disk. `read` then takes
         `size` too: the side of the frames, in pixels.
+      own: whether they are a person's own clips, which the folder tells apart and not the name.
       parts: names of the datasets that this one is made of. They lie in folders of these names.
     """
 
@@ -76,4 +77,5 @@ class Reader:
     k: int = 5
     class_sets: Mapping[int, ClassSet | None] = dataclasses.field(default_factory=dict)
     drawn: bool = False
+    own: bool = False
     parts: tuple[str, ...] = ()
