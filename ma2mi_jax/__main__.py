@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "export.py",
     "push": "push.py",
     "probe": "probe.py",
+    "runs": "runs.py",
     "reproduce": "reproduce.py",
     "inspect": "inspect_dataset.py",
 }

@@ -31,6 +31,27 @@ def test_opencv_is_known_under_the_name_of_any_distribution(monkeypatch):
     }
 
 
+def test_the_commit_is_that_of_the_clone_and_tells_of_changes(tmp_path, monkeypatch):
+    package = tmp_path / "ma2mi_jax"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(versions.ma2mi_jax, "__file__", str(package / "__init__.py"))
+    assert versions.commit() == versions.ma2mi_jax.__version__  # no clone
+
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", *who, *words], cwd=tmp_path, capture_output=True, check=True)
+        return done.stdout.decode().strip()
+
+    git("init", "-q")
+    assert versions.commit() == versions.ma2mi_jax.__version__  # without any commit
+    git("add", ".")
+    git("commit", "-qm", "begin")
+    assert versions.commit() == git("rev-parse", "HEAD")[:7]
+    (package / "__init__.py").write_text("changed = True")
+    assert versions.commit() == git("rev-parse", "HEAD")[:7] + "-dirty"
+
+
 def test_what_the_machine_lacks_is_one_line_before_anything_is_done(tmp_path):
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open it')")
     done = subprocess.run(

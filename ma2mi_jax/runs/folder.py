@@ -4,6 +4,7 @@ A folder is *unfinished* until its result file is written. Only an unfinished ru
 only by a run of the same configuration.
 """
 
+import datetime
 import json
 import pathlib
 import shlex
@@ -100,7 +101,12 @@ def open_run(
     path.mkdir(parents=True, exist_ok=True)
     for there in path.iterdir():  # and not the folder itself, which may be locked
         shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
-    made = {"command": shlex.join(sys.argv), "versions": made_with()}
+    made = {
+        "command": shlex.join(sys.argv),
+        "made": datetime.datetime.now().isoformat(timespec="seconds"),
+        "commit": versions.commit(),
+        "versions": made_with(),
+    }
     files.write_json(path / CONFIG, {**content, **made})
     return False
 

@@ -61,6 +61,18 @@ def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
             ) from error
 
 
+def is_held(folder: str | os.PathLike) -> bool:
+    """Whether another process has the lock of `folder` at this moment."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def wait(folder: str | os.PathLike, note: Callable[[], None]) -> None:
     """Returns as soon as no other process has the lock of `folder`; calls `note` once before it
     waits."""
