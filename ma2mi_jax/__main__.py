@@ -21,6 +21,7 @@ COMMANDS = {
     "push": "push.py",
     "probe": "probe.py",
     "runs": "runs.py",
+    "compare": "compare.py",
     "reproduce": "reproduce.py",
     "inspect": "inspect_dataset.py",
 }

@@ -2,6 +2,7 @@
 and subjects."""
 
 import pathlib
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -227,6 +228,62 @@ def finetuning_curves(
         if "accuracy" in name:
             axis.set_ylim(0, 1.02)
     axes[0].legend(fontsize=8)
+    save(figure, path)
+
+
+Interval = tuple[float, float, float]  # a value, and the ends of its interval
+
+
+def compared(
+    path: pathlib.Path,
+    scores: Mapping[str, Mapping[str, Interval]],
+    differences: Mapping[str, Mapping[str, Interval]],
+    title: str,
+) -> None:
+    """Scores of runs with their intervals, and below them the differences to the first.
+
+    Args:
+      path: of the picture.
+      scores: run -> `accuracy`, `uf1`, `uar`.
+      differences: pair of runs -> the same.
+      title: of the picture.
+    """
+    heights = [len(scores) + 1, len(differences) + 1]
+    figure, axes = plt.subplots(
+        *(2, 3),
+        figsize=(11, 0.42 * sum(heights) + 1.6),
+        height_ratios=heights,
+        sharex="row",
+        sharey="row",
+        layout="constrained",
+    )
+    panels = {"accuracy": "accuracy", "uf1": "UF1", "uar": "UAR"}
+    for line, rows in zip(axes, (scores, differences), strict=True):
+        for axis, (name, shown) in zip(line, panels.items(), strict=True):
+            for place, row in enumerate(rows.values()):
+                value, low, high = row[name]
+                beside_zero = rows is differences and not low <= 0 <= high
+                colour = "tab:orange" if beside_zero else "tab:blue"
+                axis.plot([low, high], [place, place], color=colour, linewidth=2)
+                axis.plot(value, place, "o", color=colour)
+                axis.annotate(
+                    f"{value:+.3f}" if rows is differences else f"{value:.3f}",
+                    (value, place),
+                    xytext=(0, 6),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                )
+            axis.set_yticks(range(len(rows)), [textwrap.fill(name, 34) for name in rows])
+            axis.tick_params(axis="y", labelsize=8)
+            axis.set_ylim(len(rows) - 0.5, -0.7)
+            axis.grid(axis="x", alpha=0.3)
+            if rows is scores:
+                axis.set_title(shown, fontsize=10)
+            else:
+                axis.axvline(0, color="black", linewidth=0.8)
+                axis.set_xlabel(f"difference of {shown}")
+    figure.suptitle(f"{title}; lines: intervals made for 95 %; orange: 0 lies outside", fontsize=10)
     save(figure, path)
 
 

@@ -131,20 +131,39 @@ def read_other(run: pathlib.Path, clips: Sequence[Clip], names: Sequence[str]) -
       UserError: `run` is not a finished run; or its clips, subjects, labels or classes are others.
     """
     theirs = read_predictions(run / "predictions.csv", names)
-    place = {(clip.id, clip.subject, clip.label): k for k, clip in enumerate(theirs.clips)}
-    asked = [(clip.id, clip.subject, clip.label) for clip in clips]
-    if different := sorted(place.keys() ^ set(asked)):
+    if different := _what_differs(theirs.clips, clips, names):
         raise UserError(
-            "{run}: has other clips, subjects or labels (first: {first}; {there} clips there, "
-            "{here} here); give a run over the same data, to compare or to pool",
+            "{run}: has other clips, subjects or labels ({different}); give a run over the same "
+            "data, to compare or to pool",
             run=run,
-            first=different[0][0],
-            there=len(theirs.clips),
-            here=len(asked),
+            different=different,
         )
-    order = [place[each] for each in asked]
+    place = {clip.id: k for k, clip in enumerate(theirs.clips)}
+    order = [place[clip.id] for clip in clips]
     folds = [theirs.folds[k] for k in order]
     return Predictions(clips, folds, theirs.seeds, theirs.probabilities[:, order])
+
+
+def _what_differs(there: Sequence[Clip], here: Sequence[Clip], names: Sequence[str]) -> str:
+    """How the clips of two runs differ, in words; empty if they do not."""
+    theirs, ours = ({clip.id: clip for clip in clips} for clips in (there, here))
+    told = [
+        f"{len(alone)} of {len(of)} clips are {where} alone, such as {min(alone)}"
+        for alone, of, where in (
+            (theirs.keys() - ours.keys(), theirs, "there"),
+            (ours.keys() - theirs.keys(), ours, "here"),
+        )
+        if alone
+    ]
+    for what, of in (
+        ("subject", lambda clip: clip.subject),
+        ("label", lambda clip: names[clip.label]),
+    ):
+        both = sorted(theirs.keys() & ours.keys())
+        if other := [id for id in both if of(theirs[id]) != of(ours[id])]:
+            first = f"{other[0]}, {of(theirs[other[0]])} there and {of(ours[other[0]])} here"
+            told.append(f"{len(other)} have another {what}, such as {first}")
+    return "; ".join(told)
 
 
 def confusions_by_subject(predictions: Predictions, classes: np.ndarray, count: int) -> np.ndarray:

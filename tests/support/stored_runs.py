@@ -122,6 +122,7 @@ def write_results(folder, *, seed=0, hits=0.6, clips=12, seeds=2, target="synthe
         "set_aside": [],
         "epoch_reported": "last",
         "target": target,
+        "members": [(s, name) for s in range(seeds) for name in dict.fromkeys(subjects)],
     }
     files.write_json(folder / "results.json", record | RESULTS["finetune"])
     return labels, predicted
