@@ -8,9 +8,10 @@
   python experiments/finetune.py --target=casme2,samm,smic --protocol=lodo --init=runs/dfew-paper-0
 
 (Paper §3.2, §4.2.) Writes into the run's folder: config.json, results.json, predictions.csv,
-folds.csv, confusion.png, per_subject.png, curves.png, checkpoints/. The same command resumes an
-interrupted run. With --protocol=all nobody is tested: there is no score, and only config.json,
-results.json, curves.png and checkpoints/ are written; export.py makes a model folder of it.
+folds.csv, metrics.jsonl, TensorBoard events, confusion.png, per_subject.png, curves.png,
+checkpoints/. The same command resumes an interrupted run. With --protocol=all nobody is tested:
+there is no score, and only config.json, results.json, metrics.jsonl, TensorBoard events, curves.png
+and checkpoints/ are written; export.py makes a model folder of it.
 """
 
 import pathlib

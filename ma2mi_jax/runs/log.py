@@ -35,8 +35,8 @@ class MetricsLog:
     def __init__(
         self, path: pathlib.Path, start: int = 0, log: Callable[[str], None] = lambda _: None
     ):
-        file = path / METRICS
-        self.lines = [line for line in read_metrics(path, log) if line["step"] < start]
+        file, before = path / METRICS, read_metrics(path, log)
+        self.lines = [line for line in before if line["step"] < start]
         with files.whole(file) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         self._path, self._file = path, file.open("a")
@@ -44,18 +44,24 @@ class MetricsLog:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
         self._events = RecordWriter(str(path / name))
         self._event(file_version="brain.Event:2")
-        if start:  # TensorBoard forgets the steps from here on
+        if start or before:  # TensorBoard forgets the steps from here on
             self._event(step=start, session_log=SessionLog(status=SessionLog.START))
 
     def write(
-        self, step: int, values: Mapping[str, float], learned: Mapping[str, Any] | None = None
+        self,
+        step: int,
+        values: Mapping[str, float],
+        learned: Mapping[str, Any] | None = None,
+        apart: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes one line; `step` is the number of updates already made.
+        """Writes one line; `step` is the number of updates, or of epochs, already made.
 
         Args:
           learned: a look at what was learned (`training.learned`), where one was taken.
+          apart: what stands in the line alone, and is not shown in TensorBoard.
         """
         line = {"step": step} | {name: float(value) for name, value in values.items()}
+        line |= apart or {}
         if learned:
             line["learned"] = dict(learned)
         self.lines.append(line)

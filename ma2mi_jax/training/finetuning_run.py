@@ -17,6 +17,7 @@ from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.runs import folder
 from ma2mi_jax.runs.listener import SILENT, Listener
+from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import finetuning, folds, initial, protocol, run_config
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import Member, device_mesh, load_data, placed
@@ -203,9 +204,13 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     began = time.monotonic()
     labels = np.array([clip.label for clip in dataset.clips])
     counts = np.zeros(2, int)  # right, tested
-    with listener.progress("fine-tuning", len(parts) * run.epochs) as advance:
+    with (
+        MetricsLog(run.folder, log=listener.log) as log,
+        listener.progress("fine-tuning", len(parts) * run.epochs) as advance,
+    ):
 
         def on_epoch(chunk, epoch, history):
+            log_epochs(log, chunk, parts[chunk], history, epoch)
             last = epoch + 1 == run.epochs
             done = sum(map(len, parts[: chunk + last]))
             loss, accuracy = history.loss[epoch].mean(), history.accuracy[epoch].mean()
@@ -233,6 +238,31 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         )
     seconds = time.monotonic() - began
     return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)
+
+
+def log_epochs(
+    log: MetricsLog, chunk: int, members: Sequence[Member], history: protocol.History, epoch: int
+) -> None:
+    """Writes down a chunk's epochs up to `epoch`, but for those that `log` has.
+
+    Each line has the mean of all members and their standard deviation, and what each did. A run
+    that goes on begins its log anew, from the histories that it saved.
+    """
+    count = len(history.loss)
+    begun = [line["step"] - chunk * count for line in log.lines if line["chunk"] == chunk]
+    for done in range(max(begun, default=-1) + 1, epoch + 1):
+        found = {"loss": history.loss[done], "accuracy": history.accuracy[done]}
+        if not np.isnan(history.inner[done]).any():
+            found["inner_accuracy"] = history.inner[done]
+        values = {"epoch": done + 1}
+        for name, each in found.items():
+            values |= {name: each.mean(), f"{name}_std": each.std()}
+        folds_of = [
+            {"seed": member.seed, "fold": member.fold.name}
+            | {name: float(each[k]) for name, each in found.items()}
+            for k, member in enumerate(members)
+        ]
+        log.write(chunk * count + done, values, apart={"chunk": chunk, "folds": folds_of})
 
 
 def located(spec: DatasetSpec) -> dict[str, Any]:

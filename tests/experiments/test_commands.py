@@ -191,6 +191,11 @@ def test_finetune_writes_what_the_contract_names(finetuned):
     )  # under LOSO the fold is the subject
     assert "N = 15" in done.stdout
     assert "oracle" in done.stdout
+    assert list(run.glob("events.out.tfevents*"))
+    (line,) = lines(run)  # six members at once, one epoch
+    assert {"step", "epoch", "loss", "loss_std", "accuracy", "accuracy_std"} <= line.keys()
+    assert [fold["seed"] for fold in line["folds"]] == [0, 0, 0, 1, 1, 1]
+    assert line["loss"] == pytest.approx(np.mean([fold["loss"] for fold in line["folds"]]))
 
 
 def test_evaluate_agrees_and_notices_a_changed_prediction(command, finetuned):
@@ -316,7 +321,9 @@ def test_a_run_is_not_overwritten_or_mixed_up(command, pretrained, finetuned, tm
         f"--run={finetuned[0]}",
         check=2,
     )
-    assert "--overwrite" in again.stderr
+    told = "another run is finished there (seeds is 2 there, 1 here); give another --run"
+    assert told in again.stderr
+    assert "--overwrite" not in again.stderr
     other = tmp_path / "other"
     again = command(
         "finetune",

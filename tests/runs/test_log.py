@@ -1,8 +1,16 @@
 """What was logged comes back, also from a file that is damaged in places."""
 
+import struct
+
+import numpy as np
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ma2mi_jax.runs import log
+from ma2mi_jax.training import finetuning_run
+from ma2mi_jax.training.folds import Fold
+from ma2mi_jax.training.members import Member
+from ma2mi_jax.training.protocol import History
 
 
 @pytest.mark.parametrize(
@@ -20,3 +28,72 @@ def test_a_damaged_line_costs_no_other_and_is_told(tmp_path, broken):
         resumed.write(3, {"loss": 0.125})
     assert [line["loss"] for line in log.read_metrics(tmp_path)] == [0.5, 0.125]
     assert not log.read_metrics(tmp_path / "elsewhere")
+
+
+def events(folder):
+    """Those of all files, in their order: a length, its checksum, the event, its checksum."""
+    found = []
+    for file in sorted(folder.glob("events.out.tfevents*")):
+        content, place = file.read_bytes(), 0
+        while place < len(content):
+            (size,) = struct.unpack("<Q", content[place : place + 8])
+            found.append(Event.FromString(content[place + 12 : place + 12 + size]))
+            place += 16 + size
+    return found
+
+
+def scalars(folder):
+    """Tag -> value by step, as TensorBoard shows them: a restart forgets all steps from it on."""
+    seen = {}
+    for event in events(folder):
+        if event.session_log.status == SessionLog.START:
+            seen = {
+                tag: {step: value for step, value in of.items() if step < event.step}
+                for tag, of in seen.items()
+            }
+        for value in event.summary.value:
+            seen.setdefault(value.tag, {})[event.step] = value.simple_value
+    return seen
+
+
+def test_a_fine_tuning_that_goes_on_logs_every_epoch_once(tmp_path):
+    """Two chunks of two epochs: the second one is killed after an epoch that was not saved."""
+    rng, nobody = np.random.default_rng(0), np.zeros(0, int)
+    chunks = [
+        [Member(seed, Fold(name, i, nobody, nobody)) for i, name in enumerate("ab")]
+        for seed in (0, 1)
+    ]
+    inner = np.full((2, 2), np.nan)
+    histories = [History(rng.random((2, 2)), rng.random((2, 2)), inner, None) for _ in chunks]
+
+    def write(epochs):
+        with log.MetricsLog(tmp_path) as open_log:
+            for chunk, epoch in epochs:
+                finetuning_run.log_epochs(open_log, chunk, chunks[chunk], histories[chunk], epoch)
+
+    write([(0, 0), (0, 1), (1, 0)])
+    assert [line["step"] for line in log.read_metrics(tmp_path)] == [0, 1, 2]
+    write([(0, 1), (1, 0), (1, 1)])  # a finished chunk is announced by its last epoch
+    lines = log.read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert [(line["chunk"], line["epoch"]) for line in lines] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+    loss = np.concatenate([history.loss for history in histories])
+    assert [line["loss"] for line in lines] == pytest.approx(loss.mean(1))
+    assert [line["loss_std"] for line in lines] == pytest.approx(loss.std(1))
+    told = [[fold["loss"] for fold in line["folds"]] for line in lines]
+    assert told == pytest.approx(loss)
+    assert {(fold["seed"], fold["fold"]) for fold in lines[2]["folds"]} == {(1, "a"), (1, "b")}
+    assert "inner_accuracy" not in lines[0]
+
+    seen = scalars(tmp_path)
+    assert seen.keys() == {"epoch", "loss", "loss_std", "accuracy", "accuracy_std"}
+    assert seen["loss"] == pytest.approx(dict(enumerate(loss.mean(1))), rel=1e-5)
+
+
+def test_the_accuracy_on_held_out_subjects_is_logged_where_an_epoch_is_chosen_by_it(tmp_path):
+    member = Member(0, Fold("a", 0, np.zeros(1, int), np.zeros(1, int)))
+    one = np.full((1, 1), 0.25)
+    with log.MetricsLog(tmp_path) as open_log:
+        finetuning_run.log_epochs(open_log, 0, [member], History(one, one, one / 2, None), 0)
+    (line,) = log.read_metrics(tmp_path)
+    assert (line["inner_accuracy"], line["folds"][0]["inner_accuracy"]) == (0.125, 0.125)
