@@ -69,7 +69,8 @@ def parser(doc: str, speaks: bool = True) -> argparse.ArgumentParser:
 
 
 SPEAKING: list[argparse.ArgumentParser] = []  # the running script's parser
-FLAGS = {"root": "data-root"}  # parameters of the library that have another name as a flag
+FLAGS = {"root": "data-root", "latent": "posterior"}  # parameters with another name as a flag
+EARLIER = {"latent": "--latent"}  # how a flag was called once; it is read, and not shown
 ELSEWHERE = {  # what to call a parameter that the running script has no flag for
     "root": "the folder named in the run's config.json",
     "out": "the folder",
@@ -84,8 +85,6 @@ def spell(parameter: str) -> str:
     }
     if flag in known:
         return flag
-    if parameter == "root" and "--data" in known:
-        return "--data"
     return ELSEWHERE.get(parameter, parameter.replace("_", " "))
 
 

@@ -130,6 +130,8 @@ def _add_field(group, field: dataclasses.Field, hint: Any, help: str) -> None:
         how["type"] = _reader(field, bare)
         how["metavar"] = field.metadata.get("metavar") or ("true|false" if bare is bool else None)
     group.add_argument(flag, **how)
+    if earlier := cli.EARLIER.get(name):
+        group.add_argument(earlier, **how | {"help": argparse.SUPPRESS})
 
 
 def _help(field: dataclasses.Field, text: str) -> str:
@@ -206,12 +208,12 @@ def of_each(field: str, text: str, names: Sequence[str]) -> dict[str, str]:
 
     Args:
       field: of `DatasetSpec`, that `text` is the value of.
-      names: of the datasets that may stand there.
+      names: of the datasets that may stand there, proper names.
 
     Raises:
       UserError: another dataset stands there.
     """
-    known = "|".join(map(re.escape, registry.names("target")))
+    known = "|".join(map(re.escape, (*registry.SOURCES, *registry.TARGETS)))
     if not re.match(f"({known})=", text):
         return {}
     given = dict(each.split("=", 1) for each in re.split(f",(?=(?:{known})=)", text))

@@ -1,7 +1,10 @@
 """Plan, run and lay out the runs behind the paper's tables and figures: its numbers beside ours.
 
-  python experiments/reproduce.py --table=1,4 --target=casme2,samm --data=/datasets --seeds=3
+  python experiments/reproduce.py --table=1,4 --target=casme2,samm --data-root=/datasets \
+--seeds=3
   python experiments/reproduce.py --all --target=synthetic --dry-run
+  python experiments/reproduce.py --table=1 --target=csv --annotations=my.csv \
+--data-root=csv=my_clips,dfew=/datasets/DFEW
   python experiments/reproduce.py --table=4 --target=synthetic --clips=400 --steps=600 \
 --subjects=8 --finetune-epochs=20
 
@@ -40,7 +43,17 @@ from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun, Run
 ASKING = 0.1  # seconds: a signal is passed on soon, so that it counts as the terminal's own
 EXPERIMENTS = pathlib.Path(__file__).resolve().parent
 # What the plan itself decides, so that it cannot be passed on to the scripts.
-DECIDED = {"source", "target", "preset", "space", "vae", "clips", "data-root", "data", "objective"}
+DECIDED = {
+    "source",
+    "target",
+    "preset",
+    "space",
+    "vae",
+    "clips",
+    "data-root",
+    "annotations",
+    "objective",
+}
 DECIDED |= {"position-loss", "delta", "steps", "epochs", "seed", "seeds", "init", "tune", "config"}
 DECIDED |= {"keep-reconstruction", "run", "overwrite", "compare", "export", "help"}
 
@@ -75,8 +88,14 @@ def parsed(argv):
         raise UserError(
             "[subjects], [clips_per_subject]: are only for [target=synthetic]; remove them"
         )
-    if f.data and drawn and f.source == "synthetic":
-        raise UserError("[data={data}]: drawn faces are read from nowhere; remove it", data=f.data)
+    if f.root and drawn and f.source == "synthetic":
+        raise UserError("[root={root}]: drawn faces are read from nowhere; remove it", root=f.root)
+    if f.annotations and len(f.target) > 1:
+        raise UserError(
+            "[annotations={sheet}]: {targets} share no sheet; reproduce one of them at a time",
+            sheet=f.annotations,
+            targets=", ".join(f.target),
+        )
     if f.vae == "random":
         raise UserError(
             "[vae=random]: checks size and speed in pretrain.py, and no table can be made of it; "
@@ -105,8 +124,9 @@ def add_what(p) -> None:
 
 
 def planned_targets() -> tuple[str, ...]:
-    """The targets of the paper, clips of one's own, and drawn faces."""
-    return tuple(t for t in registry.names("target") if t in (*paper.DATASETS, "csv", "synthetic"))
+    """The targets of the paper, two that others report, clips of one's own, and drawn faces."""
+    others = ("smic", "megc2019", "csv", "synthetic")
+    return tuple(t for t in registry.names("target") if t in (*paper.DATASETS, *others))
 
 
 def add_size(p) -> None:
@@ -120,8 +140,13 @@ def add_size(p) -> None:
         choices=registry.names("source"),
         help=f"{registry.help_of('source')} (dfew; synthetic for --target=synthetic)",
     )
-    help = "folder in which the datasets lie by name (default: $MA2MI_DATA, else data)"
-    size.add_argument("--data", help=help)
+    help = (
+        "folder in which the datasets lie by name, or csv=FOLDER,dfew=FOLDER ($MA2MI_DATA, else "
+        "data)"
+    )
+    size.add_argument("--data-root", "--data", dest="root", metavar="FOLDER", help=help)
+    help = "csv: the sheet; of another target where it is not found under its folder"
+    size.add_argument("--annotations", help=help)
     help = "size of the networks (paper; tiny for --target=synthetic)"
     size.add_argument("--preset", choices=PRESETS, help=help)
     help = "of MA2MI (latent; pixel for --target=synthetic)"
@@ -132,9 +157,9 @@ def add_size(p) -> None:
     length.add_argument("--epochs", type=cli.positive, help="of pre-training")
     length.add_argument("--steps", type=cli.positive, help="of pre-training")
     size.add_argument("--finetune-epochs", type=cli.positive, help="of fine-tuning")
-    help = "fine-tuning seeds of each run (1)"
+    help = "of fine-tuning, how many: 0, 1, ... (1)"
     size.add_argument("--seeds", type=cli.positive, default=1, help=help)
-    help = "pre-trainings of each row, one a seed (1)"
+    help = "pre-trainings of each row, how many: 0, 1, ... (1)"
     size.add_argument("--pretrain-seeds", type=cli.positive, default=1, help=help)
     help = "synthetic source: number of clips (600)"
     size.add_argument("--clips", type=cli.positive, help=help)
@@ -155,11 +180,11 @@ def size_of(f) -> Size:
 
     source = DatasetSpec(f.source, "source", **given(clips=f.clips))
     sizes = given(subjects=f.subjects, clips_per_subject=f.clips_per_subject)
-    target = DatasetSpec(f.target[0], "target", **sizes)
+    sheet = str(pathlib.Path(f.annotations).resolve()) if f.annotations else None
+    target = DatasetSpec(f.target[0], "target", annotations=sheet, **sizes)
     how = {"preset": f.preset, "space": f.space, "vae": f.vae, "epochs": f.epochs, "steps": f.steps}
     pretrain = PretrainRun(source, **how)
     finetune = FinetuneRun(target, seeds=f.seeds, **given(epochs=f.finetune_epochs))
-    data = str(pathlib.Path(f.data).resolve()) if f.data else None
     words = passed_on(f, "pretrain_flags")
     with told_by("pretrain"):
         pretrain = flags.parse(PretrainRun, words, base=pretrain)
@@ -170,15 +195,19 @@ def size_of(f) -> Size:
             "give it in [pretrain_flags]",
             text=f.finetune_flags,
         )
-    if "annotations" in flag_names(words) and len(f.target) > 1:
-        raise UserError(
-            "[finetune_flags={text}]: {targets} share no sheet; reproduce one of them at a time",
-            text=f.finetune_flags,
-            targets=", ".join(f.target),
-        )
     with told_by("finetune"):
         finetune = flags.parse(FinetuneRun, words, base=finetune)
-    return Size(pretrain, finetune, f.pretrain_seeds, data)
+    return Size(pretrain, finetune, f.pretrain_seeds, roots_of(f))
+
+
+def roots_of(f) -> str | dict[str, str] | None:
+    """Where the datasets lie, from whatever folder one looks: as `Size.roots` takes it."""
+    if not f.root:
+        return None
+    names = dict.fromkeys((f.source, *f.target, *paper.ABLATIONS[3]))
+    if places := flags.of_each("root", f.root, [name for name in names if name != "none"]):
+        return {name: str(pathlib.Path(place).resolve()) for name, place in places.items()}
+    return str(pathlib.Path(f.root).resolve())
 
 
 def passed_on(f, parameter: str) -> list[str]:
@@ -251,8 +280,8 @@ def check_runs(todo, out: pathlib.Path, dry_run: bool) -> None:
             root = registry.located(spec)
             if not (registry.is_drawn(spec) or root.is_dir()):
                 raise UserError(
-                    "{root}: no such folder; put {name} there, or give [data], a folder in which "
-                    "the datasets lie by name",
+                    "{root}: no such folder; put {name} there, or give [root]: a folder in "
+                    "which the datasets lie by name, or {name}=FOLDER",
                     root=root,
                     name=spec.name,
                 )

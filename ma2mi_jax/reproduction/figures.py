@@ -18,8 +18,8 @@ from ma2mi_jax.training import finetuning_run, finished
 
 def shown_name(target: str) -> str:
     """A target as the page calls it."""
-    others = {"synthetic": "Drawn faces", "csv": "Clips of your own"}
-    return {**paper.DATASETS, **others}[target]
+    ours = {"synthetic": "Drawn faces", "csv": "Clips of your own"}
+    return {**ours, **paper.DATASETS}.get(target) or registry.reader("target", target).title
 
 
 def source_name(size: Size) -> str:

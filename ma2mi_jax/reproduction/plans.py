@@ -31,14 +31,14 @@ class Size:
       finetune: the fine-tuning of a row that names nothing else; its dataset gives the detector,
         the annotations and the drawn sizes of every target.
       pretrain_seeds: pre-trainings of each row, each with all the fine-tuning seeds.
-      data: absolute path of the folder in which the datasets lie by name; None is where they are
-        looked for by themselves.
+      roots: absolute path of the folder in which the datasets lie by name, or the path of each by
+        its name; a dataset of which nothing is said lies where it is looked for by itself.
     """
 
     pretrain: PretrainRun
     finetune: FinetuneRun
     pretrain_seeds: int = 1
-    data: str | None = None
+    roots: str | Mapping[str, str] | None = None
 
     @property
     def source(self) -> str:
@@ -99,9 +99,11 @@ class Part:
 
 def _at(size: Size, spec: DatasetSpec) -> DatasetSpec:
     """The dataset where the plan's data lie."""
-    if size.data is None or spec.name == "synthetic":
+    if size.roots is None or spec.name == "synthetic":
         return spec
-    return dataclasses.replace(spec, root=f"{size.data}/{spec.name}")
+    if not isinstance(size.roots, str):
+        return dataclasses.replace(spec, root=size.roots.get(spec.name))
+    return dataclasses.replace(spec, root=str(registry.inside(size.roots, spec.kind, spec.name)))
 
 
 def pretraining(

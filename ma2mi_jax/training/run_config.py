@@ -119,7 +119,9 @@ class PretrainRun:
     )
     cached_latents: bool = _field(True, "use the latents of prepared data, if any", "network")
     latent: Literal["mean", "sample"] = _field(
-        "mean", "Z is the mean of the autoencoder's posterior, or a sample", "network"
+        "mean",
+        "Z is the mean of the posterior that the autoencoder gives, or a sample of it",
+        "network",
     )
     init: str | None = _field(
         None,

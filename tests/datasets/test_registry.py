@@ -72,7 +72,8 @@ def said(script, *flags):
 for script in (inspect_dataset, prepare, finetune):
     assert "toyset (Toy Set, also toys)" in said(script, "--help"), script
 assert "toyset" not in said(pretrain, "--help")
-assert reproduce.planned_targets() == ("casme2", "samm", "mmew", "csv", "synthetic")
+planned = ("casme2", "samm", "mmew", "smic", "megc2019", "csv", "synthetic")
+assert reproduce.planned_targets() == planned
 
 def stop(clips, classes):  # called when clips and folds are there, before the training
     sys.exit(f"{len(clips)} clips of {', '.join(classes)}")

@@ -462,7 +462,7 @@ ROOTLESS = UserError("[root={root}]: is a file; give another folder as [root]", 
         ("prepare", "--data-root"),
         ("inspect_dataset", "--data-root"),
         ("probe", "--data-root"),
-        ("reproduce", "--data"),
+        ("reproduce", "--data-root"),
         ("predict", "the folder named in the run's config.json"),
     ],
 )
@@ -480,3 +480,15 @@ def test_no_parameter_of_the_library_is_spelled_as_a_flag_that_is_not_there(scri
     for name in fields | {"source", "target", "out", "size"}:
         spelled = cli.spell(name)
         assert spelled in known or not spelled.startswith("-"), name
+
+
+def test_a_flag_that_was_called_otherwise_is_still_read():
+    """As it stands in the command of an older run."""
+    (now, then) = (
+        flags.parse(PretrainRun, ["--source=dfew", f"--{name}=sample"])
+        for name in ("posterior", "latent")
+    )
+    assert now == then
+    assert now.latent == "sample"
+    assert "--latent " not in helped(main_of("pretrain"))
+    assert "--posterior=sample" in flags.of(now)

@@ -41,7 +41,7 @@ def parts_of(argv):
         ("--target=synthetic --table=7", ["--table", "7"]),
         ("--target=synthetic --figure=1", ["--figure"]),
         ("--target=synthetic,samm --all", ["stands alone"]),
-        ("--target=smic --all", ["casme2"]),
+        ("--target=casme3 --all", ["casme2", "smic", "megc2019", "csv"]),
         ("--target=synthetic --all --pretrain-flags=--seed=3", ["--pretrain-flags", "--seed"]),
         (
             "--target=synthetic --all --finetune-flags=epochs=3",
@@ -62,8 +62,8 @@ def parts_of(argv):
             ["--fusion", "--pretrain-flags"],
         ),
         (
-            "--target=casme2,samm --all --finetune-flags=--annotations=a.xlsx",
-            ["casme2, samm", "sheet"],
+            "--target=casme2,samm --all --annotations=a.xlsx",
+            ["--annotations=a.xlsx: casme2, samm share no sheet"],
         ),
         (
             "--target=casme2 --figure=5 --finetune-flags=--learnin-rate=1",
@@ -74,7 +74,8 @@ def parts_of(argv):
             ["finetune.py", "--folds-file", "/no/such.csv"],
         ),
         ("--target=casme2 --table=1 --vae=random", ["--vae=random"]),
-        ("--target=synthetic --all --data=/datasets", ["--data=/datasets"]),
+        ("--target=synthetic --all --data=/datasets", ["--data-root=/datasets"]),
+        ("--target=csv --all --data-root=samm=/a", ["--data-root=samm=/a: samm is none of"]),
         ("--target=casme2 --all --subjects=3", ["--subjects", "--target=synthetic"]),
         ("--target=casme2 --all --clips=3", ["--clips=3", "--source=dfew"]),
         ("--target=synthetic --all --steps=3 --epochs=3", ["not allowed"]),
@@ -102,7 +103,7 @@ def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(tmp_path):
     argv = ["--target=casme2", "--table=4", f"--data={tmp_path}", f"--out={tmp_path / 'out'}"]
     with pytest.raises(UserError, match=r"dfew: no such folder") as refused:
         reproduce.main(argv)
-    assert "give --data, a folder" in refused.value.spelled(cli.spell)
+    assert "give --data-root: a folder" in refused.value.spelled(cli.spell)
     (tmp_path / "dfew").mkdir()
     with pytest.raises(UserError, match=r"casme2: no such folder"):
         reproduce.main(argv)
@@ -110,11 +111,27 @@ def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(tmp_path):
 
 
 def test_clips_of_ones_own_can_be_planned(tmp_path, capsys):
-    argv = ["--target=csv", "--table=1,5", f"--data={tmp_path}", f"--out={tmp_path / 'out'}"]
-    assert reproduce.main([*argv, "--dry-run"]) == 0
+    argv = ["--target=csv", "--table=1,5", f"--out={tmp_path / 'out'}", "--dry-run"]
+    assert reproduce.main([*argv, f"--data={tmp_path}"]) == 0
     said = capsys.readouterr().out
     assert f"finetune.py --target=csv --data-root={tmp_path}/csv --init=" in said
     assert figures.shown_name("csv") == "Clips of your own"
+
+    places = f"--data-root=csv={tmp_path}/mine,dfew={tmp_path}/D"
+    assert reproduce.main([*argv, places, f"--annotations={tmp_path}/my.csv"]) == 0
+    said = capsys.readouterr().out
+    told = f"--target=csv --data-root={tmp_path}/mine --annotations={tmp_path}/my.csv --init="
+    assert f"finetune.py {told}" in said
+    assert f"pretrain.py --source=dfew --data-root={tmp_path}/D" in said
+
+
+@pytest.mark.parametrize(("target", "title"), [("smic", "SMIC"), ("megc2019", "MEGC2019")])
+def test_a_target_without_numbers_of_the_paper_can_be_planned(target, title, tmp_path, capsys):
+    argv = [f"--target={target}", "--table=4", f"--out={tmp_path}", "--dry-run", "--seeds=2"]
+    assert reproduce.main([*argv, f"--data-root={tmp_path}"]) == 0
+    place = f" --data-root={tmp_path}" + "/smic" * (target == "smic")
+    assert f"finetune.py --target={target}{place} --seeds=2 --init=" in capsys.readouterr().out
+    assert figures.shown_name(target).startswith(title)
 
 
 def test_sizes_of_drawn_faces_and_of_the_paper():

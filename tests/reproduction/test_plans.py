@@ -118,7 +118,7 @@ def test_table_2_encoders_and_reconstruction():
 
 
 def test_table_3_sources():
-    part = plans.table3(REAL, sized(data="/data"))
+    part = plans.table3(REAL, sized(roots="/data"))
     names = ["afew", "ferv39k", "dfew"]
     assert [runs_of(part, name)[0].dataset.name for name in names] == names
     assert [run.dataset.root for run in runs_of(part, "afew")] == ["/data/afew", "/data/casme2"]
