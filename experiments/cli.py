@@ -21,8 +21,8 @@ if pathlib.Path(getattr(sys.modules["__main__"], "__file__", "")).resolve().pare
 
 try:
     import jax
+    import pace
     import rich.console
-    import rich.progress
     import rich.table
 
     from ma2mi_jax import files
@@ -202,27 +202,10 @@ def keep_compiled_programs() -> None:
 def progress(what: str, total: int, start: int = 0):
     """A bar on stderr with rate and time left; yields `advance(n=1, note=None)`.
 
-    Off a terminal it stays silent: there, lines of the log tell."""
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.fields[rate]}"),
-        rich.progress.TimeElapsedColumn(),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.fields[note]}"),
-    )
-    with rich.progress.Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task(what, total=total, completed=start, note="", rate="")
-
-        def advance(n: int = 1, note: str | None = None, **fields) -> None:
-            speed = bar.tasks[0].speed
-            fields |= {"rate": f"{speed:.2f}/s" if speed else ""} | (
-                {} if note is None else {"note": note}
-            )
-            bar.update(task, advance=None if "completed" in fields else n, **fields)
-
-        yield advance
+    Off a terminal lines tell the same."""
+    work = pace.Pace(what, total, start)
+    with pace.shown(work, err, log):
+        yield work.advance
 
 
 LISTENER = Listener(log, progress, err.is_terminal, WATCH.stoppable)
