@@ -29,7 +29,7 @@ import flags
 
 from ma2mi_jax import files
 from ma2mi_jax.clips.faces import Deferred
-from ma2mi_jax.evaluation import inference
+from ma2mi_jax.evaluation import inference, own_clips
 from ma2mi_jax.evaluation.inference import Answers, OpenRun
 from ma2mi_jax.training import finished
 
@@ -48,8 +48,8 @@ def parsed(argv):
         p.add_argument(f"--{name}", type=cli.natural, help=help)
     help = "the frames are face crops: do not look for a face"
     p.add_argument("--cropped", action="store_true", help=help)
-    help = f"seconds from onset to offset, at most ({inference.LONGEST:g})"
-    p.add_argument("--longest", type=cli.above_zero, default=inference.LONGEST, help=help)
+    help = f"seconds from onset to offset, at most ({own_clips.LONGEST:g})"
+    p.add_argument("--longest", type=cli.above_zero, default=own_clips.LONGEST, help=help)
     help = "frames per second, where the clips do not say it or say it wrongly"
     p.add_argument("--fps", type=cli.above_zero, help=help)
     help = "every candidate in order of strength, not the best one of each part alone"
@@ -63,14 +63,14 @@ def parsed(argv):
 
 def default_name(clip: str) -> str:
     """What the folder is called after: a folder, or the (first) file without its suffix."""
-    first = inference.two_paths(clip)[0] if inference.is_pair(clip) else pathlib.Path(clip)
+    first = own_clips.two_paths(clip)[0] if own_clips.is_pair(clip) else pathlib.Path(clip)
     name = first.resolve().name if first.is_dir() else first.resolve().stem
     return files.shortened(files.printable(name))
 
 
 def main(argv):
     f = parsed(argv)
-    inference.check(f.clips, f.onset, f.apex)
+    own_clips.check(f.clips, f.onset, f.apex)
     opened = inference.load(f.model) if f.model else OpenRun(finished.read_finetuned(f.run))
     run = opened.run
     cli.make_folder(f.out)
@@ -93,7 +93,7 @@ def main(argv):
     entries, pictures = [], set()
     for answer in found.answers:
         short = files.shortened(answer.part.clip.id.replace("#", "-"))
-        name = inference.untaken(short, pictures)
+        name = own_clips.untaken(short, pictures)
         entries.append(answer.to_json() | {"picture": f"{name}.png"})
     what = "model" if f.model else "run"
     record, caution = inference.record_of(run), inference.caution(run)
@@ -130,7 +130,7 @@ def pictures_of(found: Answers, entries, over_time: bool):
     if over_time:
         taken = {pathlib.Path(entry["picture"]).stem for entry in entries}
         for item, answers in itertools.groupby(found.answers, lambda each: each.part.item):
-            name = inference.untaken(files.shortened(f"{item.replace('#', '-')}-over-time"), taken)
+            name = own_clips.untaken(files.shortened(f"{item.replace('#', '-')}-over-time"), taken)
             yield (
                 f"{name}.png",
                 functools.partial(inference.draw_over_time, answers=list(answers)),

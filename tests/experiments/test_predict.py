@@ -22,7 +22,7 @@ from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.spotting import Spotted
 from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import calibration, gradcam, inference
+from ma2mi_jax.evaluation import calibration, gradcam, inference, own_clips
 from ma2mi_jax.training import finetuning, finished
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -129,7 +129,7 @@ def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys
     )
     [box] = {
         each.box
-        for each in extract.extract([inference.item_of(paths[2])], cache=str(clips / "c"))[0].clips
+        for each in extract.extract([own_clips.item_of(paths[2])], cache=str(clips / "c"))[0].clips
     }
     pair_of_faces = np.stack([frames.crop(image, box, 96) for image in (onset, apex)])[None]
     data = {"frames": jnp.asarray(pair_of_faces), "label": jnp.zeros(1, jnp.int32)}
@@ -231,7 +231,7 @@ def answer(probabilities, **known):
         "searched": True,
     }
     return inference.Answer(
-        inference.Part(**fields | known), ("a", "b"), np.array(probabilities, np.float32), {}
+        own_clips.Part(**fields | known), ("a", "b"), np.array(probabilities, np.float32), {}
     )
 
 
@@ -259,11 +259,11 @@ def test_a_verdict_is_a_class_only_where_there_is_no_doubt():
 
 def test_clips_of_one_name_keep_their_pictures_apart(clips):
     drawn.image_folder(clips / "b" / "frames", FRAMES[:2])
-    items, failed = inference.items_of([str(clips / "frames"), str(clips / "b" / "frames")])
+    items, failed = own_clips.items_of([str(clips / "frames"), str(clips / "b" / "frames")])
     assert [item.id for item in items] == ["frames", "frames-2"]
     assert not failed
     taken = {"cut-1"}
-    assert [inference.untaken("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
+    assert [own_clips.untaken("cut-1", taken) for _ in range(2)] == ["cut-1-2", "cut-1-3"]
 
 
 def test_pictures_of_long_names_have_short_names_of_their_own(script, run, clips):
@@ -322,7 +322,7 @@ def test_a_clip_of_a_fast_camera_is_one_clip(clips):
     drawn.video(clips / "slow.avi", many, "MJPG", fps=25)
 
     def parts(name, **given):
-        item = inference.item_of(str(clips / name), **given)
+        item = own_clips.item_of(str(clips / name), **given)
         found = extract.extract([item], cache=str(clips / "c"), size=96)[0]
         return [len(clip.frames) for clip in found.clips]
 
