@@ -1,6 +1,7 @@
 """MA2MI in JAX: micro-expression recognition, pre-trained on macro-expression videos."""
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ __all__ = [
     "predict",
     "read_dataset",
 ]
+
+# Of what an image's header claims OpenCV would take up to 3 GB. It asks once, when it is imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 27))
 
 _HOMES = {  # where the public names live; jax is imported with the first that needs it
     "Clip": "ma2mi_jax.clips.clip",

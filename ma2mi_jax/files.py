@@ -6,6 +6,7 @@ name first and renamed when it is complete. Whoever finds a file under its own n
 """
 
 import contextlib
+import errno
 import fcntl
 import functools
 import glob
@@ -17,12 +18,13 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import tempfile
 import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,7 +35,49 @@ LONGEST = 120  # bytes of a name; systems allow 255 with all suffixes, encrypted
 UNZIPPING = (zipfile.BadZipFile, zlib.error, NotImplementedError)  # what damaged zip files raise
 ABANDONED = 600  # seconds without a write: the process that filled this folder has died
 
+# ----- what others wrote --------------------------------------------------------------------------
+
+
+def opened(path: str | os.PathLike) -> BinaryIO:
+    """A regular file, open for reading.
+
+    A pipe would be waited for, and a device may never end.
+
+    Raises:
+      OSError: it cannot be opened, or it is no regular file.
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)  # or it would wait for the pipe here
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
+
+
+def newer(path: str | os.PathLike, found: Any, known: int) -> UserError:
+    """The error for a file of a format that a later version wrote."""
+    return UserError(
+        "{path}: written by a newer version (format {found}, this one knows {known}); update "
+        "ma2mi_jax",
+        path=path,
+        found=found,
+        known=known,
+    )
+
+
 # ----- a full disk -------------------------------------------------------------------------------
+
+
+def unwritable(path: str | os.PathLike, error: OSError) -> UserError:
+    """The error for a file or folder that the system does not let us write."""
+    return UserError(
+        "{path}: cannot be written ({reason}); free the disk, or give another folder",
+        path=path,
+        reason=error.strerror,
+    )
 
 
 @contextlib.contextmanager
@@ -201,7 +245,8 @@ def read_json(
       UserError: the file is missing, it is not JSON, or it has another shape.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text())
+        with opened(path) as file:
+            content = json.loads(file.read())
     except OSError as error:
         raise UserError(
             "{path}: cannot be read ({reason}); {mend}",
@@ -271,7 +316,7 @@ def read_npz(path: str | os.PathLike, names: Iterable[str]) -> dict[str, np.ndar
       UserError: the file is missing or damaged, or lacks one of them.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with opened(path) as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, AttributeError, *UNZIPPING) as error:
         raise UserError(
@@ -292,7 +337,7 @@ def sha256(path: str | os.PathLike) -> str:
     Raises:
       OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -16,7 +16,7 @@ import simplejpeg
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ma2mi_jax.clips import tiff
-from ma2mi_jax.files import printable
+from ma2mi_jax.files import opened, printable
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
@@ -26,6 +26,9 @@ DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras and scanners, in files of 16 bit
 JPEG_QUALITY = 95  # of all JPEG files that this package writes
 # Bytes that a webcam may leave before the end of a JPEG file; more have lost their use.
 PADDING = 16
+
+MOST_PIXELS = 1 << 27  # of a frame: 11,585 x 11,585, 400 MB in memory
+MOST_BYTES = 1 << 29  # of an image's file
 
 # What decodes: an image that could not be read may be readable with another version, or by the
 # rules of this file, whose number is raised when they change.
@@ -186,11 +189,14 @@ def read_file(path: str) -> bytes:
     """The content of a file.
 
     Raises:
-      Unreachable: it cannot be read.
+      FrameError: it is larger than any image.
+      Unreachable: it cannot be read, or it is no regular file.
     """
     # not by OpenCV, which a name that is no text ends, and to which all failures are the same
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+                raise FrameError(f"{path}: has {size:,} bytes, at most {MOST_BYTES:,} are read")
             return file.read()
     except OSError as error:
         raise Unreachable(f"{path}: cannot be read: {error.strerror}") from None
@@ -271,8 +277,11 @@ def _whole_jpeg(file: bytes, what: str) -> np.ndarray | None:
       FrameError: the file is damaged.
     """
     try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(file, strict=False)
+        if height * width > MOST_PIXELS:
+            raise FrameError(f"{what}: claims {width} x {height} pixels, too many for a frame")
         image = simplejpeg.decode_jpeg(file, "RGB", strict=True)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:  # a KeyError for a header that is none
         padded = re.search(r"(\d+) extraneous bytes", str(error))
         if padded and int(padded[1]) <= PADDING:
             return None

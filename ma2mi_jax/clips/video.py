@@ -17,7 +17,8 @@ import numpy as np
 
 from ma2mi_jax.clips import tiff
 from ma2mi_jax.clips.frames import DECODER as IMAGES
-from ma2mi_jax.clips.frames import FrameError, Unreachable, bits_for, eight_bits
+from ma2mi_jax.clips.frames import MOST_PIXELS, FrameError, Unreachable, bits_for, eight_bits
+from ma2mi_jax.files import opened
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".webm", ".m4v", ".wmv", ".asf", ".flv"),
@@ -83,7 +84,7 @@ def decode(path: str, tell: Callable[[Report], None] | None = None) -> Iterator[
     """
     try:
         # FFmpeg would take a name such as `s01:ep02.mp4` for an address: so it gets the open file
-        with open(path, "rb") as file:
+        with opened(path) as file:
             read = _pages if file.read(4) in tiff.MAGIC else _decode
             file.seek(0)
             yield from read(file, str(path), tell)
@@ -99,7 +100,9 @@ def _decode(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) ->
         if stream is None:
             raise FrameError(f"{path}: no frame could be decoded")
         stream.codec_context.thread_count = 1  # videos are decoded side by side, one a thread
-        stream.codec_context.options = {"err_detect": "explode"}  # do not paint over what lacks
+        # do not paint over what lacks, and take no memory for what only a header claims
+        options = {"err_detect": "explode", "max_pixels": str(MOST_PIXELS)}
+        stream.codec_context.options = options
         shape, ticks, ends = None, [], collections.Counter()
         count, whole = 0, True
 
@@ -139,7 +142,7 @@ def has_pages(path: str) -> bool:
     if not path.rstrip().lower().endswith(tiff.SUFFIXES):
         return False
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all:
+        with opened(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as all:
             return len(tiff.pages(all)) > 1
     except (tiff.Damaged, OSError, ValueError):  # an empty file cannot be mapped
         return False

@@ -132,7 +132,7 @@ def read(
 def _rate(row: dict[str, str]) -> float:
     """Frames per second that a row tells, 0 if it tells none."""
     text = row["fps"].replace(",", ".")
-    return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else 0.0
+    return float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", text) else 0.0
 
 
 # ----- the sheet ----------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def _line(row: bytes) -> dict[str, Any] | None:
     """One line; None if it is not an object with a `step`."""
     try:
         line = json.loads(row)
-    except ValueError:  # not JSON, or not even text
+    except (ValueError, RecursionError):  # not JSON, not even text, or nested without end
         return None
     whole = isinstance(line, dict) and type(line.get("step")) is int
     return line if whole else None

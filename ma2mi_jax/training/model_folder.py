@@ -96,11 +96,7 @@ def write(
         (part / CARD).write_text(card, encoding="utf-8")
         part.rename(path)
     except OSError as error:
-        raise UserError(
-            "{path}: cannot be written ({reason}); give another folder",
-            path=path,
-            reason=error.strerror,
-        ) from None
+        raise files.unwritable(path, error) from None
 
 
 def check_free(path: pathlib.Path) -> None:
@@ -163,13 +159,7 @@ def _read_config(path: pathlib.Path) -> tuple[dict[str, Any], Config]:
     content = files.read_json(file)
     try:
         if content["version"] > VERSION:
-            raise UserError(
-                "{file}: written by a newer version (format {found}, this one knows {known}); "
-                "update ma2mi_jax",
-                file=file,
-                found=content["version"],
-                known=VERSION,
-            )
+            raise files.newer(file, content["version"], VERSION)
         kind = {"finetune": finetuning, "pretrain": pretraining}[content["script"]]
         config = kind.config_from_json(content["config"])
         named = len(content["classes"])
@@ -232,15 +222,9 @@ def _read_weights(path: pathlib.Path, members: int, config: Config) -> tuple[Wei
                     shape=list(shape.shape),
                     config=CONFIG,
                 )
+            if what := tensors.impossible(f"member{number}.{name}", tensor):
+                raise tensors.refusal(file, what)
             leaves[name] = tensor.astype(np.float32)
-            if not np.isfinite(leaves[name]).all():
-                raise UserError(
-                    "{file}: member{number}.{name} holds numbers that are not finite; the file is "
-                    "damaged, or its training had diverged: copy or export it again",
-                    file=file,
-                    number=number,
-                    name=name,
-                )
         tree = unflatten_dict(leaves, sep=".")
         return jax.device_put((tree["params"], tree["batch_stats"]), jax.devices()[0])
 

@@ -624,13 +624,7 @@ def read(path: pathlib.Path) -> Stored:
         if "asked" not in record:
             return _read_first_format(record)
         if record["format"] > FORMAT:
-            raise UserError(
-                "{file}: written by a newer version (format {found}, this one knows {known}); "
-                "update",
-                file=file,
-                found=record["format"],
-                known=FORMAT,
-            )
+            raise files.newer(file, record["format"], FORMAT)
         asked = from_json(KINDS[record["script"]], record["asked"])
         if record["format"] < 3:
             asked = as_meant(asked, record["resolved"])

@@ -386,5 +386,6 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path, variables):
     path = tmp_path / "file" / "action_encoder.safetensors"
     message = refusal(lambda: torchvision.write(path, *variables, "action_encoder"))
     assert re.fullmatch(
-        rf"{re.escape(str(path))}: cannot be written \(.+\); give another folder", message
+        rf"{re.escape(str(path))}: cannot be written \(.+\); free the disk, or give another folder",
+        message,
     )

@@ -4,6 +4,8 @@ A fresh interpreter takes about eight seconds to import everything. So a server 
 forks for each command; no JAX backend is there before the fork.
 """
 
+import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -11,6 +13,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 IMPORTED = [
@@ -43,24 +46,53 @@ def one_device(**variables: str) -> dict[str, str]:
     return os.environ | fixed | {"HF_HUB_OFFLINE": "1"} | variables
 
 
-def run(
-    script: str | pathlib.Path, *flags: object, environment: dict[str, str], timeout: float = 280
-) -> subprocess.CompletedProcess:
-    """Runs experiments/`script`.py, or a file by its whole path without `.py`.
+@dataclasses.dataclass(frozen=True)
+class Started:
+    """A command that runs: its process, and the files to which it prints."""
 
-    Returns its exit code and all that it prints, as text.
+    process: multiprocessing.process.BaseProcess
+    words: list[str]
+    files: tuple[pathlib.Path, pathlib.Path]
+
+    def printed(self) -> tuple[str, str]:
+        """What it wrote to stdout and to stderr until now."""
+        out, err = (
+            file.read_text(errors="replace") if file.exists() else "" for file in self.files
+        )
+        return out, err
+
+
+@contextlib.contextmanager
+def started(
+    script: str | pathlib.Path, *flags: object, environment: dict[str, str]
+) -> Iterator[Started]:
+    """Starts experiments/`script`.py, or a file by its whole path without `.py`.
+
+    If it still runs at the end of the block, it is killed.
     """
     words = [str(ROOT / "experiments" / f"{script}.py"), *map(str, flags)]
     with tempfile.TemporaryDirectory() as folder:
-        out, err = (pathlib.Path(folder, name) for name in ("out", "err"))
-        process = SERVER.Process(target=_run, args=(words, environment, out, err))
+        files = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
+        process = SERVER.Process(target=_run, args=(words, environment, *files))
         process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(words, timeout, out.read_bytes(), err.read_bytes())
-        printed = (path.read_text() for path in (out, err))
-        return subprocess.CompletedProcess(words, process.exitcode, *printed)
+        try:
+            yield Started(process, words, files)
+        finally:
+            if process.is_alive():
+                process.kill()
+            process.join()
+
+
+def run(
+    script: str | pathlib.Path, *flags: object, environment: dict[str, str], timeout: float = 280
+) -> subprocess.CompletedProcess:
+    """Runs a command as `started` does; returns its exit code and all that it prints, as text."""
+    with started(script, *flags, environment=environment) as command:
+        command.process.join(timeout)
+        if command.process.is_alive():
+            raise subprocess.TimeoutExpired(command.words, timeout, *command.printed())
+        code = command.process.exitcode
+        return subprocess.CompletedProcess(command.words, code, *command.printed())
 
 
 def _run(words, environment, out, err):

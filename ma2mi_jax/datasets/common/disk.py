@@ -17,7 +17,7 @@ from ma2mi_jax.clips.clip import Repair
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import discard, fingerprint, whole
+from ma2mi_jax.files import discard, fingerprint, unwritable, whole
 
 
 def junk(name: str) -> bool:
@@ -205,7 +205,8 @@ def remembered(file: str) -> Iterator[dict]:
             before = json.load(opened)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError):  # a machine lost power while it was written, or a disk is bad
+    # a machine lost power while it was written, or a disk is bad
+    except (OSError, ValueError, RecursionError):
         discard(file, "cannot be read")
     if not isinstance(before, dict):
         discard(file, "not what was written")
@@ -231,12 +232,7 @@ def replacing(file: str) -> Iterator[pathlib.Path]:
         with whole(file, shared=True) as part:
             yield part
     except OSError as error:
-        raise UserError(
-            "{file}: the cache cannot be written ({reason}); free the disk or choose another "
-            "folder",
-            file=file,
-            reason=error.strerror,
-        ) from error
+        raise unwritable(file, error) from error
 
 
 def stamp(images: ImageFolder, *rules) -> str:

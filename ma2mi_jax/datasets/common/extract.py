@@ -27,7 +27,7 @@ from ma2mi_jax.clips.clip import Clip, Repair, SetAside
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder, Unreachable
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import discard, printable, whole_folder
+from ma2mi_jax.files import discard, printable, unwritable, whole_folder
 
 RULES = 5
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
@@ -490,12 +490,7 @@ def _new_entry(entry: str) -> Iterator[pathlib.Path]:
         with whole_folder(entry) as unfinished:
             yield unfinished
     except OSError as error:
-        raise UserError(
-            "{cache}: the cache cannot be written ({reason}); free the disk or choose another "
-            "folder",
-            cache=os.path.dirname(entry),
-            reason=error.strerror,
-        ) from error
+        raise unwritable(os.path.dirname(entry), error) from error
 
 
 def _keep_frames(path: str, verdict: Verdict, size: int, folder: pathlib.Path) -> None:

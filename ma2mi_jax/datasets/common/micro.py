@@ -87,7 +87,8 @@ class Traits:
         if self.subject is None:
             return text
         number = re.search(r"[0-9]+", text)
-        return number and self.subject.format(int(number[0]))
+        known = sheets.whole(number[0]) if number else None
+        return None if known is None else self.subject.format(known)
 
 
 class Sample(NamedTuple):

@@ -8,14 +8,19 @@ import re
 import zipfile
 from collections.abc import Sequence
 
-import python_calamine as calamine
+from python_calamine import CalamineError
 
+from ma2mi_jax.datasets.common import workbooks
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import UNZIPPING, opened
 
 SUFFIXES = (".xlsx", ".xls", ".ods", ".csv")
-MOST = 10_000_000
+MOST = 2_000_000
 """Cells of a page, up to its last row and column that hold anything. It takes seconds to read so
 many. A stray cell far from the table makes more."""
+
+MOST_BYTES = 200_000_000  # of a sheet, as it lies on the disk and as it is unpacked
+DIGITS = 15  # of a number that counts something; Python refuses to read more than 4,300
 
 REQUIRED = ("subject", "filename", "onsetframe", "apexframe", "offsetframe", "estimatedemotion")
 SPELLINGS = {
@@ -86,23 +91,16 @@ def pages(path: str) -> dict[str, list[list[str]]]:
     """
     if path.rstrip().lower().endswith(".csv"):
         return {"": _divided(path)}
-    found = {}
+    content = _contents(path)
     try:
-        with io.BytesIO(_contents(path)) as file:
-            _check_extent(path, _far_corner(file))
-            file.seek(0)
-            book = calamine.CalamineWorkbook.from_filelike(file)
-            for about in book.sheets_metadata:
-                if about.typ != calamine.SheetTypeEnum.WorkSheet:
-                    continue  # a chart has no cells
-                page = book.get_sheet_by_name(about.name)
-                last_row, last_column = page.end or (0, 0)
-                _check_extent(path, (last_row + 1, last_column + 1))
-                rows = page.to_python(skip_empty_area=False)
-                found[about.name] = [[_text(value) for value in row] for row in rows]
-    except (calamine.CalamineError, zipfile.BadZipFile, OSError, ValueError) as error:
+        _check_extent(path, _far_corner(path, io.BytesIO(content)))
+        found = workbooks.read(content, MOST)
+    # a RuntimeError is a password
+    except (CalamineError, OSError, ValueError, EOFError, RuntimeError, *UNZIPPING) as error:
         raise _unreadable(path, "a workbook (.xlsx, .xls, .ods)", error) from None
-    return found
+    for _, extent, _ in found:
+        _check_extent(path, extent)
+    return {name: cells for name, _, cells in found}
 
 
 def notes(path: str) -> tuple[str, ...]:
@@ -113,12 +111,13 @@ def notes(path: str) -> tuple[str, ...]:
 
 
 def _contents(path: str) -> bytes:
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise UserError(
             "annotation sheet {path}: no such file; give another [annotations]", path=path
         )
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
+            _check_bytes(path, os.fstat(file.fileno()).st_size)
             return file.read()
     except OSError as error:
         raise _unreadable(path, "a file", error) from None
@@ -130,30 +129,71 @@ def _unreadable(path: str, form: str, error: Exception) -> UserError:
         ".csv",
         path=path,
         form=form,
-        reason=" ".join(str(error).split())[:120],
+        reason=" ".join(str(getattr(error, "strerror", None) or error).split())[:120],
     )
 
 
-def _far_corner(file: io.BytesIO) -> tuple[int, int]:
-    """Number of rows and columns up to the last cells of an .xlsx file that hold anything; (0, 0)
-    for another file.
+def _far_corner(path: str, file: io.BytesIO) -> tuple[int, int]:
+    """Number of rows and columns up to the last cells of an .xlsx or .ods file that hold anything;
+    (0, 0) for another file.
 
     It is asked beforehand, because reading a page takes memory for all cells up to there at once.
+
+    Raises:
+      UserError: unpacked, the file is too large.
     """
-    rows = columns = 0
     if not zipfile.is_zipfile(file):
         return 0, 0
+    corners = [(0, 0)]
     with zipfile.ZipFile(file) as book:
+        _check_bytes(path, sum(part.file_size for part in book.infolist()))
         for name in book.namelist():
-            if not re.fullmatch(r"xl/worksheets/[^/]+\.xml", name):
-                continue
-            filled = rb'<(?:\w+:)?c\s[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>'
-            for letters, row in re.findall(filled, book.read(name)):
-                column = 0
-                for letter in letters:
-                    column = 26 * column + letter - ord("A") + 1
-                rows, columns = max(rows, int(row)), max(columns, column)
+            if re.fullmatch(r"xl/worksheets/[^/]+\.xml", name):
+                corners.append(_corner_of_xlsx(book.read(name)))
+            elif name == "content.xml":
+                corners.append(_corner_of_ods(book.read(name)))
+    rows, columns = zip(*corners, strict=True)
+    return max(rows), max(columns)
+
+
+def _corner_of_xlsx(page: bytes) -> tuple[int, int]:
+    rows = columns = 0
+    filled = rb'<(?:\w+:)?c\s[^>]*?\br="([A-Z]{1,3})([0-9]{1,7})"[^>]*(?<!/)>'
+    for letters, row in re.findall(filled, page):
+        column = 0
+        for letter in letters:
+            column = 26 * column + letter - ord("A") + 1
+        rows, columns = max(rows, int(row)), max(columns, column)
     return rows, columns
+
+
+def _corner_of_ods(content: bytes) -> tuple[int, int]:
+    """Rows and cells that are alike are written once, with how often they are repeated."""
+    row = column = rows = columns = 0
+    known = rb"<table:(table-row|(?:covered-)?table-cell|table)(?=[\s/>])([^>]*)>"
+    for kind, attributes in re.findall(known, content):
+        often = re.search(rb'-repeated="([0-9]{1,9})"', attributes)
+        count = int(often[1]) if often else 1
+        if kind == b"table":
+            row = column = 0
+        elif kind == b"table-row":
+            row, column = row + count, 0
+        else:
+            column += count
+            if b":value-type=" in attributes:
+                rows, columns = max(rows, row), max(columns, column)
+    return rows, columns
+
+
+def _check_bytes(path: str, size: int) -> None:
+    if size > MOST_BYTES:
+        raise UserError(
+            "annotation sheet {path}: has {size} bytes when it is unpacked, at most {most} are "
+            "read; save the table alone, as .csv",
+            path=path,
+            size=f"{size:,}",
+            most=f"{MOST_BYTES:,}",
+        )
 
 
 def _check_extent(path: str, extent: tuple[int, int]) -> None:
@@ -229,16 +269,14 @@ def _below(
     return named
 
 
+_WHOLE = re.compile(rf"[0-9]{{1,{DIGITS}}}(\.0+)?")
+
+
 def whole(text: str) -> int | None:
     """The integer that a cell holds, also as `46.0`, which programs write into text files where a
-    column has empty cells; None if it holds anything else (`/`, nothing, a word)."""
-    return int(text.partition(".")[0]) if re.fullmatch(r"[0-9]+(\.0+)?", text) else None
-
-
-def _text(value) -> str:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
+    column has empty cells; None if it holds anything else (`/`, nothing, a word, or more than
+    DIGITS digits)."""
+    return int(text.partition(".")[0]) if _WHOLE.fullmatch(text) else None
 
 
 def _headings(row: Sequence[str]) -> list[str]:

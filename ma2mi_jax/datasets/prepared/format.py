@@ -13,7 +13,7 @@ work that was killed goes on with the first shard that is not finished, and a sh
 damaged can be made again alone. One process at a time works on a folder (`runs/lock.py`).
 """
 
-import json
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -24,13 +24,13 @@ from ma2mi_jax.clips.frames import StoreFrames
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import read_json, sha256, write_json
+from ma2mi_jax.schema import mismatch
 
 Progress = Callable[[int, int], None]
 
 FORMAT = 1  # version of the format: raise it when it changes, and older folders are refused
 MANIFEST, LATENTS = "prepared.json", "latents.json"
-CLIP_FIELDS = ("subject", "label", "onset", "apex", "offset", "fps", "action_units")
-"""What the manifest has of a clip, where it differs from the default."""
+MEND = "delete it and prepare the folder again; the shards that are finished are kept"
 
 
 class Shard(TypedDict):
@@ -42,6 +42,27 @@ class Shard(TypedDict):
     sha256: str
 
 
+class FramesShard(Shard):
+    """The record of a shard of frames, beside it: how many frames each clip has, which others stand
+    in for some of them, and which clips have none."""
+
+    counts: list[int]
+    replaced: list[tuple[str, int, int]]
+    unreadable: list[tuple[str, str]]
+
+
+class LatentsShard(Shard):
+    """The record of a file of latents; `of` is the checksum of the frames."""
+
+    of: str
+
+
+class MadeBy(TypedDict):
+    """What the record of any latents says: the fingerprint of the autoencoder."""
+
+    autoencoder: str
+
+
 class ClipRecord(TypedDict):
     """A clip in the manifest, beside its CLIP_FIELDS."""
 
@@ -50,6 +71,12 @@ class ClipRecord(TypedDict):
     first: int
     count: int
     numbers: list[tuple[int, int]]
+
+
+CLIP_HINTS = {"subject": str, "label": int, "onset": int, "apex": int, "offset": int}
+CLIP_HINTS |= {"fps": float, "action_units": str}
+CLIP_FIELDS = tuple(CLIP_HINTS)
+"""What the manifest has of a clip, where it differs from the default."""
 
 
 class Manifest(TypedDict):
@@ -71,7 +98,10 @@ class Manifest(TypedDict):
 class Latents(TypedDict):
     """`latents.json`."""
 
-    shards: list[Shard]
+    autoencoder: str
+    vae: str
+    size: int
+    shards: list[LatentsShard]
 
 
 def is_prepared(root: str | os.PathLike) -> bool:
@@ -197,13 +227,74 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
             found=manifest["format"],
             expected=FORMAT,
         )
+    if what := _impossible(manifest):
+        raise UserError(
+            "{file}: not what was written ({what}); {mend}",
+            file=root / MANIFEST,
+            what=what,
+            mend=MEND,
+        )
     return manifest
+
+
+def _impossible(manifest: dict[str, Any]) -> str:
+    """What in a manifest cannot be; empty if nothing is."""
+    if what := _impossible_file(manifest):
+        return what
+    ids = set()
+    for clip in manifest["clips"]:
+        hints = {name: hint for name, hint in CLIP_HINTS.items() if name in clip}
+        known = {name: clip[name] for name in hints}
+        what = next(filter(None, (mismatch(known[name], hints[name], name) for name in hints)), "")
+        if what or (what := _impossible_clip(clip, manifest)):
+            return f"clip {clip['id']!r}: {what}"
+        if clip["id"] in ids:
+            return f"clip {clip['id']!r} stands there twice"
+        ids.add(clip["id"])
+    return "" if ids else "no clips"
+
+
+def _impossible_file(record: dict[str, Any]) -> str:
+    """What cannot be about the files of a record; they lie beside it, and nowhere else."""
+    for shard in record["shards"]:
+        name = shard["file"]
+        if os.path.basename(name) != name or name in ("", ".", ".."):
+            return f"the file {name!r} is no name in this folder"
+        if shard["records"] < 0 or shard["bytes"] < 0:
+            return f"{name}: a size below 0"
+    return ""
+
+
+def _impossible_clip(clip: dict[str, Any], manifest: dict[str, Any]) -> str:
+    shards, count = manifest["shards"], clip["count"]
+    if not 0 <= clip["shard"] < len(shards):
+        return f"shard {clip['shard']} of {len(shards)}"
+    records = shards[clip["shard"]]["records"]
+    if clip["first"] < 0 or count < 1 or clip["first"] + count > records:
+        return f"frames {clip['first']} to {clip['first'] + count} of {records}"
+    if sum(many for _, many in clip["numbers"]) != count or any(n < 0 for _, n in clip["numbers"]):
+        return f"the numbers of other than {count} frames"
+    if not -1 <= clip.get("label", -1) < len(manifest["classes"]):
+        return f"label {clip['label']} of {len(manifest['classes'])} classes"
+    for name in ("onset", "apex", "offset"):
+        if not -1 <= clip.get(name, -1) < count:
+            return f"{name} {clip[name]} of {count} frames"
+    if not 0 <= clip.get("fps", 0) < math.inf:
+        return f"{clip['fps']} frames per second"
+    return ""
 
 
 def read_latents_record(root: pathlib.Path) -> dict[str, Any] | None:
     """The content of `latents.json`; None if there are no latents."""
     path = root / LATENTS
-    return read_record_file(path, Latents) if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_record_file(path, Latents)
+    if what := _impossible_file(record):
+        raise UserError(
+            "{file}: not what was written ({what}); {mend}", file=path, what=what, mend=MEND
+        )
+    return record
 
 
 def read_record_file(path: pathlib.Path, shape: Any = dict[str, Any]) -> Any:
@@ -212,8 +303,7 @@ def read_record_file(path: pathlib.Path, shape: Any = dict[str, Any]) -> Any:
     Raises:
       UserError: it cannot be read, or has another shape.
     """
-    mend = "delete it and prepare the folder again; the shards that are finished are kept"
-    return read_json(path, mend, shape)
+    return read_json(path, MEND, shape)
 
 
 def check_sizes(root: pathlib.Path, record: dict[str, Any]) -> None:
@@ -268,16 +358,17 @@ def finish(path: pathlib.Path, record: dict) -> dict:
     return record
 
 
-def finished(path: pathlib.Path, identity: dict) -> dict | None:
+def finished(path: pathlib.Path, identity: dict, shape: Any) -> dict | None:
     """The record of a complete file, None if the file must be made.
 
     Args:
       path: the file.
       identity: what the record must say; otherwise the file was made of something else.
+      shape: of the record, FramesShard or LatentsShard.
     """
     try:
-        record = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError):
+        record = read_json(path.with_suffix(".json"), shape=shape)
+    except UserError:  # there is none, or it is damaged
         return None
     same = all(record.get(key) == value for key, value in identity.items())
     return record if same and not size_problem(path.parent, record) else None

@@ -15,7 +15,7 @@ from ma2mi_jax.clips.frames import FrameError, StoreFrames, read_frame
 from ma2mi_jax.clips.opencv import threads
 from ma2mi_jax.datasets.prepared import format
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import array_to_fill, whole, write_json
+from ma2mi_jax.files import array_to_fill, unwritable, whole, write_json
 
 
 def cached_latents(clips: Sequence[Clip], autoencoder: str, image_size: int) -> bool:
@@ -33,7 +33,7 @@ def cached_latents(clips: Sequence[Clip], autoencoder: str, image_size: int) -> 
     if not isinstance(frames, StoreFrames) or not frames.latents:
         return False
     root = pathlib.Path(frames.latents).parent
-    record = format.read_record_file(root / format.LATENTS)
+    record = format.read_record_file(root / format.LATENTS, format.Latents)
     if record["size"] != image_size:
         raise UserError(
             "{root}: its latents are of {found}-pixel frames, the run's [preset] has {size}; "
@@ -101,7 +101,7 @@ def add_latents(
             advance = functools.partial(tell, done)
             path = root / f"latents-{number:05d}.npy"
             identity = {"autoencoder": autoencoder, "of": shard["sha256"]}
-            record = format.finished(path, identity)
+            record = format.finished(path, identity, format.LatentsShard)
             if record is None:
                 record = _add_shard(path, root, shard, identity, encode, batch_size, pool, advance)
             kept.append({**format.facts(record), "of": record["of"]})
@@ -125,7 +125,7 @@ def _refuse_others(root: pathlib.Path, autoencoder: str, vae: str) -> None:
       UserError: some are.
     """
     for path in format.files(root, "latents-*.json"):
-        made_by = format.read_record_file(path)["autoencoder"]
+        made_by = format.read_record_file(path, format.MadeBy)["autoencoder"]
         if made_by != autoencoder:
             raise UserError(
                 "{root}: holds latents of weights {found}, [vae={vae}] gives {asked}; delete its "
@@ -166,9 +166,7 @@ def _add_shard(
     except FrameError as error:
         raise UserError("{error}; {mend}", error=error, mend=format.mend(shard)) from error
     except OSError as error:
-        raise UserError(
-            "{path}: cannot be written ({reason}); free the disk", path=path, reason=error.strerror
-        ) from error
+        raise unwritable(path, error) from error
     return format.finish(path, {**content, **identity, "records": shard["records"]})
 
 

@@ -219,7 +219,7 @@ def _shard(
     """
     path = out / f"frames-{number:05d}.array_record"
     identity = identity | {"of": _made_of(clips)}
-    if (kept := format.finished(path, identity)) is not None:
+    if (kept := format.finished(path, identity, format.FramesShard)) is not None:
         advance(sum(len(clip.frames) for clip in clips))
         return kept
 

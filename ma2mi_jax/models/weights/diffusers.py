@@ -19,6 +19,7 @@ from ma2mi_jax import files, hub
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.autoencoder import Autoencoder, Params, shapes
 from ma2mi_jax.models.weights import tensors
+from ma2mi_jax.schema import mismatch
 
 SD_VAE_HUB = "stabilityai/sd-vae-ft-mse"  # the autoencoder that DiT used
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -168,8 +169,17 @@ _FIXED = {
 }
 
 
+_BOUNDS = {  # type, least and most
+    "block_out_channels": (list[int], 1, 1 << 14),
+    "layers_per_block": (int, 1, 64),
+    "latent_channels": (int, 1, 64),
+    "norm_num_groups": (int, 1, 1 << 14),
+    "scaling_factor": (float, 1e-6, 1e6),
+}
+
+
 def _read_config(file: pathlib.Path) -> Autoencoder:
-    content = files.read_json(file, "download it again")
+    content = files.read_json(file, "download it again", dict[str, Any])
     for name, expected in _FIXED.items():
         if content.get(name, expected) != expected:
             raise UserError(
@@ -180,6 +190,18 @@ def _read_config(file: pathlib.Path) -> Autoencoder:
                 expected=expected,
                 found=content[name],
                 hub=SD_VAE_HUB,
+            )
+
+    for name, (hint, least, most) in _BOUNDS.items():
+        value = content.get(name, getattr(Autoencoder, name))
+        values = value if isinstance(value, list | tuple) else [value]
+        if (what := mismatch(list(value) if values is value else value, hint, name)) or not all(
+            least <= each <= most for each in values
+        ):
+            raise UserError(
+                "{file}: {what}; download it again",
+                file=file,
+                what=what or f"{name}: expected {least:g} to {most:g}, found {value!r}",
             )
 
     fields = {f.name: content[f.name] for f in dataclasses.fields(Autoencoder) if f.name in content}
@@ -226,6 +248,8 @@ def _read_params(file: pathlib.Path, config: Autoencoder, dtype: Any) -> Params:
                 expected=shape,
                 config=CONFIG,
             )
+        if what := tensors.impossible(name, tensor):
+            raise tensors.refusal(file, what)
         flat[path] = jnp.asarray(tensors.from_torch(tensor), dtype)
     return unflatten_dict(flat, sep=".")
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as serialized
 
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import fingerprint, whole
+from ma2mi_jax.files import fingerprint, opened, whole
 
 CHECKSUM = "ma2mi_sha256"  # in the metadata of the files we write
 _TO_TORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # axes, by the number of dimensions
@@ -42,18 +42,21 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file is a pickle, which is never read, or not a whole safetensors file.
     """
+    with opened(path):  # no pipe, for which safetensors would wait
+        pass
     try:
         with safe_open(path, "np") as file:
             written = (file.metadata() or {}).get(CHECKSUM)
         tensors = load_file(path)
-    except SafetensorError as error:
+    # numpy has no numbers of 8 bits: KeyError, TypeError or AttributeError by the version
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         if _is_pickle(path):
             raise _pickle(path) from None
         raise UserError(
             "{path}: not a whole safetensors file ({reason}; {size} bytes); download it again "
             "(git clone needs git-lfs)",
             path=path,
-            reason=error,
+            reason=error if isinstance(error, SafetensorError) else f"numpy cannot read {error}",
             size=path.stat().st_size,
         ) from None
     if written not in (None, _checksum(tensors)):
@@ -84,6 +87,25 @@ def write(
     # safetensors' own `save_file` makes a file that only its owner can read
     with whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+def impossible(name: str, tensor: np.ndarray) -> str:
+    """Why a tensor of this name is no weight; empty if it may be one."""
+    values = np.asarray(tensor, np.float32)
+    if bad := values.size - int(np.isfinite(values).sum()):
+        return f"{bad} of the {values.size} values of {name} are not finite"
+    if name.endswith(("running_var", ".var")) and values.size and values.min() < 0:
+        return f"{name} is a variance, and {values.min():g} is below 0"
+    return ""
+
+
+def refusal(path: str | pathlib.Path, what: str) -> UserError:
+    """The error for a file of weights in which something is `impossible`."""
+    return UserError(
+        "{path}: {what}; the file is damaged, or its training had diverged: get it again",
+        path=path,
+        what=what,
+    )
 
 
 def difference(expected: Collection[str], found: Collection[str]) -> str:

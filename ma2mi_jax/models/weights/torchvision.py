@@ -31,7 +31,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ma2mi_jax import __version__
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import sha256
+from ma2mi_jax.files import sha256, unwritable
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import Normalisation
 from ma2mi_jax.models.resnet import ResNet18
@@ -93,7 +93,7 @@ def from_torchvision(
             source=source,
             difference=difference,
         )
-    found = trunk["conv1.weight"].shape[0]
+    found = sum(trunk["conv1.weight"].shape[:1])  # 0 of what is no array at all
     if found != width:
         raise UserError(
             "{source}: a ResNet18 of width {found}, expected width {width}; give a [preset] of "
@@ -116,6 +116,8 @@ def from_torchvision(
                 found=list(tensor.shape),
                 shape=list(shape),
             )
+        if what := weights.impossible(name, tensor):
+            raise weights.refusal(source, what)
         flat[path] = jnp.array(weights.from_torch(tensor), jnp.float32)
     variables = unflatten_dict(flat)
     return variables["params"], variables["batch_stats"]
@@ -146,11 +148,7 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         weights.write(path, to_torchvision(params, batch_stats), metadata)
     except OSError as error:
-        raise UserError(
-            "{path}: cannot be written ({reason}); give another folder",
-            path=path,
-            reason=error.strerror,
-        ) from None
+        raise unwritable(path, error) from None
 
 
 def read(path: str | pathlib.Path, width: int) -> tuple[Any, Any]:
