@@ -1,6 +1,8 @@
 # make demo   the whole method on faces it draws itself: pre-train, leave one subject out with and
 #             without that, evaluate; QUICK=1 make demo is the same, too short to mean anything
 # make test   all tests
+# make faults kills, odd input and damaged files, done to the commands on purpose, for hours;
+#             QUICK=1 make faults is a few of each kind (docs/reliability.md)
 # make bench  how fast this machine pre-trains and fine-tunes, beside PyTorch (docs/performance.md)
 # make lint   ruff
 PYTHON ?= python3
@@ -17,7 +19,7 @@ PRETRAIN = --clips=400 --steps=600 --batch-size=16 --learning-rate=1e-3
 FINETUNE = --subjects=8 --clips-per-subject=14 --epochs=20 --learning-rate=3e-3
 endif
 
-.PHONY: demo test bench lint
+.PHONY: demo test faults bench lint
 demo: $(VENV)/installed
 	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel \
 		$(PRETRAIN) --run=$(RUN)/pretrained --overwrite
@@ -31,6 +33,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(VENV)/bin/python -m pytest -n 3 --dist loadfile  # three at a time, a file each; two cores are then never idle
+
+faults: $(VENV)/installed-test
+	$(VENV)/bin/python tests/faults $(if $(QUICK),--quick)
 
 bench: $(VENV)/installed-test
 	$(VENV)/bin/python -m benchmarks
