@@ -118,17 +118,44 @@ def delta_ranges(
     save(figure, path)
 
 
+FEW = 30  # points, of which each is marked: one alone would draw no line
+
+
+def _curve(axis, places: np.ndarray, values: np.ndarray, label: str, **how: Any) -> None:
+    """A line with its running mean; of a few points the line alone, each of them marked."""
+    width = max(1, len(values) // 25)
+    if width == 1:
+        axis.plot(places, values, ".-" if len(values) <= FEW else "-", label=label, **how)
+        return
+    (drawn,) = axis.plot(places, values, alpha=0.25, linewidth=0.8, **how)
+    smooth = np.convolve(values, np.ones(width) / width, "valid")
+    axis.plot(places[-len(smooth) :], smooth, label=label, color=drawn.get_color())
+
+
+def _nothing_learned(axis, value: float, what: str) -> None:
+    """A line at what would be if nothing were learned."""
+    axis.axhline(value, color="black", linewidth=0.9, linestyle="--", label=what)
+
+
+def _along(axis, places: np.ndarray, what: str) -> None:
+    """Steps or epochs along the axis, in whole numbers."""
+    axis.set_xlabel(what)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if len(places) == 1:
+        axis.set_xlim(places[0] - 1, places[0] + 1)
+
+
 def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]]) -> None:
     """The losses of a pre-training run over its steps, each with a running mean.
 
-    L_rec is drawn together with the copy baseline.
+    L_rec is drawn as a share of the copy baseline. At 1 nothing of the motion is predicted.
 
     Args:
       path: of the picture.
       lines: those of `metrics.jsonl`.
     """
     panels = [
-        ("loss_rec", "copy_baseline"),
+        ("loss_rec",),
         ("loss_l1", "loss_l2", "loss_l3"),
         ("position_norm",),
         ("grad_norm",),
@@ -145,13 +172,12 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
     for axis, names in zip(axes[0], panels, strict=False):
         for name in names:
             steps, values = np.array([(line["step"], line[name]) for line in lines], float).T
-            width = max(1, len(values) // 25)
-            (drawn,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
-            smooth = np.convolve(values, np.ones(width) / width, "valid")
-            axis.plot(
-                steps[len(steps) - len(smooth) :], smooth, color=drawn.get_color(), label=name
-            )
-        axis.set_xlabel("step")
+            if name == "loss_rec":
+                values /= [line["copy_baseline"] for line in lines]
+                name = "loss_rec / copy"
+                _nothing_learned(axis, 1, "1: the frame repeated")
+            _curve(axis, steps, values, name)
+        _along(axis, steps, "step")
         axis.legend(fontsize=8)
     save(figure, path)
 
@@ -207,13 +233,18 @@ def finetuning_curves(
     loss: np.ndarray,
     train_accuracy: np.ndarray,
     test_accuracy: np.ndarray | None,
+    counts: Sequence[int],
 ) -> None:
     """The curves of a fine-tuning run: a thin line for each member, a bold one for their mean.
+
+    Dashed lines are where nothing is learned: each class is equally probable, or the most frequent
+    one is always named.
 
     Args:
       path: of the picture.
       loss, train_accuracy, test_accuracy: (epochs, members); the last is None where nobody is
         tested.
+      counts: the number of clips of each class.
     """
     panels = {"training loss": loss, "training accuracy": train_accuracy}
     if test_accuracy is not None:
@@ -222,12 +253,18 @@ def finetuning_curves(
     figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained")
     for axis, (name, values) in zip(axes, panels.items(), strict=True):
         epochs = np.arange(1, len(values) + 1)
-        axis.plot(epochs, values, color="tab:blue", alpha=0.2, linewidth=0.7)
-        axis.plot(epochs, values.mean(1), color="tab:blue", linewidth=2, label="mean over folds")
-        axis.set(xlabel="epoch", title=name)
+        style = ".-" if len(values) <= FEW else "-"
+        axis.plot(epochs, values, style, color="tab:blue", alpha=0.25, linewidth=0.7)
+        mean = values.mean(1)
+        axis.plot(epochs, mean, style, color="tab:blue", linewidth=2, label="mean over folds")
         if "accuracy" in name:
+            _nothing_learned(axis, max(counts) / sum(counts), "the most frequent class")
             axis.set_ylim(0, 1.02)
-    axes[0].legend(fontsize=8)
+        else:
+            _nothing_learned(axis, np.log(len(counts)), f"ln {len(counts)}: all classes alike")
+        axis.set_title(name)
+        _along(axis, epochs, "epoch")
+        axis.legend(fontsize=8)
     save(figure, path)
 
 

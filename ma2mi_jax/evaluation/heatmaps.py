@@ -4,7 +4,7 @@ with its spotting curve."""
 import dataclasses
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -21,7 +21,12 @@ MAPS = {
     "places": "what each place gives",
 }
 SHOWN = 8  # candidates that a strip over time shows as faces
-SCALE = "red: the greatest value of each heat map"
+CAMS = ("action", "position")  # of `MAPS`, the Grad-CAMs
+LEVELS = (0.25, 0.5, 0.75)  # where lines are, as shares of the greatest value
+SCALE = (
+    "lines at 25, 50 and 75 % of the greatest value of its kind (Grad-CAM, or places) in this "
+    "picture"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,29 +81,27 @@ def caption(
     return f"{clip_id}\n{label}{units}\n{verdict}: {prediction} {probability:.0%}"
 
 
-def overlay(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A heat map over a frame. The map is scaled to its own maximum.
+def scales(rows: Sequence[Row]) -> dict[str, float]:
+    """The greatest value of each kind of heat map over all rows, by the names of `MAPS`.
 
-    Args:
-      frame: (H, W, 3) uint8.
-      heat: (H, W) >= 0. Where it is 0, the frame is seen in grey.
-
-    Returns:
-      (H, W, 3) in [0, 1].
+    Both Grad-CAMs are one kind. So maps can be compared over a picture, and a map that is weak
+    beside the others looks weak.
     """
-    scaled = heat / heat.max() if heat.max() > 0 else np.zeros_like(heat)
-    grey = np.repeat(frame.mean(-1, keepdims=True), 3, axis=-1) / 255
-    strength = 0.6 * scaled[..., None]
-    return (1 - strength) * grey + strength * HEAT(scaled)[..., :3]
+    greatest = {
+        name: max(float(h.max()) for row in rows if (h := getattr(row, name)) is not None)
+        for name in _maps(rows)
+    }
+    cams = [greatest[name] for name in CAMS if name in greatest]
+    return greatest | {name: max(cams) for name in CAMS if name in greatest}
 
 
 def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
     """Fig. 6: for each pair the onset, the apex, the amplified difference, and the heat maps.
 
-    The heat maps lie over the onset frame.
+    The heat maps lie over the onset frame, on common scales (`scales`).
     """
-    maps = _maps(rows)
-    columns = 3 + len(maps)
+    greatest = scales(rows)
+    columns = 3 + len(greatest)
     figure, axes = plt.subplots(
         len(rows),
         columns,
@@ -107,11 +110,11 @@ def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
         layout="constrained",
     )
     for line, row in zip(axes, rows, strict=True):
-        _draw_pair(line, row, maps)
+        _draw_pair(line, row, greatest)
         line[0].set_ylabel(
             row.caption, fontsize=7, rotation=0, ha="right", va="center", parse_math=False
         )
-    _headings(axes[0], maps)
+    _headings(axes[0], greatest)
     figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
     save(figure, path)
 
@@ -138,10 +141,10 @@ def clip_picture(
     """
     figure = plt.figure(figsize=(12.5, 5.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.3, 2.6))
-    maps = _maps([row])
-    axes = top.subplots(1, 3 + len(maps))
-    _draw_pair(axes, row, maps)
-    _headings(axes, maps)
+    greatest = scales([row])
+    axes = top.subplots(1, 3 + len(greatest))
+    _draw_pair(axes, row, greatest)
+    _headings(axes, greatest)
 
     curve, bars = bottom.subplots(1, 2, width_ratios=(3, 2))
     places = first + np.arange(len(spotted.curve))
@@ -249,26 +252,37 @@ def _maps(rows: Sequence[Row]) -> list[str]:
     return [name for name in MAPS if any(getattr(row, name) is not None for row in rows)]
 
 
-def _draw_pair(axes, row: Row, maps: Sequence[str]) -> None:
+def _draw_pair(axes, row: Row, greatest: Mapping[str, float]) -> None:
     """Onset, apex, their difference and the heat maps, each on an axis of its own."""
     change = (row.apex.astype(np.float32) - row.onset) / 127.5
     gain = visible_gain(change)
-    heat = [getattr(row, name) for name in maps]
-    pictures = [
-        row.onset,
-        row.apex,
-        amplified(change, gain),
-        *(overlay(row.onset, each) for each in heat),
-    ]
+    pictures = [row.onset, row.apex, amplified(change, gain), *[row.onset] * len(greatest)]
     for axis, picture in zip(axes, pictures, strict=True):
         axis.imshow(picture, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
     axes[2].set_xlabel(f"x {gain:.1f}", fontsize=7)
-    for axis, each in zip(axes[3:], heat, strict=True):
-        axis.set_xlabel("" if each.any() else "no place speaks for it", fontsize=7)
+    for axis, (name, most) in zip(axes[3:], greatest.items(), strict=True):
+        _draw_heat(axis, getattr(row, name), most)
 
 
-def _headings(axes, maps: Sequence[str]) -> None:
+def _draw_heat(axis, heat: np.ndarray, most: float) -> None:
+    """A heat map as lines and a light tint, through which the face is seen; below it how strong it
+    is at most, as a share of `most`."""
+    if not heat.any():
+        axis.set_xlabel("no place speaks for it", fontsize=7)
+        return
+    share = heat / most
+    edges = [*LEVELS, 1.01]
+    colours = [HEAT(level) for level in (0.45, 0.7, 0.88)]
+    axis.contourf(share, edges, colors=colours, alpha=0.22)
+    crossed = [level for level in LEVELS if share.min() < level < share.max()]
+    if crossed:
+        lines = [colours[LEVELS.index(level)] for level in crossed]
+        axis.contour(share, crossed, colors=lines, linewidths=1.3)
+    axis.set_xlabel(f"at most {share.max():.0%}", fontsize=7)
+
+
+def _headings(axes, maps: Iterable[str]) -> None:
     for axis, name in zip(
         axes, ["onset", "apex", "apex − onset", *(MAPS[name] for name in maps)], strict=True
     ):

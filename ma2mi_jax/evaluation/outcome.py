@@ -93,7 +93,9 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
         for chunk in zip(tests, parts, strict=True)
         for outputs, member in zip(*chunk, strict=True)
     ]
-    drawing.finetuning_curves(path / "curves.png", loss, accuracy, np.stack(tested, axis=1))
+    counts = np.bincount(labels, minlength=len(dataset.classes)).tolist()
+    tested = np.stack(tested, axis=1)
+    drawing.finetuning_curves(path / "curves.png", loss, accuracy, tested, counts)
     title = (
         f"{run.target}, {content['protocol']}, from {pathlib.Path(run.init).name}: "
         f"N = {content['n']}, {len(seeds)} seed(s)\n"
@@ -143,7 +145,8 @@ def _write_unscored(trained: Trained) -> dict[str, Any]:
         "training_loss": loss[-1],
         **_made_of(trained),
     }
-    drawing.finetuning_curves(path / "curves.png", loss, accuracy, None)
+    counts = list(content["clips_of"].values())
+    drawing.finetuning_curves(path / "curves.png", loss, accuracy, None, counts)
     files.write_json(path / RESULTS["finetune"], content)  # last: it says that the run is finished
     return content
 

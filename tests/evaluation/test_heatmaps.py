@@ -46,18 +46,39 @@ def test_captions_say_what_is_wrong():
     assert heatmaps.caption("s1/3", "anger", "anger", 1.0, "") == "s1/3\nanger\nright: anger 100%"
 
 
-def test_an_overlay_colours_the_heat_alone():
-    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    grey = np.repeat(frame.mean(-1, keepdims=True), 3, axis=-1) / 255
-    heat = np.zeros((32, 32))
-    np.testing.assert_allclose(heatmaps.overlay(frame, heat), grey)
-    heat[5, 6] = 0.01
-    drawn = heatmaps.overlay(frame, heat)
-    assert drawn[5, 6, 0] > drawn[5, 6, 2] + 0.1  # its greatest value is red, however small
-    heat[5, 6] = 0
-    np.testing.assert_allclose(drawn[10:], grey[10:])
-    assert drawn.min() >= 0
-    assert drawn.max() <= 1
+def test_heat_maps_of_a_kind_have_one_scale_over_all_rows():
+    frame = np.zeros((4, 4, 3), np.uint8)
+
+    def row(action, position, places):
+        heat = (np.full((4, 4), value) for value in (action, position, places))
+        return heatmaps.Row(frame, frame, *(next(heat), next(heat)), places=next(heat))
+
+    rows = [row(1.0, 2.0, 30.0), row(4.0, 0.0, 60.0)]
+    assert heatmaps.scales(rows) == {"action": 4.0, "position": 4.0, "places": 60.0}
+    alone = heatmaps.Row(frame, frame, np.ones((4, 4)), None)
+    assert heatmaps.scales([alone]) == {"action": 1.0}
+
+
+def test_the_face_is_seen_through_its_heat_map(tmp_path, monkeypatch):
+    """The picture of a frame with heat in a corner is, there too, still much of the frame."""
+    seen = []
+    monkeypatch.setattr(heatmaps, "save", lambda figure, path: seen.append(figure))
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    frame[::8] = 250
+    heat = np.zeros((64, 64))
+    heat[:32, :32] = 1
+    rows = [heatmaps.Row(frame, frame, strength * heat, None) for strength in (1, 0.1, 0)]
+    heatmaps.figure6(tmp_path / "6.png", rows, "three strengths")
+    (figure,) = seen
+    labels = [
+        axis.get_xlabel() for axis in figure.axes if axis.get_xlabel().startswith(("at", "no"))
+    ]
+    assert labels == ["at most 100%", "at most 10%", "no place speaks for it"]
+    strong, weak = (figure.axes[place] for place in (3, 7))
+    assert len(strong.collections) == 2, "a tint and lines"
+    assert all(each.get_alpha() in (None, 0.22) for each in strong.collections)
+    for axis in (strong, weak):
+        np.testing.assert_array_equal(axis.images[0].get_array(), frame)
 
 
 @pytest.mark.parametrize("missing", [(), ("position",), ("places",), ("position", "places")])
