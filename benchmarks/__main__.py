@@ -6,8 +6,8 @@
 
 Parts: step (a pre-training step, in JAX and PyTorch), ablation (the same without one of its parts),
 start (until the first step is done, with an empty and with a filled compile cache), folds (leaving
-one subject out), reading (pairs a second), waiting (of a step, for its pairs), devices (what
-several devices tell each other).
+one subject out), latents (the autoencoder by precision), reading (pairs a second), waiting (of a
+step, for its pairs), devices (what several devices tell each other).
 
 Each way has a process of its own; they take turns, and medians after a warm-up count. Run it on a
 quiet machine. Prints tables, and writes all of it as JSON.

@@ -271,14 +271,23 @@ def print_coverage(f) -> None:
     )
 
 
-def main(argv):
+def asked(argv):
+    """What to simulate.
+
+    Raises:
+      UserError: a flag makes no sense.
+    """
     p = cli.parser(__doc__)
     help = "print the coverage of the library's intervals by the number of subjects"
     p.add_argument("--coverage", action="store_true", help=help)
     p.add_argument("--score", choices=SCORES, default="accuracy", help="(accuracy)")
     p.add_argument("--repeats", type=cli.positive, default=200, help="draws of each world (200)")
     p.add_argument("--seed", type=cli.natural, default=0, help="of the simulation (0)")
-    f = p.parse_args(argv)
+    return p.parse_args(argv)
+
+
+def main(argv):
+    f = asked(argv)
     if f.coverage:
         print_coverage(f)
     else:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
+from ma2mi_jax import memory
+
 SPAWN = multiprocessing.get_context("spawn")  # a fork would share JAX's and PyTorch's threads
 
 Row = dict[str, Any]
@@ -132,6 +134,7 @@ def _process(way: Way) -> Iterator[_Process]:
 
 def _serve(pipe, build: Callable[..., Built], arguments: Mapping[str, Any]) -> None:
     """Builds and runs once; then answers until the parent hangs up."""
+    memory.keep()  # as scripts do; PyTorch, too
     try:
         began = time.perf_counter()
         built = build(**arguments)

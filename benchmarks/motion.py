@@ -36,7 +36,12 @@ BLUR = 2.0  # pixels: what is finer counts as grain
 COLUMNS = ("copy", "light", "less light", "less head", "face", "noise")
 
 
-def parsed(argv):
+def asked(argv):
+    """What to measure.
+
+    Raises:
+      UserError: a flag makes no sense.
+    """
     p = cli.parser(__doc__)
     flags.add_dataset(p)
     p.add_argument("--size", type=cli.positive, default=96, help="side of the frames (96)")
@@ -94,7 +99,7 @@ def parts(frame, future):
 
 
 def main(argv):
-    f = parsed(argv)
+    f = asked(argv)
     clips = finetuning_run.read_clips([f.spec], f.size, cli.LISTENER).clips
     rng = np.random.default_rng(0)
     measured = []

@@ -11,9 +11,10 @@ from typing import Any
 import cli
 import jax
 
-from benchmarks import collectives, folds, reading, steps
+from benchmarks import collectives, folds, latents, reading, steps
 from benchmarks.measure import Row, Way, compare
 from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.models.autoencoder import SD_VAE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +195,28 @@ def devices(asked: Asked, rates: Rates) -> list[Row]:
     return [row for way in ways for row in compare([way], asked.repeats)]
 
 
+def latents_by_precision(asked: Asked, rates: Rates) -> list[Row]:
+    """Latents of a frame by each precision of the autoencoder, in JAX alone.
+
+    A frame takes a CPU seconds, so that one at a time is enough for it.
+    """
+    rows = []
+    count = 1 if jax.default_backend() == "cpu" else min(asked.batch_sizes)
+    for preset in asked.presets:
+        size = PRESETS[preset].image_size
+        ways = [
+            Way(
+                {"side": size, "batch": count, "precision": precision},
+                latents.build,
+                {"config": SD_VAE, "precision": precision, "size": size, "frames": count},
+            )
+            for precision in latents.PRECISIONS
+        ]
+        found = compare(ways, asked.repeats)
+        rows += [row | _if_timed(row, "of_a_frame", lambda s: s / count) for row in found]
+    return rows
+
+
 # ----- reading ------------------------------------------------------------------------------------
 
 
@@ -336,6 +359,21 @@ PARTS = {
             | PEAK,
             f"All of it: {folds.SUBJECTS} folds over {folds.PAIRS} pairs, worked out from this "
             "step; not run. Without reading, predicting and compiling.",
+        ),
+    ),
+    "latents": Part(
+        latents_by_precision,
+        Table(
+            "the autoencoder's latents",
+            _plain("side", "batch", "precision")
+            | {
+                "of_a_frame": ("ms a frame", lambda s: f"{1e3 * s:.3g}"),
+                "error": ("error", lambda share: f"{100 * share:.2g} %"),
+            }
+            | PEAK,
+            "Default: what training does, float32, on NVIDIA cards multiplied as TF32. Error: of "
+            "what half a pixel of motion changes, the share that differs from highest. Random "
+            "weights.",
         ),
     ),
     "reading": Part(

@@ -34,13 +34,23 @@ CLIPS = 16372
 WARM_UP = 4  # batches: opened files, started threads
 
 
-def parsed(argv):
+def asked(argv):
+    """What to measure.
+
+    Raises:
+      UserError: a flag makes no sense.
+    """
     p = cli.parser(__doc__)
     flags.add_dataset(p)
     p.add_argument(
-        "--size", type=cli.positive, default=256, help="side of the frames, a multiple of 8 (256)"
+        "--size",
+        type=cli.multiple_of(8),
+        default=256,
+        help="side of the frames, a multiple of 8 (256)",
     )
-    p.add_argument("--batch-size", type=cli.positive, default=32, help="pairs a batch, even (32)")
+    p.add_argument(
+        "--batch-size", type=cli.multiple_of(2), default=32, help="pairs a batch, even (32)"
+    )
     p.add_argument(
         "--workers",
         type=cli.natural,
@@ -66,7 +76,7 @@ def parsed(argv):
 
 
 def main(argv):
-    f = parsed(argv)
+    f = asked(argv)
     source = finetuning_run.read_clips([f.spec], f.size, cli.LISTENER)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)

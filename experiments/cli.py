@@ -11,13 +11,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
     sys.path.insert(0, str(ROOT))  # in a wheel this folder is inside the package
 
-from ma2mi_jax import signals
+from ma2mi_jax import memory, signals
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 WATCH = signals.Watch()
 if pathlib.Path(getattr(sys.modules["__main__"], "__file__", "")).resolve().parent == FOLDER:
     WATCH.install()  # first of all: imports take seconds. But not where tests import this file
     signals.end_with_parent()
+    memory.keep()
 
 try:
     import jax
@@ -150,6 +151,18 @@ def at_least(least: int):
 
 
 positive, natural = at_least(1), at_least(0)
+
+
+def multiple_of(step: int):
+    """A flag's positive integer that `step` divides."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) > 0 and int(text) % step == 0:
+                return int(text)
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a positive multiple of {step}")
+
+    return read
 
 
 def above_zero(text: str) -> float:

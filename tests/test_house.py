@@ -21,7 +21,7 @@ FLOORS = (  # from top to bottom; parts on the same floor do not import each oth
     ("datasets", "models", "runs"),
     ("clips", "losses"),
     ("files",),
-    ("images", "errors", "hub", "schema", "signals", "versions"),
+    ("images", "errors", "hub", "memory", "schema", "signals", "versions"),
 )
 
 

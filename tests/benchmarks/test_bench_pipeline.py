@@ -62,3 +62,16 @@ def test_every_form_is_measured(bench, tmp_path, capsys, monkeypatch):
 def test_a_target_is_not_streamed(bench):
     with pytest.raises(UserError, match=r"target=samm.*: .*give a source"):
         bench(["--target=samm"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--size=100", "multiple of 8"),
+        ("--batch-size=3", "multiple of 2"),
+        ("--seconds=0", "integer >= 1"),
+    ],
+)
+def test_a_wrong_flag_ends_early(bench, flag, message):
+    with pytest.raises(UserError, match=message):
+        bench(["--source=synthetic", flag])

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmark
-from benchmarks import folds, machine, measure, parts
+from benchmarks import folds, latents, machine, measure, parts
 from benchmarks.measure import Way
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.models.autoencoder import TINY
 
 
 def test_one_command_measures_writes_and_says_what_failed(tmp_path, monkeypatch, capsys):
@@ -117,6 +118,16 @@ def test_the_whole_protocol_follows_from_a_step_of_some_folds():
     together = folds.whole_protocol({"seconds": 4.0}, config, 26, together=True)
     assert together["protocol_seconds"] == 80 * 15 * 4.0
     assert folds.whole_protocol({"failed": "no"}, config, 4, True) == {"failed": "no"}
+
+
+def test_the_error_of_a_precision_is_a_share_of_what_motion_changes():
+    errors = {}
+    for precision in ("default", "bfloat16"):
+        built = latents.build(TINY, precision, size=32, frames=1)
+        assert built.run().shape == (1, 4, 4, 4)
+        errors[precision] = built.facts["error"]
+    assert errors["default"] < 1e-3  # on a CPU that is the highest
+    assert 1e-3 < errors["bfloat16"] < 1
 
 
 @pytest.mark.parametrize(
