@@ -38,6 +38,7 @@ try:
         Table,
         Text,
         of_numbers,
+        without_empty,
     )
     from ma2mi_jax.runs.listener import Listener
 except ImportError as error:  # a package, or a library that it needs: OpenCV's libGL.so.1
@@ -282,7 +283,8 @@ def show(blocks: Sequence[Block]) -> None:
             case Items(lines) | Code(lines):
                 for line in lines:
                     say(f"  {line}")
-            case Table(columns, rows, caption):
-                grid(columns, rows, caption)
+            case Table():
+                table = without_empty(block)
+                grid(table.columns, table.rows, table.caption)
             case Picture():
                 pass

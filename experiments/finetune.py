@@ -19,7 +19,7 @@ import pathlib
 import cli
 import flags
 
-from ma2mi_jax.evaluation import intervals, outcome, predictions
+from ma2mi_jax.evaluation import cautions, intervals, outcome, predictions
 from ma2mi_jax.reproduction import paper
 from ma2mi_jax.runs import lock
 from ma2mi_jax.training import finetuning_run, run_config
@@ -82,6 +82,8 @@ def print_results(found, path) -> None:
     if "compare" in found:
         print_comparison(found)
     cli.print_absent(found)
+    if told := cautions.few_subjects(found["subjects"]):
+        cli.say(told)
     print_end(found, path)
 
 

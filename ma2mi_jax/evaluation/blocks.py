@@ -101,6 +101,19 @@ pre { background: #f5f5f5; padding: .8rem; white-space: pre-wrap; font-size: 12p
 """
 
 
+def without_empty(table: Table) -> Table:
+    """A table without the columns that hold nothing but dashes; the first one stays."""
+    said = [
+        not i or not table.rows or any(row[i] not in ("", "–") for row in table.rows)
+        for i in range(len(table.columns))
+    ]
+
+    def kept(cells: Sequence[str]) -> list[str]:
+        return [cell for cell, wanted in zip(cells, said, strict=True) if wanted]
+
+    return dataclasses.replace(table, columns=kept(table.columns), rows=list(map(kept, table.rows)))
+
+
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -121,7 +134,9 @@ def _markdown(block: Block, folder: pathlib.Path) -> str:
             return "\n".join(["```", *lines, "```"])
         case Picture(path, caption, alt):
             return f"![{alt}]({path.relative_to(folder).as_posix()})\n\n*{caption}*"
-        case Table(columns, rows, caption):
+        case Table():
+            table = without_empty(block)
+            columns, rows, caption = table.columns, table.rows, table.caption
             cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
             lines = [f"| {' | '.join(row)} |" for row in cells]
             lines.insert(1, "|" + "|".join([":--"] + ["--:"] * (len(columns) - 1)) + "|")
@@ -157,7 +172,9 @@ def _html(block: Block) -> str:
             kind = "jpeg" if path.suffix == ".jpg" else "png"
             image = f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
             return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
-        case Table(columns, rows, caption):
+        case Table():
+            table = without_empty(block)
+            columns, rows, caption = table.columns, table.rows, table.caption
             numbers = of_numbers(columns, rows)
             head = f"<thead>{_html_row(columns, 'th', numbers)}</thead>" if any(columns) else ""
             body = "".join(_html_row(row, "td", numbers, columns) + "\n" for row in rows)

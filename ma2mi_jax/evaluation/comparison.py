@@ -8,7 +8,7 @@ from typing import Any
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import drawing, predictions
+from ma2mi_jax.evaluation import cautions, drawing, predictions
 from ma2mi_jax.evaluation.predictions import SCORES, Predictions
 from ma2mi_jax.training import finished, run_config
 from ma2mi_jax.training.finished import Finetuned
@@ -94,7 +94,7 @@ def _scored(run: Finetuned, found: Predictions, names: Sequence[str]) -> dict[st
 
 def _cautions(runs: Sequence[Finetuned], found: Sequence[Predictions]) -> list[str]:
     """What the intervals do not know of."""
-    said = []
+    said = [*filter(None, [cautions.few_subjects(len({c.subject for c in found[0].clips}))])]
     for run, of in zip(runs[1:], found[1:], strict=True):
         if list(of.folds) != list(found[0].folds):
             said.append(

@@ -21,7 +21,7 @@ from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import drawing
+from ma2mi_jax.evaluation import cautions, drawing
 from ma2mi_jax.evaluation.blocks import Block, Heading, Items, Picture, Table, Text
 from ma2mi_jax.files import printable
 from ma2mi_jax.training import finetuning_run, folds
@@ -77,6 +77,7 @@ def without_folder(dataset: Dataset, root: pathlib.Path) -> Dataset:
 def counts(spec: DatasetSpec, dataset: Dataset) -> list[Block]:
     """How much there is, where it comes from, and what the reader has to tell."""
     clips = dataset.clips
+    people = len({clip.subject for clip in clips} - {""})
     rates = ", ".join(f"{n} at {fps:g}" for fps, n in _tally(clip.fps for clip in clips))
     rows = [
         ("clips", len(clips)),
@@ -86,12 +87,14 @@ def counts(spec: DatasetSpec, dataset: Dataset) -> list[Block]:
         ("repairs", len(dataset.repairs)),
         ("classes", len(dataset.classes) or "none"),
         ("annotations", dataset.annotations or "none"),
-        ("subjects", len({clip.subject for clip in clips} - {""}) or "unknown"),
+        ("subjects", people or "unknown"),
         ("frames per second", rates.replace("at 0", "unknown")),
         ("face crop", ", ".join(f"{n} {how}" for how, n in _tally(map(cropped, clips)))),
         ("face detector", dataset.detector or "not used"),
     ]
     blocks: list[Block] = [Heading("Counts"), _table(("", ""), rows)]
+    if spec.kind == "target" and (told := cautions.few_subjects(people)):
+        blocks.append(Text(told))
     if dataset.notes:
         blocks += [Heading("Notes of the reader"), Items(dataset.notes)]
     return blocks

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ma2mi_jax.evaluation import intervals
+from ma2mi_jax.evaluation import cautions, intervals
 
 SCORES = {"accuracy": "accuracy", "uf1": "UF1", "uar": "UAR"}
 OWNERS = {
@@ -47,7 +47,7 @@ def text(content: Mapping[str, Any], members: int) -> str:
         *made(content, members),
         ("## Data", *_data(content)),
         ("## What it wants to see", *_input(content["input"])),
-        ("## Training", _table(("", ""), _training(content["config"]))),
+        ("## Training", _table(("", ""), _training(content["config"])), *_short(content)),
         ("## Limits", _list(LIMITS)),
         ("## Ethics", _filled(ETHICS)),
         ("## Paper", _filled(PAPER)),
@@ -114,6 +114,8 @@ def _score(score: Mapping[str, Any] | None) -> Iterable[str]:
     )
     spans = {name: "{:.2f} to {:.2f}".format(*score["interval95"][name]) for name in SCORES}
     rows = [(shown, f"{score[name]:.4f}", spans[name]) for name, shown in SCORES.items()]
+    if told := cautions.few_subjects(score["subjects"]):
+        yield _filled(told)
     label = f"interval: {intervals.label(score, score['subjects'])}, over {score['over']}"
     yield _table(("", "score", label), rows)
     yield _filled(
@@ -173,6 +175,13 @@ def _training(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for name in ("epochs", "steps", "batch_size", "learning_rate", "weight_decay", "dtype"):
         if name in config:
             yield name.replace("_", " "), config[name]
+
+
+def _short(content: Mapping[str, Any]) -> list[str]:
+    config, before = content["config"], content.get("pretrained") or {}
+    steps = [each["steps"] for each in (config, before) if "steps" in each]
+    epochs = [config["epochs"]] if "epochs" in config else []
+    return list(map(_filled, cautions.short(steps, epochs)))
 
 
 # ----- Markdown -----------------------------------------------------------------------------------

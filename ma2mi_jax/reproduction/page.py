@@ -8,7 +8,7 @@ import jax
 
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import blocks
+from ma2mi_jax.evaluation import blocks, cautions
 from ma2mi_jax.evaluation.blocks import Block, Code, Heading, Picture, Table, Text
 from ma2mi_jax.reproduction import figures, plans, tables
 from ma2mi_jax.reproduction.figures import shown_name, source_name
@@ -57,6 +57,7 @@ def write(page: Page, everything: bool) -> tuple[list[pathlib.Path], list[str]]:
     what = ", ".join(n.replace("-", " ") for n in names)
     title = f"{where}: {'all tables and figures' if everything else what} of MA2MI"
     content: list[Block] = [Heading(title, 1), *map(Text, about(page))]
+    content += [Text(f"Caution. {told}") for told in warnings_of(page)]
     faults: list[str] = []
     for part in parts:
         content.append(Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"))
@@ -100,6 +101,24 @@ def about(page: Page) -> list[str]:
         f"each: {spread}."
     )
     return paragraphs
+
+
+def warnings_of(page: Page) -> list[str]:
+    """What keeps the numbers of finished runs from meaning much, in sentences."""
+    found = {
+        planned.run: run_config.read_results(page.out / planned.folder, planned.run.script)
+        for planned in plans.runs_of(page.parts)
+        if not page.outcome[planned]
+    }
+    people = {run.dataset.name: found[run]["subjects"] for run in found if "subjects" in found[run]}
+    few = [
+        f"{shown_name(target)}: {told}"
+        for target, count in people.items()
+        if (told := cautions.few_subjects(count))
+    ]
+    steps = [found[run]["steps"] for run in found if run.script == "pretrain"]
+    epochs = [run.epochs for run in found if run.script == "finetune"]
+    return few + cautions.short(steps, epochs)
 
 
 def part_blocks(page: Page, part: Part, target: str, faults: list[str]) -> list[Block]:

@@ -199,6 +199,18 @@ def test_markdown_and_html_say_the_same(tmp_path):
     assert not re.search(r'(src|href)="(?!data:)', html)  # it needs no other file
 
 
+def test_a_column_of_dashes_is_left_out():
+    table = blocks.Table(
+        ("", "paper", "ours", "minus"), [("a", "–", ".5", ""), ("b", "", "–", "–")], "said"
+    )
+    kept = blocks.without_empty(table)
+    assert (kept.columns, kept.rows) == (["", "ours"], [["a", ".5"], ["b", "–"]])
+    assert blocks.markdown([table], None).startswith("|  | ours |\n")
+    assert "paper" not in blocks.html("title", [table])
+    empty = blocks.Table(("", "paper"), [])
+    assert list(blocks.without_empty(empty).columns) == ["", "paper"]
+
+
 @pytest.mark.parametrize(
     ("row", "layout"),
     [
