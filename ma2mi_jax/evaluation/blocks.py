@@ -58,8 +58,8 @@ class Picture:
 Block = Heading | Text | Items | Table | Code | Picture
 
 
-NUMBER = re.compile(r"[-+±–−]?([0-9][^A-Za-z]*)?")
-"""A cell of digits and signs, or an empty one."""
+NUMBER = re.compile(r"(– / )?[-+±–−]?([0-9]([^A-Za-z]| to )*)?|missing")
+"""A cell of digits and signs, an interval, or an empty or missing one."""
 
 # ----- writing ------------------------------------------------------------------------------------
 
@@ -95,6 +95,7 @@ pre { background: #f5f5f5; padding: .8rem; white-space: pre-wrap; font-size: 12p
   .stacked tr { border-bottom: 1px solid #888; padding: .3rem 0; }
   .stacked td { display: flex; justify-content: space-between; border: 0; padding: .1rem .3rem; }
   .stacked td::before { content: attr(data-column); color: #555; }
+  .stacked td:empty { display: none; }
   .stacked td:first-child { font-weight: bold; }
   .stacked td:first-child::before { content: none; }
 }
@@ -192,9 +193,9 @@ def _narrow(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """How a table is laid out on a narrow screen: as it is, with upright headings, or each row as a
     list."""
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(len(columns))]
-    if len(columns) < MANY:
-        return ""
-    return "stacked" if sum(widths) > NARROW else "upright"
+    if len(columns) > 2 and sum(widths) > NARROW:
+        return "stacked"
+    return "upright" if len(columns) >= MANY else ""
 
 
 def _html_row(

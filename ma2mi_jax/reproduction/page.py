@@ -9,7 +9,7 @@ import jax
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import blocks, cautions
-from ma2mi_jax.evaluation.blocks import Block, Code, Heading, Picture, Table, Text
+from ma2mi_jax.evaluation.blocks import Block, Code, Heading, Items, Picture, Table, Text
 from ma2mi_jax.reproduction import figures, plans, tables
 from ma2mi_jax.reproduction.figures import shown_name, source_name
 from ma2mi_jax.reproduction.plans import Part, Planned, Row, Size
@@ -57,7 +57,8 @@ def write(page: Page, everything: bool) -> tuple[list[pathlib.Path], list[str]]:
     what = ", ".join(n.replace("-", " ") for n in names)
     title = f"{where}: {'all tables and figures' if everything else what} of MA2MI"
     content: list[Block] = [Heading(title, 1), *map(Text, about(page))]
-    content += [Text(f"Caution. {told}") for told in warnings_of(page)]
+    if told := warnings_of(page):
+        content += [Heading("Caution", 3), Items(told)]
     faults: list[str] = []
     for part in parts:
         content.append(Heading(f"{part.kind.capitalize()} {part.number}. {part.title}"))
@@ -112,7 +113,7 @@ def warnings_of(page: Page) -> list[str]:
     }
     people = {run.dataset.name: found[run]["subjects"] for run in found if "subjects" in found[run]}
     few = [
-        f"{shown_name(target)}: {told}"
+        f"{shown_name(target)}. {told}"
         for target, count in people.items()
         if (told := cautions.few_subjects(count))
     ]
