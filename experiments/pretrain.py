@@ -14,10 +14,8 @@ import flags
 
 from ma2mi_jax.evaluation import drawing, reconstructions
 from ma2mi_jax.runs import lock
-from ma2mi_jax.training import pretraining_run, run_config
+from ma2mi_jax.training import learned, pretraining_run, run_config
 from ma2mi_jax.training.run_config import PretrainRun
-
-AT_COPY = 0.99  # share of the copy baseline above which nothing of the motion is predicted
 
 
 def main(argv):
@@ -59,7 +57,7 @@ def print_summary(done: pretraining_run.Finished) -> None:
             f"loss_rec ends at {share:.2f} of the copy baseline; "
             "below 1 is better than repeating the frame"
         )
-        if share > AT_COPY:
+        if share > learned.AT_COPY:
             cli.say(
                 "so it has not learned to predict motion yet; the first hundreds of steps all end "
                 "there: train for longer"

@@ -148,12 +148,16 @@ def read_latents(frames: StoreFrames, index: int) -> np.ndarray:
     """The latents of one frame, float16 (h, w, 4), as `autoencoder.encode` returned them.
 
     Raises:
-      FrameError: their file cannot be read.
+      FrameError: their file cannot be read, or they are not finite.
     """
+    row = frames.first + index
     try:
-        return np.array(_mapped(frames.latents)[frames.first + index])
-    except (OSError, ValueError) as error:
+        found = np.array(_mapped(frames.latents)[row])
+    except (OSError, ValueError, IndexError) as error:
         raise FrameError(f"{frames.latents}: {error}") from None
+    if not np.isfinite(found).all():
+        raise FrameError(f"{frames.latents}: row {row} holds numbers that are not finite")
+    return found
 
 
 def read_record(frames: StoreFrames, index: int) -> bytes:

@@ -235,6 +235,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
             checkpoint_every=run.checkpoint_every,
             mesh=mesh,
             listener=listener,
+            clips=[clip.id for clip in dataset.clips],
         )
     seconds = time.monotonic() - began
     return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)

@@ -10,7 +10,7 @@ from all places before they are pooled.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,9 @@ from ma2mi_jax.training.pretraining import Config, PretrainState
 PAIRS = 512  # held-out people, half of whom fit the linear maps that are tested on the others
 BATCH = 32
 TABLE = 0.9  # cosine with the map of a grey image above which F^p hardly sees the face
+SAME = 1e-4  # of what they could vary: features that vary less are the same for all clips
+AT_COPY = 0.99  # share of the copy's L_rec above which nothing of the motion is predicted
+WARM, EARLY = 100, 2000  # steps: before them features, and L_rec, are no sign of anything
 PENALTIES = np.logspace(0, 8, 17)  # of ridge regression, chosen for each quantity
 
 Look = dict[str, Any]
@@ -106,15 +109,15 @@ def look(
       people: of a drawn source, else None.
 
     Returns:
-      `step`. With a position encoder `position_grey` and `position_mean`, the cosines of F^p with
+      `step`; `c_delta_spread`, the share of the mean square of C_Δ that is its variance over the
+      pairs. With a position encoder `position_grey` and `position_mean`, the cosines of F^p with
       the map of a grey image and with the mean map. With `people` also `r2_c_delta` and
       `r2_places`: R² by name, and their means `pose` and `units`; and, but for MAER, `loss_rec`,
       `loss_rec_other` (with the C_Δ of another pair) and `floors`.
     """
     found: Look = {"step": int(state.step)}
     shown = frames if people is None else people.frames
-    if config.architecture.fusion != "action":
-        found |= _floats(position_monitors(config, state, jnp.asarray(shown[:BATCH, 0])))
+    found |= _floats(monitors(config, state, jnp.asarray(shown[:BATCH])))
     if people is None:
         return found
 
@@ -139,17 +142,24 @@ def _floats(values: dict[str, Any]) -> dict[str, float]:
 
 
 @partial(jax.jit, static_argnums=0)
-def position_monitors(
-    config: Config, state: PretrainState, frames: UInt8[Array, "B H W 3"]
+def monitors(
+    config: Config, state: PretrainState, pairs: UInt8[Array, "B 2 H W 3"]
 ) -> dict[str, Float[Array, ""]]:
-    """Mean cosine, place by place, of F^p of faces with F^p of a grey image and with their mean."""
+    """Mean cosine, place by place, of F^p of faces with F^p of a grey image and with their mean;
+    and how much of C_Δ differs from pair to pair."""
     network = config.architecture.miacnet(jnp.float32)
-    grey = jnp.zeros((1, *frames.shape[1:]))
-    seen = jnp.concatenate([to_float(frames), grey])
+    grey = jnp.zeros((1, *pairs.shape[2:]))
+    frame, future = (jnp.concatenate([to_float(pairs[:, i]), grey]) for i in (0, 1))
     weights = state.params["miacnet"], state.batch_stats
-    maps = unit(features(network, *weights, seen, seen)[0].position)
-    faces, of_grey = maps[:-1], maps[-1]
-    return {
+    maps, _ = features(network, *weights, frame, future)
+    c_delta = config.architecture.condition(maps.action, maps.position)[:-1]
+    square = jnp.mean(jnp.sum(c_delta**2, -1))
+    found = {"c_delta_spread": jnp.sum(jnp.var(c_delta, 0)) / jnp.maximum(square, 1e-12)}
+    if maps.position is None:
+        return found
+    positions = unit(maps.position)
+    faces, of_grey = positions[:-1], positions[-1]
+    return found | {
         "position_grey": jnp.mean(jnp.sum(faces * of_grey, -1)),
         "position_mean": jnp.mean(jnp.sum(faces * unit(faces.mean(0)), -1)),
     }
@@ -203,6 +213,28 @@ def standardised(seen: Float[np.ndarray, "N K"], fit: np.ndarray) -> Float[np.nd
     """
     mean, spread = seen[fit].mean(0), seen[fit].std(0)
     return (seen - mean) / np.maximum(spread, 0.1 * spread.mean() or 1.0)
+
+
+def collapsed(found: Look, lines: Sequence[Mapping[str, Any]]) -> str:
+    """What has collapsed by a look, and by the lines of the log since the last one; empty if
+    nothing has."""
+    what = []
+    if found["step"] >= WARM and found["c_delta_spread"] < SAME:
+        what.append(
+            f"C_Δ is the same for all pairs (its variance is {found['c_delta_spread']:.0e} of its "
+            "mean square)"
+        )
+    if found["step"] >= WARM and found.get("position_mean", 0) > 1 - SAME:
+        what.append(f"F^p is the same for all faces (cosine {found['position_mean']:.5f})")
+    if found["step"] >= EARLY and (known := [line for line in lines if "copy_baseline" in line]):
+        predicted, copied = (
+            np.mean([line[k] for line in known]) for k in ("loss_rec", "copy_baseline")
+        )
+        if predicted > AT_COPY * copied:
+            what.append(f"L_rec is {predicted / copied:.3f} of what repeating the frame gives")
+    if not what:
+        return ""
+    return f"step {found['step']}: {'; '.join(what)}: this run learns nothing of that any more"
 
 
 def caution(config: Config, found: Look) -> str:

@@ -226,7 +226,8 @@ def train_members(
       data: as for `finetuning.fold_step`; `frames` may also lie on the host, as a NumPy array, or
         on the disk, as `PairsOnDisk`. See `load_data`.
       on_epoch: called after each epoch with the epoch, the states, and `loss` and `accuracy`, each
-        (members,): means over the epoch.
+        (members,): means over the epoch. If a loss is not finite, `bad_step` is there too: each
+        member's first step of the epoch whose loss is not, 0 if all are.
       mesh: devices that share the members, whose number then is a multiple of theirs.
     """
     steps = np.array([steps_per_epoch(len(m.fold.train), config.batch_size) for m in members])
@@ -238,14 +239,18 @@ def train_members(
         # A member with fewer steps than others waits, and is given its last batch again.
         own = [m.batches(epoch, config.batch_size) for m in members]
         batches = [np.stack([b[min(step, len(b) - 1)] for b in own]) for step in range(steps.max())]
-        sums = {"loss": 0.0, "accuracy": 0.0}
+        sums, losses = {"loss": 0.0, "accuracy": 0.0}, []
         for step, (at_hand, indices) in enumerate(batches_at_hand(data, batches)):
             active = step < steps
             states, metrics = step_members(
                 config, mesh, states, at_hand, indices, keys, total, active
             )
             sums = {k: sums[k] + jnp.where(active, metrics[k], 0) for k in sums}
-        on_epoch(epoch, states, {k: np.asarray(v) / steps for k, v in sums.items()})
+            losses.append(metrics["loss"])
+        means = {k: np.asarray(v) / steps for k, v in sums.items()}
+        if not np.isfinite(means["loss"]).all():
+            means["bad_step"] = np.argmax(~np.isfinite(jax.device_get(losses)), axis=0)
+        on_epoch(epoch, states, means)
     return states
 
 

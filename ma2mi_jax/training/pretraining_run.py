@@ -17,6 +17,7 @@ from ma2mi_jax import files
 from ma2mi_jax.clips import pairs
 from ma2mi_jax.clips.clip import Clip, Dataset, SetAside, fingerprint, mislabelled
 from ma2mi_jax.datasets import prepared, registry
+from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.weights import diffusers, torchvision
@@ -26,6 +27,7 @@ from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import learned, pretraining, run_config
 from ma2mi_jax.training.run_config import PretrainRun
 
+SHOWN_CLIPS = 32  # of a batch in which a number was not finite
 SHOWN = {  # metrics beside the bar, and their names there
     "ma2mi": {"loss": "loss", "loss_rec": "rec", "copy_baseline": "copy"},
     "maer": {"loss": "loss", "accuracy": "accuracy"},
@@ -189,14 +191,14 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             listener.progress("pre-training", config.steps, start) as advance,
             listener.stoppable() as asked,
         ):
-            pending, last = [], time.monotonic()
+            pending, warned, last = [], "", time.monotonic()
             for step in range(start, config.steps):
                 batch, seen = next(iterator), None
                 if looks and step % run.look_every == 0:
                     seen = learned.look(config, state, batch["frames"], people, vae_params)
                 needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
                 state, metrics = step_fn(state, needed, vae_params)
-                pending.append((batch["drawn"], batch["replaced"]))
+                pending.append((step, batch["drawn"], batch["replaced"], metrics))
                 final = step + 1 == config.steps
                 if looks and final:
                     seen = learned.look(config, state, batch["frames"], people, vae_params)
@@ -207,8 +209,12 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
                     last = now
                     log.write(step, {"epoch": step / per_epoch, **values}, seen)
                     count_replaced(replaced, clips, pending, listener)
+                    stop_if_not_finite(state, run.folder, clips, pending)
                     pending = []
-                    stop_if_not_finite(state, run.folder)
+                    if seen and not warned:
+                        since = [line for line in log.lines if line["step"] > step - run.look_every]
+                        if warned := learned.collapsed(seen, since):
+                            listener.log(warned)
                     note = ", ".join(
                         f"{name} {values[key]:.4f}" for key, name in SHOWN[run.objective].items()
                     )
@@ -218,7 +224,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
                         listener.log(f"step {step + 1}/{config.steps}  {note}  {speed}")
                 stopping = asked()
                 if (step + 1) % run.checkpoint_every == 0 or final or stopping:
-                    stop_if_not_finite(state, run.folder)
+                    stop_if_not_finite(state, run.folder, clips, pending)
                     checkpoint.save(checkpoints, step + 1, state, iterator)
                 if stopping:
                     raise KeyboardInterrupt
@@ -361,7 +367,7 @@ def sizes_of(state: pretraining.PretrainState, vae_params: Any) -> dict[str, int
 
 def count_replaced(replaced: dict[str, int], clips, pending, listener: Listener) -> None:
     """Adds the clips in which a frame could not be read, and says so the first time."""
-    for drawn, flagged in jax.device_get(pending):
+    for drawn, flagged in jax.device_get([each[1:3] for each in pending]):
         for index in drawn[flagged]:
             name = clips[index].id
             if name not in replaced:
@@ -372,18 +378,30 @@ def count_replaced(replaced: dict[str, int], clips, pending, listener: Listener)
             replaced[name] = replaced.get(name, 0) + 1
 
 
-def stop_if_not_finite(state: pretraining.PretrainState, path: pathlib.Path) -> None:
+def stop_if_not_finite(
+    state: pretraining.PretrainState, path: pathlib.Path, clips: Sequence[Clip], pending
+) -> None:
     """Ends the run, before it saves anything more, if a loss or gradient was not finite.
 
+    Args:
+      path: of the run.
+      pending: step, clips drawn, frames replaced and metrics of each step since the last call.
+
     Raises:
-      UserError: it was not.
+      UserError: it was not. It says which, and which clips were in the batch.
     """
     bad = int(state.first_bad_step)
-    if bad >= 0:
-        raise UserError(
-            "step {bad}: the loss or its gradient is not finite; the last good checkpoint is kept "
-            "in {checkpoints}. Try a lower [learning_rate] or [precision=float32], "
-            "in another [run]",
-            bad=bad,
-            checkpoints=path / "checkpoints",
-        )
+    if bad < 0:
+        return
+    drawn, metrics = next((each[1], each[3]) for each in pending if each[0] == bad)
+    values = jax.device_get(metrics)
+    ids = dict.fromkeys(clips[index].id for index in np.asarray(drawn))
+    raise UserError(
+        "step {bad}: not finite: {names}; in its batch: {ids}; the last good checkpoint is kept "
+        "in {checkpoints}. Try a lower [learning_rate] or [precision=float32], in another [run]; "
+        "if that does not help, look at these clips",
+        bad=bad,
+        names=", ".join(name for name, value in values.items() if not np.isfinite(value)),
+        ids=disk.some(ids, SHOWN_CLIPS),
+        checkpoints=path / "checkpoints",
+    )

@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int
 
 from ma2mi_jax import files
+from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint
 from ma2mi_jax.runs.listener import SILENT, Listener
@@ -30,6 +31,7 @@ from ma2mi_jax.training.finetuning import Config, Data, MemberState
 from ma2mi_jax.training.members import Member, placed, predict_clips, start, train_members
 
 Select = Literal["last", "inner"]
+SHOWN = 32  # clips of a batch in which a number was not finite
 
 
 @flax.struct.dataclass
@@ -115,6 +117,7 @@ def train(
     checkpoint_every: int = 10,
     mesh: Mesh | None = None,
     listener: Listener = SILENT,
+    clips: Sequence[str] = (),
 ) -> list[History]:
     """Trains every chunk that `run` does not hold yet.
 
@@ -130,6 +133,7 @@ def train(
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (`reported`).
       checkpoint_every: epochs.
       listener: is told of what is damaged in `run`, and therefore made again; may ask to stop.
+      clips: ids, by which errors name them.
 
     Raises:
       KeyboardInterrupt: the listener asked to stop; the last epoch is saved.
@@ -145,7 +149,7 @@ def train(
             unfinished = run / "checkpoints" / f"unfinished-{number}"
             there = _is_whole(finished, number, file, listener.log)
             if not there:
-                chunk = Chunk.begin(config, members, pretrained, select, mesh)
+                chunk = Chunk.begin(config, members, pretrained, select, mesh, clips)
                 with checkpoint.manager(unfinished) as saved:
                     chunk.resume(saved, listener.log)
                     chunk.train(data, saved, checkpoint_every, partial(on_epoch, number), asked)
@@ -192,6 +196,7 @@ class Chunk:
       states: of members and copies, stacked, after the epochs that are done.
       kept: the weights of the epoch that is reported so far, stacked.
       history: what the members did so far.
+      clips: ids, by which errors name them.
       done: number of epochs.
     """
 
@@ -203,6 +208,7 @@ class Chunk:
     states: MemberState
     kept: dict[str, Any]
     history: History
+    clips: Sequence[str] = ()
     done: int = 0
 
     @classmethod
@@ -213,13 +219,14 @@ class Chunk:
         pretrained: tuple[Any, Any] | None,
         select: Select,
         mesh: Mesh | None,
+        clips: Sequence[str] = (),
     ) -> "Chunk":
         """A chunk before its first epoch."""
         copies = -len(members) % mesh.size if mesh else 0
         states = start(config, [*members, *[members[-1]] * copies], pretrained)
         kept = jax.tree.map(jnp.copy, _weights(states))  # a step uses up the states
         history = History.blank(config, members)
-        return cls(config, members, copies, select, mesh, states, kept, history)
+        return cls(config, members, copies, select, mesh, states, kept, history, clips)
 
     def cut(self, tree: Any) -> Any:
         """A stacked tree without the copies."""
@@ -295,10 +302,11 @@ class Chunk:
             fold = member.fold
             if not np.isfinite(history.loss[epoch, k] + p.sum()):
                 raise UserError(
-                    "fold {fold} of seed {seed}: loss or predictions are not finite after epoch "
-                    "{epoch}; try a lower [learning_rate] or [precision=float32], in another [run]",
+                    "fold {fold} of seed {seed}: {what} not finite after epoch {epoch}; try a "
+                    "lower [learning_rate] or [precision=float32], in another [run]",
                     fold=fold.name,
                     seed=member.seed,
+                    what=self._not_finite(k, epoch, metrics, p),
                     epoch=epoch + 1,
                 )
             history.tests[epoch, k, : len(fold.test)] = p[: len(fold.test)]
@@ -308,6 +316,23 @@ class Chunk:
         better = reported(history, self.select, until=epoch + 1) == epoch
         self.states, self.done = states, epoch + 1
         self.kept = _where(self.fill(jnp.asarray(better)), _weights(states), self.kept)
+
+    def _not_finite(
+        self, k: int, epoch: int, metrics: dict[str, np.ndarray], predicted: np.ndarray
+    ) -> str:
+        """What of member `k` is not finite, with the clips in question."""
+        member = self.members[k]
+        if np.isfinite(metrics["loss"][k]):
+            bad = np.unique(np.nonzero(~np.isfinite(predicted))[0])
+            asked = np.concatenate([member.fold.test, member.fold.inner])[bad]
+            return f"its loss is finite, but predictions of {self._named(asked)} are"
+        step = metrics["bad_step"][k]
+        batch = member.batches(epoch, self.config.batch_size)[step]
+        return f"the loss of step {step + 1}, with {self._named(batch)} in its batch, is"
+
+    def _named(self, clips: np.ndarray) -> str:
+        known = [self.clips[i] if len(self.clips) else f"clip {i}" for i in clips]
+        return disk.some(dict.fromkeys(known), SHOWN)
 
 
 def _weights(states: MemberState) -> dict[str, Any]:

@@ -369,7 +369,9 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(comm
         check=2,
     )
     message = done.stderr.strip().splitlines()[-1]
-    assert "not finite" in message
+    assert "not finite: " in message
+    assert "grad_norm" in message
+    assert "; in its batch: " in message
     assert "--learning-rate" in message
     bad = int(re.search(r"step (\d+)", message)[1])
     kept = [int(p.name) for p in (run / "checkpoints").iterdir() if p.name.isdigit()]

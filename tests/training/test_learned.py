@@ -46,17 +46,17 @@ def test_r2_of_more_features_than_people_stays_below_one():
 
 
 def test_f_p_that_is_blind_to_the_face_is_told(state):
-    frames = np.random.default_rng(0).integers(0, 255, (4, 96, 96, 3), np.uint8)
-    fresh = learned.position_monitors(CONFIG, state, frames)
+    frames = np.random.default_rng(0).integers(0, 255, (4, 2, 96, 96, 3), np.uint8)
+    fresh = learned.monitors(CONFIG, state, frames)
     assert fresh["position_grey"] == 0  # before it learns anything, grey is 0 everywhere
     rng = np.random.default_rng(1)
     moved = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape), state.params)
-    sees = learned.position_monitors(CONFIG, state.replace(params=moved), frames)
+    sees = learned.monitors(CONFIG, state.replace(params=moved), frames)
     assert 0 < sees["position_grey"] < sees["position_mean"] < 0.999
     blind = jax.tree.map(np.asarray, moved)
     stem = blind["miacnet"]["position_encoder"]["conv1"]
     stem["kernel"] = np.zeros_like(stem["kernel"])
-    blind = learned.position_monitors(CONFIG, state.replace(params=blind), frames)
+    blind = learned.monitors(CONFIG, state.replace(params=blind), frames)
     assert blind["position_grey"] == pytest.approx(1, abs=1e-4)
     assert blind["position_mean"] == pytest.approx(1, abs=1e-4)
 
@@ -88,4 +88,18 @@ def test_other_sources_tell_what_f_p_sees_and_no_more(state):
     assert learned.held_out(DatasetSpec("folder", "source", root="/videos"), CONFIG) is None
     frames = np.random.default_rng(0).integers(0, 255, (4, 2, 96, 96, 3), np.uint8)
     found = learned.look(CONFIG, state, frames, None)
-    assert set(found) == {"step", "position_grey", "position_mean"}
+    assert set(found) == {"step", "c_delta_spread", "position_grey", "position_mean"}
+
+
+def test_what_has_collapsed_is_told():
+    fine = {"step": 4000, "c_delta_spread": 0.2, "position_mean": 0.9}
+    lines = [{"loss_rec": 0.5, "copy_baseline": 1.0}, {"loss_rec": 0.7, "copy_baseline": 1.0}]
+    assert learned.collapsed(fine, lines) == ""
+    assert learned.collapsed(fine, [{"loss": 1.0}]) == ""  # MAER has no copy
+    assert "C_Δ is the same" in learned.collapsed(fine | {"c_delta_spread": 1e-6}, lines)
+    assert "F^p is the same" in learned.collapsed(fine | {"position_mean": 0.99999}, lines)
+    copies = [{"loss_rec": 0.999, "copy_baseline": 1.0}]
+    assert "L_rec is 0.999" in learned.collapsed(fine, copies)
+    assert learned.collapsed(fine | {"step": 500}, copies) == ""
+    nothing = {"step": 0, "c_delta_spread": 0.0, "position_mean": 1.0}
+    assert learned.collapsed(nothing, copies) == ""  # before it has learned anything

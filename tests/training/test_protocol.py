@@ -237,7 +237,9 @@ def test_chunk_size_leaves_room_and_says_why(monkeypatch):
 
 def test_a_member_that_diverges_ends_the_run_by_its_name(placed_data, learned, tmp_path):
     endless = jax.tree.map(lambda x: np.inf * x, learned)
-    with pytest.raises(UserError, match=r"fold a of seed 0.*not finite"):
+    with pytest.raises(
+        UserError, match=r"fold a of seed 0: the loss of step 1, with clip .*not finite"
+    ):
         train(tmp_path, placed_data, pretrained=endless)
     assert not list((tmp_path / "checkpoints" / "unfinished-0").iterdir())
 

@@ -194,8 +194,12 @@ def _encode_frames(
             start, latents = pending[0], np.asarray(pending[1]).astype(np.float16)
             if not np.isfinite(latents).all():
                 raise UserError(
-                    "[vae]: the autoencoder gives latents that no float16 holds; give the weights "
-                    "of a Stable Diffusion VAE"
+                    "[vae]: of frames {first} to {last} of {shard} the autoencoder gives latents "
+                    "that are not finite, or that no float16 holds; give the weights "
+                    "of a Stable Diffusion VAE",
+                    first=start,
+                    last=min(start + batch_size, count) - 1,
+                    shard=frames.path,
                 )
             if rows is None:
                 shape = (count, *latents.shape[1:])
