@@ -466,12 +466,13 @@ def read_dataset(
     """
     check(spec)
     found, place = reader(spec.kind, spec.name), located(spec)
+    cache = pathlib.Path(cache) if cache else cache_dir()
     if prepared.is_prepared(place):
         ready = prepared.read(place, spec.name, spec.kind)
         _check_parts(spec, ready)
+        prepared.check_content(place, cache, progress)
         return ready
 
-    cache = pathlib.Path(cache) if cache else cache_dir()
     choose = functools.partial(_detector, spec, cache, detector)
     if spec.detector_model:
         choose()  # a wrong file is told even if no frame is to be searched

@@ -31,6 +31,7 @@ from ma2mi_jax.clips.frames import (
 )
 from ma2mi_jax.clips.pairs import load_pairs, pairs
 from ma2mi_jax.datasets import prepared, registry
+from ma2mi_jax.datasets.prepared import format
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.images import to_float
@@ -105,6 +106,21 @@ def source(tmp_path):
         (Repair("a", "apex", "is 3"),),
         "yunet:0123456789ab+eyes",
     )
+
+
+def test_a_shard_is_read_again_only_if_it_may_have_changed(source, tmp_path, monkeypatch):
+    prepare(source, tmp_path / "out")
+    read = []
+    hashed = format.sha256
+    monkeypatch.setattr(format, "sha256", lambda path: read.append(path.name) or hashed(path))
+    prepared.check_content(tmp_path / "out", tmp_path / "cache")
+    shards = sorted(path.name for path in (tmp_path / "out").glob("*.array_record"))
+    assert sorted(read) == shards
+    prepared.check_content(tmp_path / "out", tmp_path / "cache")
+    assert sorted(read) == shards
+    damage(tmp_path / "out" / shards[0], 200)
+    with pytest.raises(UserError, match=shards[0]):
+        prepared.check_content(tmp_path / "out", tmp_path / "cache")
 
 
 def prepare(source, out, **options):
@@ -271,6 +287,8 @@ def test_a_damaged_shard_is_named_and_mended_alone(source, tmp_path, fault):
     assert "\n" not in line
     if fault == "flipped":
         assert prepared.read(out, "casme2", "target")  # only its checksum tells
+        with pytest.raises(UserError, match=r"frames-00002.array_record: its content is not what"):
+            prepared.check_content(out, tmp_path / "cache")
         shard.unlink()
     else:
         with pytest.raises(

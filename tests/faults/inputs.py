@@ -110,7 +110,6 @@ FRAMES = {
     "fifo": os.mkfifo,
     "link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
     "link to nowhere": lambda path: path.symlink_to("nowhere"),
-    "a folder": pathlib.Path.mkdir,
     "empty": writes(b""),
     "text": writes(b"no image\n"),
     "JPEG that claims 65,000 x 65,000": writes(lambda: claims(65_000, 65_000)),
@@ -446,7 +445,7 @@ def with_autoencoder(place, names):
 # ----- manifests ----------------------------------------------------------------------------------
 
 
-def odd_manifest(rng, place, change, names=("prepared.json",), goes_on=False):
+def odd_manifest(rng, place, change, names=("prepared.json", "prepared in format"), goes_on=False):
     root = place / "prepared"
     shutil.copytree(small.prepared(), root)
     shutil.copytree(small.prepared(), place / "elsewhere")

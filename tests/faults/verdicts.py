@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import commands
 
 RIGHT, SHORT, BAD = "right", "short", "bad"
-WORK = 100.0  # seconds of a processor that a command at these sizes may take
+WORK = 60.0  # seconds of a processor that a command at these sizes may take
 IDLE = 40.0  # seconds without work: it hangs
 MEMORY = 2.5e9  # bytes of a command at these sizes
 TO_LEAVE = 10.0  # seconds after a signal

@@ -8,6 +8,7 @@ the autoencoder's latents of them.
 from ma2mi_jax.datasets.prepared.format import (
     LATENTS,
     MANIFEST,
+    check_content,
     frame_numbers,
     is_prepared,
     read,
@@ -21,6 +22,7 @@ __all__ = [
     "MANIFEST",
     "add_latents",
     "cached_latents",
+    "check_content",
     "frame_numbers",
     "is_prepared",
     "read",

@@ -17,10 +17,12 @@ import math
 import os
 import pathlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypedDict
 
 from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import StoreFrames
+from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import read_json, sha256, write_json
@@ -156,6 +158,48 @@ def read(root: str | os.PathLike, name: str, kind: Kind) -> Dataset:
         manifest["annotations"],
         tuple(Repair(**each) for each in manifest["repairs"]),
         manifest.get("detector", ""),  # folders from before 2026-11-29 do not say
+    )
+
+
+def check_content(
+    root: str | os.PathLike, cache: str | os.PathLike, progress: Progress | None = None
+) -> None:
+    """Passes if every file of a prepared folder has the content that was written.
+
+    A file is read when it is first seen, and again when its size or one of its times is another.
+
+    Args:
+      root: the prepared folder.
+      cache: folder that remembers what was seen.
+      progress: called as progress(files done, files in all).
+
+    Raises:
+      UserError: a file has another content, or the cache cannot be written.
+    """
+    root = pathlib.Path(root).absolute()
+    record = read_latents_record(root)
+    shards = [*read_manifest(root)["shards"], *(record["shards"] if record else ())]
+    memory = os.path.join(cache, f"prepared-{disk.key_of([str(root)])}.json")
+
+    def look(shard: Shard) -> list:
+        stat = (root / shard["file"]).stat()
+        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, shard["sha256"]]
+        if known.get(shard["file"]) != seen and sha256(root / shard["file"]) != shard["sha256"]:
+            raise _changed(root, shard)
+        return seen
+
+    with disk.remembered(memory) as known, ThreadPoolExecutor() as pool:
+        for done, (shard, seen) in enumerate(zip(shards, pool.map(look, shards), strict=True), 1):
+            known[shard["file"]] = seen
+            if progress:
+                progress(done, len(shards))
+
+
+def _changed(root: pathlib.Path, shard: Shard) -> UserError:
+    return UserError(
+        "{path}: its content is not what was written (another sha256); {mend}",
+        path=root / shard["file"],
+        mend=mend(shard),
     )
 
 
