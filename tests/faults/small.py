@@ -133,7 +133,7 @@ def resnet() -> pathlib.Path:
 # ----- what an end is compared with ---------------------------------------------------------------
 
 TIMES = {"pairs_per_second", "seconds", "steps_this_session", "frames_replaced_since_step"}
-MADE = {"command", "versions"}
+MADE = {"command", "versions", "made", "commit"}
 
 
 def difference(folder: pathlib.Path, reference: pathlib.Path) -> str:
