@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from ma2mi_jax.runs import folder
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training import finetuning_run, folds, protocol
 from ma2mi_jax.training.finetuning_run import Trained
-from ma2mi_jax.training.finished import Finetuned
+from ma2mi_jax.training.finished import Finetuned, check_kept
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import predict_clips
 from ma2mi_jax.training.run_config import RESULTS
@@ -105,6 +106,8 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     drawing.confusion(path / "confusion.png", content["confusion"], dataset.classes, title + summed)
     drawing.per_subject(path / "per_subject.png", content["per_subject"], title)
     files.write_json(path / RESULTS["finetune"], content)  # last: it says that the run is finished
+    if not run.keep_checkpoints:  # after it: until then a killed run goes on from them
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
     return content
 
 
@@ -162,6 +165,7 @@ def predict_again(
     Raises:
       UserError: a dataset or a checkpoint is not there, or is not what it was.
     """
+    check_kept(run)
     resolved, config = run.stored.resolved, run.config
     roots = roots or {}
     specs = [

@@ -118,8 +118,26 @@ def read_finetuned(path: pathlib.Path) -> Finetuned:
     return Finetuned(path, stored, config, found["classes"], members)
 
 
+def check_kept(run: Finetuned) -> None:
+    """Raises UserError if the run was not to keep its folds' weights."""
+    asked = run.stored.asked
+    if asked and not asked.keep_checkpoints and not (run.path / "checkpoints").exists():
+        raise UserError(
+            "[run={path}]: has no weights, for it was not to keep its folds' checkpoints "
+            "([keep_checkpoints=false]); for weights run it again without that and with "
+            "[overwrite]: python {command}",
+            path=run.path,
+            command=run.stored.command,
+        )
+
+
 def saved_members(run: Finetuned) -> Iterator[tuple[tuple[int, str], Any, Any]]:
-    """Each member (seed, fold name) with its `params` {miacnet, classifier} and `batch_stats`."""
+    """Each member (seed, fold name) with its `params` {miacnet, classifier} and `batch_stats`.
+
+    Raises:
+      UserError: they were not kept, or a checkpoint is damaged.
+    """
+    check_kept(run)
     no_clips = np.zeros(1, int)
     stand_ins = [Member(seed, Fold(name, 0, no_clips, no_clips)) for seed, name in run.members]
     parts = protocol.chunks(stand_ins, run.stored.resolved["fold_chunk"])

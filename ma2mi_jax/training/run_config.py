@@ -407,6 +407,13 @@ class FinetuneRun:
     checkpoint_every: int = _field(
         10, "epochs after which a killed run can go on", "output", neutral=True
     )
+    keep_checkpoints: bool = _field(
+        True,
+        "keep every fold's weights after the end; without them predict, evaluate and export "
+        "cannot use the run",
+        "output",
+        neutral=True,
+    )
     overwrite: bool = _field(False, "delete the run that is there", "output", neutral=True)
 
     script = "finetune"
@@ -446,6 +453,7 @@ class FinetuneRun:
             "select": self.select == "inner",
             "folds_file": self.folds_file,
             "compare": self.compare,
+            "keep_checkpoints": not self.keep_checkpoints,
         }
         if self.chosen_protocol == "all" and (names := [name for name in unfit if unfit[name]]):
             raise UserError(

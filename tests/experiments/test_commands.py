@@ -249,12 +249,18 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
         *SUBJECTS,
         "--fold-chunk=1",
         f"--run={tmp_path / 'run'}",
+        "--keep-checkpoints=false",
     ]
     assert (
         "N = 15"
         in command("finetune", *flags, "--select=inner", "--protocol=kfold", "--folds=3").stdout
     )
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epoch_reported"] == "inner"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    for wanted in ([], [f"--export={tmp_path / 'none'}"]):
+        refused = command("evaluate", f"--run={tmp_path / 'run'}", *wanted, check=2).stderr
+        assert "was not to keep its folds' checkpoints" in refused.strip().splitlines()[-1]
+        assert "experiments/finetune.py --target=synthetic" in refused.strip().splitlines()[-1]
 
     command(
         "pretrain",

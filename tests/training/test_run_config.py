@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 
 from ma2mi_jax import files
@@ -54,6 +55,7 @@ CROSS = {"protocol": "cross", "test_target": "samm"}
         (CASME2, {"protocol": "all", "select": "inner"}, "select: protocol=all trains on all"),
         (CASME2, {"protocol": "all", "compare": "runs/a"}, "compare: protocol=all trains on all"),
         (CASME2, {"protocol": "all", "folds_file": "a.csv"}, "folds_file: protocol=all trains on"),
+        (CASME2, {"protocol": "all", "keep_checkpoints": False}, "keep_checkpoints: protocol=all"),
         (CASME2, {"learning_rate": -1.0}, "learning_rate=-1.0"),
         (CASME2, {"batch_size": 1}, "batch_size=1: expected at least 2"),
     ],
@@ -206,13 +208,23 @@ def test_drawn_faces_of_the_first_format_lie_nowhere(tmp_path):
     assert spec == DatasetSpec("synthetic", "target")
 
 
+def test_auto_is_bfloat16_where_that_is_faster(monkeypatch):
+    assert run_config.dtype("auto") == "float32"  # on the CPU of the tests
+    assert run_config.dtype("bfloat16") == "bfloat16"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert run_config.dtype("auto") == "bfloat16"
+    assert run_config.dtype("float32") == "float32"
+
+
 # ----- names and protocols ------------------------------------------------------------------------
 
 
 def test_what_changes_no_number_tells_no_runs_apart():
     neutral = {"run": "b", "overwrite": True, "checkpoint_every": 3}
     assert PretrainRun(DFEW) == PretrainRun(DFEW, **neutral, workers=2, log_every=1, look_every=0)
-    assert FinetuneRun(CASME2) == FinetuneRun(CASME2, **neutral, fold_chunk=2, compare="c")
+    assert FinetuneRun(CASME2) == FinetuneRun(
+        CASME2, **neutral, fold_chunk=2, compare="c", keep_checkpoints=False
+    )
     assert hash(PretrainRun(DFEW)) == hash(PretrainRun(DFEW, **neutral))
     assert PretrainRun(DFEW) != PretrainRun(DFEW, seed=1)
     assert FinetuneRun(CASME2) != FinetuneRun(CASME2, init="a")
@@ -224,7 +236,7 @@ def test_neutral_fields_are_about_where_and_how_often(kind):
     assert output >= {"run", "overwrite", "checkpoint_every"}
     assert output <= {
         *("run", "overwrite", "checkpoint_every", "log_every", "look_every"),
-        *("workers", "fold_chunk", "compare"),
+        *("workers", "fold_chunk", "compare", "keep_checkpoints"),
     }
 
 
