@@ -5,9 +5,11 @@ arrays, keys and weights, so that one vmapped step trains them all. What a membe
 depend on the members beside it (`unroll`).
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from ma2mi_jax.training.unroll import unrolled_under_vmap
 
 ON_DEVICE = 0.3  # share of a device's memory that the clips may take
 ON_HOST = 0.5  # share of the host's memory that they may take
+QUIETLY = contextlib.nullcontext()  # says nothing of a compilation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,11 +220,14 @@ def train_members(
     on_epoch: Callable[[int, MemberState, dict[str, np.ndarray]], None],
     *,
     first_epoch: int = 0,
+    copies: int = 0,
     mesh: Mesh | None = None,
+    compiles: AbstractContextManager = QUIETLY,
 ) -> MemberState:
     """The epochs of `members` from `first_epoch` on, all at once; returns their last states.
 
     Args:
+      copies: so many of the last members only fill up the batch; they take no step.
       states: of the members, stacked. They are used up.
       data: as for `finetuning.fold_step`; `frames` may also lie on the host, as a NumPy array, or
         on the disk, as `PairsOnDisk`. See `load_data`.
@@ -229,22 +235,25 @@ def train_members(
         (members,): means over the epoch. If a loss is not finite, `bad_step` is there too: each
         member's first step of the epoch whose loss is not, 0 if all are.
       mesh: devices that share the members, whose number then is a multiple of theirs.
+      compiles: is around the first step, which may have to be compiled.
     """
     steps = np.array([steps_per_epoch(len(m.fold.train), config.batch_size) for m in members])
     keys = jnp.stack([m.key("augment") for m in members])
     total = jnp.asarray(steps * config.epochs)
+    taken = np.where(np.arange(len(members)) < len(members) - copies, steps, 0)
     states, keys, total = placed((states, keys, total), mesh, "members")
 
     for epoch in range(first_epoch, config.epochs):
         # A member with fewer steps than others waits, and is given its last batch again.
         own = [m.batches(epoch, config.batch_size) for m in members]
-        batches = [np.stack([b[min(step, len(b) - 1)] for b in own]) for step in range(steps.max())]
+        batches = [np.stack([b[min(step, len(b) - 1)] for b in own]) for step in range(taken.max())]
         sums, losses = {"loss": 0.0, "accuracy": 0.0}, []
         for step, (at_hand, indices) in enumerate(batches_at_hand(data, batches)):
-            active = step < steps
-            states, metrics = step_members(
-                config, mesh, states, at_hand, indices, keys, total, active
-            )
+            active = step < taken
+            with compiles if (epoch, step) == (first_epoch, 0) else QUIETLY:
+                states, metrics = step_members(
+                    config, mesh, states, at_hand, indices, keys, total, active
+                )
             sums = {k: sums[k] + jnp.where(active, metrics[k], 0) for k in sums}
             losses.append(metrics["loss"])
         means = {k: np.asarray(v) / steps for k, v in sums.items()}

@@ -21,7 +21,7 @@ from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.weights import diffusers, torchvision
-from ma2mi_jax.runs import checkpoint, folder
+from ma2mi_jax.runs import checkpoint, compiling, folder
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import learned, pretraining, run_config
@@ -176,6 +176,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
 
     # ------------------------------------------------------------------------------ the loop
     replaced: dict[str, int] = {}
+    compiles = compiling.told("the training step", config, listener)
     began = time.monotonic()
     with (
         contextlib.closing(iterator),  # which may have processes
@@ -194,10 +195,11 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             pending, warned, last = [], "", time.monotonic()
             for step in range(start, config.steps):
                 batch, seen = next(iterator), None
-                if looks and step % run.look_every == 0:
-                    seen = learned.look(config, state, batch["frames"], people, vae_params)
                 needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
-                state, metrics = step_fn(state, needed, vae_params)
+                with compiles if step == start else contextlib.nullcontext():
+                    if looks and step % run.look_every == 0:
+                        seen = learned.look(config, state, batch["frames"], people, vae_params)
+                    state, metrics = step_fn(state, needed, vae_params)
                 pending.append((step, batch["drawn"], batch["replaced"], metrics))
                 final = step + 1 == config.steps
                 if looks and final:

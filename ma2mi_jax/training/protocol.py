@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
@@ -25,10 +26,17 @@ from jaxtyping import Bool, Float, Int
 from ma2mi_jax import files
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.runs import checkpoint, compiling
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training.finetuning import Config, Data, MemberState
-from ma2mi_jax.training.members import Member, placed, predict_clips, start, train_members
+from ma2mi_jax.training.members import (
+    QUIETLY,
+    Member,
+    placed,
+    predict_clips,
+    start,
+    train_members,
+)
 
 Select = Literal["last", "inner"]
 SHOWN = 32  # clips of a batch in which a number was not finite
@@ -60,10 +68,7 @@ class History:
 
 
 def chunks(members: Sequence[Member], size: int) -> list[list[Member]]:
-    """Members in chunks of at most `size`, as even as can be.
-
-    A chunk of another size is another compilation.
-    """
+    """Members in chunks of at most `size`, as even as can be."""
     count = -(-len(members) // size)
     return [list(part) for part in np.array_split(np.array(members, dtype=object), count)]
 
@@ -76,17 +81,20 @@ def chunk_size(config: Config, members: int) -> tuple[int, str]:
     device, devices = jax.devices()[0], jax.device_count()
     shared = f", on each of {devices} devices" if devices > 1 else ""
     if device.platform == "cpu":
-        why = "4: a CPU gains nothing from more, and compile time grows with the chunk"
-        return min(members, 4 * devices), why + shared
-
-    needed = _bytes_of_a_member(config)
-    limit = (device.memory_stats() or {}).get("bytes_limit", 8e9)
-    size = int(np.clip(0.6 * limit / needed, 1, 8))
-    why = (
-        f"{size}: about {needed / 1e9:.1f} GB each of {limit / 1e9:.0f} GB; "
-        "at most 8 bound compile time"
-    )
-    return min(members, size * devices), why + shared
+        size, longest = 4, 5
+        why = "a CPU gains nothing from more than about 4, and compile time grows with the chunk"
+    else:
+        needed = _bytes_of_a_member(config)
+        limit = (device.memory_stats() or {}).get("bytes_limit", 8e9)
+        size = longest = int(np.clip(0.6 * limit / needed, 1, 8))
+        why = (
+            f"about {needed / 1e9:.1f} GB each of {limit / 1e9:.0f} GB; "
+            "at most 8 bound compile time"
+        )
+    near = (size, *range(longest, -(-size * 3 // 4) - 1, -1))
+    # One that divides them needs no second compilation, for a shorter chunk.
+    best = min(near, key=lambda each: -members % min(each * devices, members))
+    return min(members, best * devices), f"{best}: {why}{shared}"
 
 
 def _bytes_of_a_member(config: Config) -> float:
@@ -116,6 +124,7 @@ def train(
     select: Select = "last",
     checkpoint_every: int = 10,
     mesh: Mesh | None = None,
+    fill: bool | None = None,
     listener: Listener = SILENT,
     clips: Sequence[str] = (),
 ) -> list[History]:
@@ -132,6 +141,8 @@ def train(
         chunk that `run` holds already, once, with the last epoch.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (`reported`).
       checkpoint_every: epochs.
+      fill: shorter chunks up to the longest, so that all are compiled once. By default not on a
+        CPU, where a few seconds' compilation costs less than steps for nothing.
       listener: is told of what is damaged in `run`, and therefore made again; may ask to stop.
       clips: ids, by which errors name them.
 
@@ -140,6 +151,10 @@ def train(
       UserError: a member diverged; nothing of that epoch is saved.
     """
     histories = []
+    if fill is None:
+        fill = jax.default_backend() != "cpu"
+    size = max(map(len, parts))
+    first = compiling.told("the fine-tuning step", (config, size), listener)
     with (
         checkpoint.manager(run / "checkpoints", keep=None) as finished,
         listener.stoppable() as asked,
@@ -149,10 +164,13 @@ def train(
             unfinished = run / "checkpoints" / f"unfinished-{number}"
             there = _is_whole(finished, number, file, listener.log)
             if not there:
-                chunk = Chunk.begin(config, members, pretrained, select, mesh, clips)
+                least = size if fill else len(members)
+                chunk = Chunk.begin(config, members, pretrained, select, mesh, least, clips)
                 with checkpoint.manager(unfinished) as saved:
                     chunk.resume(saved, listener.log)
-                    chunk.train(data, saved, checkpoint_every, partial(on_epoch, number), asked)
+                    then = partial(on_epoch, number)
+                    chunk.train(data, saved, checkpoint_every, then, asked, first)
+                first = QUIETLY  # most are of one size, and compiled once
                 _write(file, chunk.history)
                 checkpoint.save(finished, number, chunk.cut(chunk.kept))
                 checkpoint.wait(finished)
@@ -186,8 +204,9 @@ def _is_whole(
 class Chunk:
     """Members that are trained at once, on their way through the epochs.
 
-    Several devices want even shares. So the last member may go along a few times more, in all
-    stacked trees; these copies are never saved and never counted.
+    Chunks of one size are compiled once, and several devices want even shares. So the last member
+    may go along a few times more, in all stacked trees; these copies stay as they began, and are
+    never saved and never counted.
 
     Attributes:
       members: those that count.
@@ -219,10 +238,12 @@ class Chunk:
         pretrained: tuple[Any, Any] | None,
         select: Select,
         mesh: Mesh | None,
+        least: int,
         clips: Sequence[str] = (),
     ) -> "Chunk":
-        """A chunk before its first epoch."""
-        copies = -len(members) % mesh.size if mesh else 0
+        """A chunk before its first epoch, filled up to `least` members or a few more."""
+        devices = mesh.size if mesh else 1
+        copies = -(-least // devices) * devices - len(members)
         states = start(config, [*members, *[members[-1]] * copies], pretrained)
         kept = jax.tree.map(jnp.copy, _weights(states))  # a step uses up the states
         history = History.blank(config, members)
@@ -257,8 +278,9 @@ class Chunk:
         checkpoint_every: int,
         on_epoch: Callable[[int, History], None],
         asked: Callable[[], bool],
+        compiles: AbstractContextManager,
     ) -> None:
-        """The epochs that are not done yet; see `train`."""
+        """The epochs that are not done yet; see `train` and `train_members`."""
 
         def after(epoch: int, states: MemberState, metrics: dict[str, np.ndarray]) -> None:
             self.record(epoch, states, metrics, data)
@@ -280,7 +302,9 @@ class Chunk:
             data,
             after,
             first_epoch=self.done,
+            copies=self.copies,
             mesh=self.mesh,
+            compiles=compiles,
         )
 
     def record(

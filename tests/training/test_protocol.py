@@ -52,14 +52,16 @@ def placed_data(data):
     return members.placed(data, None)
 
 
-def train(run, data, *, stop_after=None, pretrained=None, **options):
+def train(run, data, *, stop_after=None, pretrained=None, parts=PARTS, **options):
+    """History and weights of all members; of several chunks, a list of these."""
+
     def on_epoch(chunk, epoch, history):
         if epoch == stop_after:
             raise Stop
 
-    (history,) = protocol.train(
+    histories = protocol.train(
         CONFIG,
-        PARTS,
+        parts,
         pretrained,
         data,
         run,
@@ -68,8 +70,11 @@ def train(run, data, *, stop_after=None, pretrained=None, **options):
         checkpoint_every=1,
         **options,
     )
-    (states,) = protocol.saved(CONFIG, PARTS, run)
-    return history, jax.device_get((states.params, states.batch_stats))
+    found = [
+        (history, jax.device_get((states.params, states.batch_stats)))
+        for history, states in zip(histories, protocol.saved(CONFIG, parts, run), strict=True)
+    ]
+    return found if len(found) > 1 else found[0]
 
 
 @pytest.fixture(scope="module")
@@ -128,14 +133,27 @@ def test_a_finished_chunk_that_is_damaged_is_told_and_trained_again(
 
     told = []
     chex.assert_trees_all_equal(train(tmp_path, placed_data, listener=Listener(told.append)), whole)
-    assert len(told) == 1
-    assert "damaged" in told[0]
+    assert len([line for line in told if "damaged" in line]) == 1
 
 
 def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
     # Three members on two devices: one goes along twice.
     mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
     chex.assert_trees_all_equal(train(tmp_path, data, mesh=mesh), whole)
+
+
+def test_a_short_chunk_is_filled_up_and_compiled_no_more(placed_data, whole, tmp_path):
+    steps, predictions = members.step_members, members.predict_members
+    before = steps._cache_size(), predictions._cache_size()
+    found = train(tmp_path, placed_data, parts=[MEMBERS[:2], MEMBERS[2:]], fill=True)
+    assert (steps._cache_size(), predictions._cache_size()) == (before[0] + 1, before[1] + 1)
+
+    history, weights = whole
+    for chunk, part in zip(found, (slice(0, 2), slice(2, 3)), strict=True):
+        alone = history.tests[:, part, : chunk[0].tests.shape[2]]
+        np.testing.assert_array_equal(chunk[0].tests, alone)
+        np.testing.assert_array_equal(chunk[0].loss, history.loss[:, part])
+        chex.assert_trees_all_equal(chunk[1], jax.tree.map(lambda x: x[part], weights))  # noqa: B023
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +241,9 @@ def test_chunk_size_leaves_room_and_says_why(monkeypatch):
     assert size == 30  # eight fake devices of four
     assert "8 devices" in why
     assert protocol.chunk_size(CONFIG, 3)[0] == 3
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    sizes = {count: protocol.chunk_size(CONFIG, count)[0] for count in (2, 5, 26, 27, 28, 30, 31)}
+    assert sizes == {2: 2, 5: 5, 26: 3, 27: 3, 28: 4, 30: 5, 31: 4}  # with few chunks left over
 
     gpu = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 18e9})
     monkeypatch.setattr(jax, "devices", lambda: [gpu])
