@@ -71,7 +71,7 @@ def default_name(clip: str) -> str:
 def main(argv):
     f = parsed(argv)
     own_clips.check(f.clips, f.onset, f.apex)
-    opened = inference.load(f.model) if f.model else OpenRun(finished.read_finetuned(f.run))
+    opened = inference.load(f.model) if f.model else OpenRun(finished.read_with_weights(f.run))
     run = opened.run
     cli.make_folder(f.out)
     cli.keep_compiled_programs()

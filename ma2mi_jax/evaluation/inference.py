@@ -173,12 +173,12 @@ def open_run(path: str | os.PathLike) -> OpenRun:
     """A finished run of pretrain.py or finetune.py, by its folder.
 
     Raises:
-      UserError: no such run, or an unfinished one.
+      UserError: no such run, an unfinished one, or one that kept no weights.
     """
     path = pathlib.Path(path)
     if run_config.read(path).script == "pretrain":
         return OpenRun(finished.read_pretrained(path))
-    return OpenRun(finished.read_finetuned(path))
+    return OpenRun(finished.read_with_weights(path))
 
 
 def load(where: str | os.PathLike) -> OpenRun:

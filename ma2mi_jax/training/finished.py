@@ -118,6 +118,13 @@ def read_finetuned(path: pathlib.Path) -> Finetuned:
     return Finetuned(path, stored, config, found["classes"], members)
 
 
+def read_with_weights(path: pathlib.Path) -> Finetuned:
+    """As `read_finetuned`. Raises also where the folds' weights were not kept."""
+    run = read_finetuned(path)
+    check_kept(run)
+    return run
+
+
 def check_kept(run: Finetuned) -> None:
     """Raises UserError if the run was not to keep its folds' weights."""
     asked = run.stored.asked
