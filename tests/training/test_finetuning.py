@@ -16,9 +16,7 @@ from ma2mi_jax.training.members import Member, predict_clips, train_members
 from ma2mi_jax.training.members import start as start_members
 
 CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=2, batch_size=4)
-SUBJECTS = (
-    ["a"] * 3 + ["b"] * 6 + ["c"] * 4
-)  # folds of different length: 10, 7 and 9 training clips
+SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,8 @@ def data():
     return jax.device_put({"frames": frames, "label": np.arange(len(SUBJECTS), dtype=np.int32) % 3})
 
 
-MEMBERS = [Member(seed, fold) for seed in (0,) for fold in folds.loso(SUBJECTS)]
+# Two folds of different length: 10 and 7 training clips.
+MEMBERS = [Member(0, fold) for fold in folds.loso(SUBJECTS)[:2]]
 
 
 def train(members, data, config=CONFIG):
@@ -49,7 +48,7 @@ def together(data):
     return train(MEMBERS, data)
 
 
-@pytest.mark.parametrize("chosen", [[0], [2], [1, 0]])
+@pytest.mark.parametrize("chosen", [[0], [1], [1, 0]])
 def test_a_fold_among_others_is_bit_for_bit_the_fold_alone(together, data, chosen):
     states, tests, history = together
     alone, alone_tests, alone_history = train([MEMBERS[k] for k in chosen], data)
@@ -64,7 +63,7 @@ def test_a_fold_among_others_is_bit_for_bit_the_fold_alone(together, data, chose
 
 def test_members_take_the_steps_they_would_take_alone(together):
     states, _, _ = together
-    assert states.step.tolist() == [2 * (10 // 4), 2 * (7 // 4), 2 * (9 // 4)]
+    assert states.step.tolist() == [2 * (10 // 4), 2 * (7 // 4)]
 
 
 def test_probabilities_are_of_the_right_clips(together, data):
