@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from optimised import OPTIMISED
+from compiled import OPTIMISED
 
 from ma2mi_jax.datasets.drawn.portrait import (
     LAMP,

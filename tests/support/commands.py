@@ -40,8 +40,7 @@ SERVER.set_forkserver_preload(IMPORTED)
 
 def one_device(**variables: str) -> dict[str, str]:
     """The environment without the eight fake devices of the other tests, and with `variables`."""
-    # Fusions are compiled by XLA's older emitter, in a third of the time. Its numbers are the same
-    # on one device, whoever compiles.
+    # Fusions are compiled by XLA's older emitter, as in tests/conftest.py.
     fixed = {"XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false", "MA2MI_DATA": ""}
     return os.environ | fixed | {"HF_HUB_OFFLINE": "1"} | variables
 

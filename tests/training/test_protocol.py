@@ -11,6 +11,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from compiled import EXACT
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ma2mi_jax.clips.clip import Clip
@@ -136,12 +137,6 @@ def test_a_finished_chunk_that_is_damaged_is_told_and_trained_again(
     assert len([line for line in told if "damaged" in line]) == 1
 
 
-def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
-    # Three members on two devices: one goes along twice.
-    mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
-    chex.assert_trees_all_equal(train(tmp_path, data, mesh=mesh), whole)
-
-
 def test_a_short_chunk_is_filled_up_and_compiled_no_more(placed_data, whole, tmp_path):
     steps, predictions = members.step_members, members.predict_members
     before = steps._cache_size(), predictions._cache_size()
@@ -163,15 +158,33 @@ def learned():
     return members.placed((fresh.params, fresh.batch_stats), None)
 
 
+EXACT_STEP = jax.jit(
+    members.step_members.__wrapped__, static_argnums=(0, 1), donate_argnums=2, **EXACT
+)
+MESH = Mesh(np.array(jax.devices()[:2]), ("members",))  # three members: one goes along twice
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Steps compiled as outside the tests, where one device and two agree in every bit."""
+    monkeypatch.setattr(members, "step_members", EXACT_STEP)
+
+
+@pytest.mark.usefixtures("exact")
+def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, placed_data, tmp_path):
+    alone = train(tmp_path / "one", placed_data)
+    chex.assert_trees_all_equal(train(tmp_path / "two", data, mesh=MESH), alone)
+
+
+@pytest.mark.usefixtures("exact")
 def test_devices_share_members_that_start_from_a_run_and_are_interrupted(
     data, placed_data, learned, tmp_path
 ):
     """What a checkpoint gives lies on one device; it must get to all that train."""
-    mesh = Mesh(np.array(jax.devices()[:2]), ("members",))
     alone = train(tmp_path / "one", placed_data, pretrained=learned)
     with pytest.raises(Stop):
-        train(tmp_path / "two", data, pretrained=learned, mesh=mesh, stop_after=1)
-    shared = train(tmp_path / "two", data, pretrained=learned, mesh=mesh)
+        train(tmp_path / "two", data, pretrained=learned, mesh=MESH, stop_after=1)
+    shared = train(tmp_path / "two", data, pretrained=learned, mesh=MESH)
     chex.assert_trees_all_equal(shared, alone)
 
 
