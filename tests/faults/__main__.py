@@ -32,7 +32,8 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     p.add_argument("--quick", action="store_true", help="a few of each kind")
     p.add_argument("--seed", type=int, default=0, help="of all random choices (0)")
-    p.add_argument("--only", default="", help="cases whose group/name begins so")
+    help = "cases whose group/name begins so; may be given several times"
+    p.add_argument("--only", action="append", metavar="GROUP/NAME", help=help)
     p.add_argument("--minutes", type=float, help="no case begins later than this")
     p.add_argument("--json", type=pathlib.Path, help="file for the verdicts")
     p.add_argument("--place", type=pathlib.Path, help="keep the shared runs there")
@@ -46,7 +47,7 @@ def main() -> int:
         chosen = [
             case
             for case in [*inputs.cases(), *storage.cases(), *kills.cases()]
-            if case.id.startswith(f.only) and (case.quick or not f.quick)
+            if case.id.startswith(tuple(f.only or [""])) and (case.quick or not f.quick)
         ]
         for number, case in enumerate(chosen):
             if time.monotonic() > end:

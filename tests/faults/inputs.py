@@ -497,7 +497,7 @@ QUICK = {
     "frames/JPEG that claims 65,000 x 65,000",
     "sheets/onset of 5,000 digits",
     "sheets/stray cell below",
-    "weights/NaN",
+    "weights/scaling_factor 0",
     "manifests/path with ..",
     "manifests/a huge count",
 }

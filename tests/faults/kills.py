@@ -11,7 +11,7 @@ import sys
 import time
 
 import small
-from verdicts import BAD, RIGHT, SHORT, TO_LEAVE, Case, Done, Verdict, run
+from verdicts import BAD, RIGHT, SHORT, TO_COMPILE, TO_LEAVE, Case, Done, Verdict, run
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PHASES = ("start", "compile", "checkpoint", "middle", "end")
@@ -87,11 +87,12 @@ def chain(rng: random.Random, place: pathlib.Path, script: str, kills: int) -> l
             break
         what = f"{script} {signal.Signals(number).name} at {phase}"
         until = moment(script, folder, phase, rng)
-        found.append(of_signal(run(words, small.environment(), until, number), number, what))
+        done = run(words, small.environment(), until, number, TO_COMPILE)
+        found.append(of_signal(done, number, what))
         told.append(what)
     last = " after " + ", ".join(told)
     if not (folder / RESULT[script]).exists() or script == "prepare":
-        done = run(words, small.environment())
+        done = run(words, small.environment(), work=TO_COMPILE)
         if done.code != 0:
             return [*found, Verdict(BAD, f"does not go on{last}: {done.last!r}")]
     different = small.difference(folder, reference)
@@ -142,7 +143,7 @@ def killed_parent(rng: random.Random, place: pathlib.Path, number: int) -> Verdi
             seen.append(time.monotonic())
         return bool(seen) and time.monotonic() - seen[0] > delay
 
-    done = run(words, small.environment(), until, number)
+    done = run(words, small.environment(), until, number, TO_COMPILE)
     deadline = time.monotonic() + TO_LEAVE
     while children() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -6,7 +6,7 @@ import random
 import shutil
 
 import small
-from verdicts import BAD, RIGHT, SHORT, Case, Verdict, judged, run
+from verdicts import BAD, RIGHT, SHORT, TO_COMPILE, Case, Verdict, judged, run
 
 FAULTS = ("flip", "cut", "empty")
 
@@ -80,7 +80,8 @@ def resumed(rng, place, kind, fault) -> Verdict:
     folder = unfinished(place)
     file = some_file(folder, rng, UNFINISHED, kind)
     damaged(file, fault, rng)
-    done = run([*small.PRETRAIN, f"--run={folder}"], small.environment())
+    words = [*small.PRETRAIN, f"--run={folder}"]
+    done = run(words, small.environment(), work=TO_COMPILE)
     return same_or_told(done, folder, small.pretrained(), file)
 
 
@@ -157,7 +158,7 @@ def drawn_again(rng, place, kind, fault) -> Verdict:
     clean, given = small.environment(), small.environment() | {"MA2MI_CACHE": str(cache)}
     reference = small.PLACE / "prepared-synthetic"
     if not reference.exists():
-        small.well(run([*words, f"--out={reference}"], clean))
+        small.well(run([*words, f"--out={reference}"], clean, work=TO_COMPILE))
     done = run([*words, f"--out={place / 'out'}"], given)
     if done.code != 0:
         return judged(done)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import commands
 
 RIGHT, SHORT, BAD = "right", "short", "bad"
-WORK = 60.0  # seconds of a processor that a command at these sizes may take
+WORK, TO_COMPILE = 60.0, 600.0  # seconds of a processor that a command may take
 IDLE = 40.0  # seconds without work: it hangs
 MEMORY = 2.5e9  # bytes of a command at these sizes
 TO_LEAVE = 10.0  # seconds after a signal
@@ -76,20 +76,28 @@ class Done:
 
 
 def run(
-    words: list, environment: dict, until: Callable[[], bool] | None = None, number: int = 0
+    words: list,
+    environment: dict,
+    until: Callable[[], bool] | None = None,
+    number: int = 0,
+    work: float = WORK,
 ) -> Done:
-    """Runs a command; sends it the signal `number` as soon as `until()` is true."""
+    """Runs a command; sends it the signal `number` as soon as `until()` is true.
+
+    After so many seconds of `work` of a processor it is ended.
+    """
     with commands.started(words[0], *words[1:], environment=environment) as command:
         pid, sent, memory = command.process.pid, None, 0
-        work, active = 0.0, time.monotonic()
+        worked, active = 0.0, time.monotonic()
         while command.process.is_alive():
-            memory, before, work = max(memory, _peak(pid)), work, _work(pid) or work
+            memory, before = max(memory, _peak(pid)), worked
+            worked = _work(pid) or worked
             now = time.monotonic()
-            active = now if work > before else active
+            active = now if worked > before else active
             if sent is None and until is not None and until():
                 os.kill(pid, number)
                 sent = now
-            stuck = work > WORK or now - active > IDLE or (sent and now - sent > 6 * TO_LEAVE)
+            stuck = worked > work or now - active > IDLE or (sent and now - sent > 6 * TO_LEAVE)
             if stuck or memory > MEMORY:  # before the system ends others for want of it
                 os.kill(pid, signal.SIGKILL)
                 command.process.join()
