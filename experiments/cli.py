@@ -3,9 +3,12 @@
 import argparse
 import contextlib
 import math
+import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 if (ROOT / "ma2mi_jax" / "__init__.py").is_file():  # a clone: its scripts work without installing
@@ -40,6 +43,7 @@ try:
         of_numbers,
         without_empty,
     )
+    from ma2mi_jax.runs import processes
     from ma2mi_jax.runs.listener import Listener
 except ImportError as error:  # a package, or a library that it needs: OpenCV's libGL.so.1
     print(f"error: {error}; install the packages of requirements.txt", file=sys.stderr)
@@ -92,28 +96,45 @@ def spell(parameter: str) -> str:
 
 def run(main) -> None:
     """Calls `main(argv)`. The exit code is 0 or what it returns; 2 after a `UserError`, or an error
-    of the system, whose one line goes to stderr; 130 after SIGINT (Ctrl-C), 143 after SIGTERM."""
+    of the system, whose one line goes to stderr; 130 after SIGINT (Ctrl-C), 143 after SIGTERM. Of
+    several processes none outlives one that fails."""
     WATCH.begin()
     try:
-        sys.exit(main(sys.argv[1:]) or 0)
+        code = main(sys.argv[1:]) or 0
+        processes.part()
+        sys.exit(code)
     except UserError as error:
-        print(f"error: {error.spelled(spell)}", file=sys.stderr)
-        sys.exit(2)
+        fail(error.spelled(spell))
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or WATCH.received is not None:
             # a library may have made another error of the interruption
+            WATCH.received = WATCH.received or processes.stopped_by()
             print("interrupted; the same command goes on with what is saved", file=sys.stderr)
+            processes.leave(WATCH.exit_code)
             WATCH.leave()
+        if processes.is_lost(error):
+            reason = str(error).splitlines()[0]
+            fail(
+                f"another process has gone, or does not answer ({reason}); start all again, and "
+                "they go on with what is saved"
+            )
         if not isinstance(error, OSError):
+            if processes.count() > 1:
+                traceback.print_exc()
+                processes.leave(1)
             raise
         # a full or lost disk, a folder that may not be written
         reason = error.strerror or " ".join(str(error).split())
         where = f"{files.printable(str(error.filename))}: " if error.filename else ""
-        print(
-            f"error: {where}{reason}; mend that, and the same command goes on if it can",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        fail(f"{where}{reason}; mend that, and the same command goes on if it can")
+
+
+def fail(reason: str) -> NoReturn:
+    """Ends with exit code 2 and a line on stderr."""
+    who = f"process {processes.index()}: " if processes.index() else ""
+    print(f"error: {who}{reason}", file=sys.stderr)
+    processes.leave(2)
+    sys.exit(2)
 
 
 def log(message: str) -> None:
@@ -228,6 +249,47 @@ LISTENER = Listener(log, progress, err.is_terminal, WATCH.stoppable)
 def say(message: str) -> None:
     """A line on stdout, not folded."""
     out.print(message, markup=False, soft_wrap=True)
+
+
+# ----- several processes --------------------------------------------------------------------------
+
+
+def add_launch(to: argparse.ArgumentParser) -> tuple[str, ...]:
+    """The flags of a process of several, by the names of `jax.distributed.initialize`; their
+    names."""
+    group = to.add_argument_group("several processes, where no launcher tells them of each other")
+    helps = {
+        "coordinator_address": ("HOST:PORT", str, "of process 0: its machine, and a free port"),
+        "num_processes": ("N", positive, "how many processes make this run"),
+        "process_id": ("I", natural, "number of this one, 0 to N-1"),
+    }
+    for name, (metavar, kind, help) in helps.items():
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, metavar=metavar, type=kind, help=help, default=argparse.SUPPRESS)
+    return tuple(helps)
+
+
+def join(argv: Sequence[str], *, apart: bool) -> Listener:
+    """Joins the other processes of this run, if there are any; who listens to this one.
+
+    Args:
+      argv: of the script, with flags of `add_launch` or without.
+      apart: see `processes.join`.
+
+    Raises:
+      UserError: a flag is missing, or the others do not come.
+    """
+    reader = Parser(add_help=False, allow_abbrev=False)
+    names = add_launch(reader)
+    given = vars(reader.parse_known_args(argv)[0])
+    if missing := given and [name for name in names if name not in given]:
+        raise UserError(
+            f"{spell(missing[0])} is missing; give {', '.join(map(spell, names))}, or none of them"
+        )
+    launch = processes.Launch(*given.values()) if given else processes.launched(os.environ)
+    if launch is not None and launch.count > 1:
+        processes.join(launch, apart=apart)
+    return processes.listener(LISTENER, lambda: WATCH.received)
 
 
 def print_absent(summary) -> None:

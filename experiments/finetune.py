@@ -21,7 +21,7 @@ import flags
 
 from ma2mi_jax.evaluation import cautions, intervals, outcome, predictions
 from ma2mi_jax.reproduction import paper
-from ma2mi_jax.runs import lock
+from ma2mi_jax.runs import lock, processes
 from ma2mi_jax.training import finetuning_run, run_config
 from ma2mi_jax.training.run_config import FinetuneRun
 
@@ -31,6 +31,7 @@ SCORES = ("accuracy", "uf1", "uar")
 def main(argv):
     run = flags.parse(FinetuneRun, argv, __doc__)
     run_config.check(run)
+    listener = cli.join(argv, apart=True)
     with lock.alone(run.folder, "run"):
         cli.keep_compiled_programs()
         others = []
@@ -39,9 +40,10 @@ def main(argv):
             if run.compare:
                 others.append(predictions.read_other(pathlib.Path(run.compare), clips, classes))
 
-        trained = finetuning_run.carry_out(run, cli.LISTENER, check=read_other)
-        found = outcome.write(trained, *others)
-        (print_unscored if "no_score" in found else print_results)(found, run.folder)
+        trained = finetuning_run.carry_out(run, listener, check=read_other)
+        if processes.is_first():
+            found = outcome.write(trained, *others)
+            (print_unscored if "no_score" in found else print_results)(found, run.folder)
 
 
 def print_results(found, path) -> None:

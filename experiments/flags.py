@@ -296,7 +296,9 @@ def parse(kind: type, argv: Sequence[str], doc: str = "", base: Any = None) -> A
     add(parser, kind)
     help = "take everything from an earlier run's config.json; other flags win over it"
     parser.add_argument("--config", type=pathlib.Path, metavar="RUN/config.json", help=help)
+    of_launch = cli.add_launch(parser)
     found = vars(parser.parse_args(argv))
+    found = {name: value for name, value in found.items() if name not in of_launch}
     if file := found.pop("config", None):
         base = _from_config(kind, file)
 

@@ -13,7 +13,7 @@ import cli
 import flags
 
 from ma2mi_jax.evaluation import drawing, reconstructions
-from ma2mi_jax.runs import lock
+from ma2mi_jax.runs import lock, processes
 from ma2mi_jax.training import learned, pretraining_run, run_config
 from ma2mi_jax.training.run_config import PretrainRun
 
@@ -21,12 +21,14 @@ from ma2mi_jax.training.run_config import PretrainRun
 def main(argv):
     run = flags.parse(PretrainRun, argv, __doc__)
     run_config.check(run)
+    listener = cli.join(argv, apart=False)
     pretraining_run.check_devices(run)
     with lock.alone(run.folder, "run"):
         cli.keep_compiled_programs()
-        done = pretraining_run.carry_out(run, cli.LISTENER)
-        draw(done)
-        print_summary(done)
+        done = pretraining_run.carry_out(run, listener)
+        if processes.is_first():
+            draw(done)
+            print_summary(done)
 
 
 def draw(done: pretraining_run.Finished) -> None:

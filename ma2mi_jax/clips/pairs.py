@@ -81,6 +81,7 @@ def pairs(
     seed: int,
     workers: int = 0,
     latents: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """An endless stream of batches of (I_t, I_{t+δ}): in every epoch one pair of every clip.
 
@@ -92,8 +93,8 @@ def pairs(
     No single bad file ends a run: the nearest readable frame of its clip replaces a frame that
     cannot be read, and the next clip replaces a clip without two readable frames. `replaced` tells.
 
-    The state of the stream's iterator is the number of batches taken. It may be restored with
-    another number of workers.
+    The state of the stream's iterator is the number of batches taken, `{"taken": 3}`. It may be
+    restored with another number of workers or of shares.
 
     Args:
       clips: each of two frames or more.
@@ -105,6 +106,8 @@ def pairs(
         main module needs its `if __name__ == "__main__"`. Close the iterator when done with it.
       latents: whether to read the cached latents too, which all clips must have
         (`prepared.cached_latents`).
+      share: (i, n) reads the i-th of n equal parts of each batch alone, B = batch_size / n, for one
+        of n processes. The parts one after the other are the batch.
 
     Returns:
       Batches of
@@ -127,7 +130,7 @@ def pairs(
             raise ValueError(f"clips without a δ of {delta_ms} ms: {', '.join(without[:5])}")
         choose = functools.partial(_by_time, delta_ms=delta_ms)
         return _stream(
-            clips, range(len(clips)), choose, image_size, batch_size, seed, workers, latents
+            clips, range(len(clips)), choose, image_size, batch_size, seed, workers, share, latents
         )
     low, high = delta
     if not 1 <= low <= high:
@@ -137,18 +140,26 @@ def pairs(
             high=high,
         )
     choose = functools.partial(_by_frames, delta=delta)
-    return _stream(clips, range(len(clips)), choose, image_size, batch_size, seed, workers, latents)
+    return _stream(
+        clips, range(len(clips)), choose, image_size, batch_size, seed, workers, share, latents
+    )
 
 
 def middle_pairs(
-    clips: Sequence[Clip], *, image_size: int, batch_size: int, seed: int, workers: int = 0
+    clips: Sequence[Clip],
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> grain.IterDataset:
     """As `pairs`, with the first and the middle frame of every clip that has a label.
 
     An epoch counts those clips alone.
     """
     labelled = [i for i, clip in enumerate(clips) if clip.label >= 0]
-    return _stream(clips, labelled, _first_and_middle, image_size, batch_size, seed, workers)
+    return _stream(clips, labelled, _first_and_middle, image_size, batch_size, seed, workers, share)
 
 
 def steps_per_epoch(clips: int, batch_size: int) -> int:
@@ -175,6 +186,7 @@ def _stream(
     batch_size: int,
     seed: int,
     workers: int,
+    share: tuple[int, int],
     latents: bool = False,
 ) -> grain.IterDataset:
     if batch_size < 2 or batch_size % 2:
@@ -190,13 +202,14 @@ def _stream(
             f"clips of fewer than two frames, which readers set aside: {', '.join(short[:5])}"
         )
     sample = functools.partial(_sample, clips, usable, choose, image_size, latents)
+    process, processes = share
     batches = (
         grain.MapDataset.source(range(len(usable)))
         .seed(seed)
         .shuffle()[: _shown_in_an_epoch(len(usable), batch_size)]
         .random_map(sample)
         .repeat()
-        .batch(batch_size, drop_remainder=True)
+        .batch(batch_size // processes, drop_remainder=True)[process::processes]
     )
     return _Batches(batches, workers)
 

@@ -1,9 +1,12 @@
-"""Orbax checkpoints: the training state, and with it the place in the data.
+"""Orbax checkpoints of the training state. The place in the data is the number of steps.
 
 Orbax keeps no checksums of weights, and would restore a flipped bit as a weight. So each checkpoint
 holds `checksums.json`, the SHA-256 of all its files, which is there before the checkpoint gets its
 name. It is checked whenever the checkpoint is read. Checkpoints of earlier versions have none, and
 are read unchecked.
+
+Where several processes make one run, orbax wants to save and restore with all of them, on one disk
+that all see at once. Here each process is alone to it: one of them saves, and each reads by itself.
 """
 
 import contextlib
@@ -16,7 +19,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 
@@ -27,9 +29,20 @@ CHECKSUMS = "checksums.json"
 LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what orbax writes at the very end: times
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """This process as the only one."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(index, {index}, f"process-{index}")
+
+
+def _handler() -> ocp.StandardCheckpointHandler:
+    """What writes and reads the item `state`."""
+    return ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
+
+
 @contextlib.contextmanager
 def manager(directory: str | pathlib.Path, keep: int | None = 2) -> Iterator[ocp.CheckpointManager]:
-    """Checkpoints in folders `directory/<step>/`.
+    """Checkpoints in folders `directory/<step>/`, for one process at a time.
 
     They are saved in the background; the end of the block waits for them.
 
@@ -42,13 +55,18 @@ def manager(directory: str | pathlib.Path, keep: int | None = 2) -> Iterator[ocp
         are whole.
     """
     directory = pathlib.Path(directory).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
     # called when all files of a checkpoint are written, before it gets its name
     sealing = ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory))
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=sealing)
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=False, async_options=sealing, multiprocessing_options=_alone()
+    )
     with _told_once():
         try:
             with _in_one_line(directory):
-                checkpoints = ocp.CheckpointManager(directory, options=options)
+                checkpoints = ocp.CheckpointManager(
+                    directory, options=options, item_handlers={"state": _handler()}
+                )
         except ValueError as error:  # orbax reads the times of all checkpoints at once
             raise UserError(
                 "{directory}: a {file} in there is damaged ({reason}); delete it, for it holds "
@@ -101,20 +119,19 @@ def damage(folder: pathlib.Path) -> str:
     return ""
 
 
-def save(checkpoints: ocp.CheckpointManager, step: int, state: Any, data: Any = None) -> None:
+def save(checkpoints: ocp.CheckpointManager, step: int, state: Any) -> None:
     """Saves a checkpoint; returns as soon as the arrays are copied.
 
     Args:
       step: names the checkpoint.
       state: a tree of arrays.
-      data: the grain iterator whose place is saved too, or None.
 
     Raises:
       UserError: this checkpoint, or one before it, cannot be written.
     """
+    if jax.process_count() > 1:  # orbax wants what lies on others' devices saved by them
+        state = jax.device_get(state)
     items = {"state": ocp.args.StandardSave(state)}
-    if data is not None:
-        items["data"] = grain.checkpoint.CheckpointSave(data)
     with _in_one_line(checkpoints.directory):
         checkpoints.save(step, args=ocp.args.Composite(**items))
 
@@ -129,54 +146,77 @@ def wait(checkpoints: ocp.CheckpointManager) -> None:
         checkpoints.wait_until_finished()
 
 
-def resume(
-    checkpoints: ocp.CheckpointManager, state: Any, data: Any, log: Callable[[str], None]
-) -> tuple[int, Any]:
-    """Step and state of the newest whole checkpoint; (0, `state`) if there is none.
+def write(directory: pathlib.Path, step: int, state: Any) -> None:
+    """Saves a checkpoint, whole or not at all, and returns when it is on the disk.
+
+    Other processes may write other steps there. Raises as `save`.
+    """
+    making = directory / f"making-{step}"
+    shutil.rmtree(making, ignore_errors=True)  # of a process that was killed
+    with manager(making) as checkpoints:
+        save(checkpoints, step, state)
+    (making / str(step)).rename(directory / str(step))
+    shutil.rmtree(making)
+
+
+def newest(checkpoints: ocp.CheckpointManager, log: Callable[[str], None]) -> int:
+    """The step of the newest whole checkpoint, 0 if there is none.
 
     A damaged one is told and renamed, and the one before it is taken.
 
     Args:
-      state, data: see `restore`.
       log: is told.
+
+    Raises:
+      UserError: a file is there and cannot be read.
+    """
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        folder = pathlib.Path(checkpoints.directory) / str(step)
+        if not (what := damage(folder)):
+            return step
+        set_aside(folder, what, log)
+        checkpoints.reload()
+    return 0
+
+
+def resume(
+    checkpoints: ocp.CheckpointManager, state: Any, log: Callable[[str], None]
+) -> tuple[int, Any]:
+    """Step and state of the newest whole checkpoint; (0, `state`) if there is none.
+
+    Args:
+      state: see `restore`.
+      log: is told of damaged ones, see `newest`.
 
     Raises:
       UserError: as `restore`.
     """
-    directory = pathlib.Path(checkpoints.directory)
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        if not (what := damage(directory / str(step))):
-            return step, restore(directory, step, state, data)
-        set_aside(checkpoints, step, what, log)
-    return 0, state
+    step = newest(checkpoints, log)
+    return step, restore(pathlib.Path(checkpoints.directory), step, state) if step else state
 
 
-def set_aside(
-    checkpoints: ocp.CheckpointManager, step: int, what: str, log: Callable[[str], None]
-) -> None:
+def set_aside(folder: pathlib.Path, what: str, log: Callable[[str], None]) -> None:
     """Renames a damaged checkpoint, so that it counts no more and its step can be saved again.
 
     Args:
       what: is wrong with it.
       log: is told.
     """
-    folder = pathlib.Path(checkpoints.directory) / str(step)
-    aside, number = folder.with_name(f"{step}.damaged"), 1
+    aside, number = folder.with_name(f"{folder.name}.damaged"), 1
     while aside.exists():
-        aside, number = folder.with_name(f"{step}.damaged-{number}"), number + 1
+        aside, number = folder.with_name(f"{folder.name}.damaged-{number}"), number + 1
     folder.rename(aside)
-    checkpoints.reload()
     log(f"{folder}: damaged ({what}); kept as {aside.name}, and not used")
 
 
-def restore(directory: pathlib.Path, step: int, state: Any, data: Any = None) -> Any:
-    """The state that was saved as `step`; moves `data` to its place.
+def restore(directory: pathlib.Path, step: int, state: Any) -> Any:
+    """The state that was saved as `step`.
 
     Args:
       directory: of the checkpoints.
       state: a tree of arrays or `jax.ShapeDtypeStruct`s, which give the shapes, dtypes and
-        shardings of the result. A `ShapeDtypeStruct` without a sharding means the first device.
-      data: the grain iterator that was saved with it, or None.
+        shardings of the result. A `ShapeDtypeStruct` without a sharding means the first device of
+        this process.
 
     Raises:
       UserError: there is no such checkpoint, it is damaged, or its tree or shapes are not those of
@@ -197,7 +237,7 @@ def restore(directory: pathlib.Path, step: int, state: Any, data: Any = None) ->
         )
 
     # without a sharding, orbax would ask for the devices of the machine that saved
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
     def shape(leaf):
         if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
@@ -206,10 +246,10 @@ def restore(directory: pathlib.Path, step: int, state: Any, data: Any = None) ->
 
     abstract = jax.tree.map(shape, state)
     items = {"state": ocp.args.StandardRestore(abstract)}
-    if data is not None:
-        items["data"] = grain.checkpoint.CheckpointRestore(data)
+    options = ocp.CompositeOptions(multiprocessing_options=_alone())
+    handler = ocp.CompositeCheckpointHandler(composite_options=options, state=_handler())
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
             return reader.restore(folder, args=ocp.args.Composite(**items))["state"]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(

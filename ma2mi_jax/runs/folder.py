@@ -17,6 +17,7 @@ import jax
 
 from ma2mi_jax import files, versions
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.runs import processes
 
 CONFIG = "config.json"
 LIBRARIES = (  # numbers depend on them
@@ -69,6 +70,8 @@ def open_run(
 ) -> bool:
     """Makes the run's folder and writes `config.json`, unless the same run is to be gone on with.
 
+    Of several processes the first does so, and the others see to it that theirs is the same run.
+
     Args:
       content: of config.json, JSON-like; its part `resolved` decides the numbers.
       result, overwrite: as for `check_run`; with `overwrite` an earlier run is deleted.
@@ -77,9 +80,27 @@ def open_run(
       Whether an unfinished run of the same `resolved` is there to be resumed.
 
     Raises:
-      UserError: as `check_run`; or the unfinished run there has another configuration.
+      UserError: as `check_run`; or the unfinished run there, or that of the first process, has
+        another configuration.
     """
     content = json.loads(json.dumps(content))  # tuples become lists, as they will be read back
+
+    def opened() -> tuple[bool, Any]:
+        return _open(path, content, result, overwrite), content["resolved"]
+
+    resuming, resolved = processes.from_first("run", opened)
+    if different := first_difference(resolved, content["resolved"]):
+        raise UserError(
+            "process {index} would make another run than process 0 ({different}); give both the "
+            "same data and weights, and the same versions of this package",
+            index=processes.index(),
+            different=different,
+        )
+    return resuming
+
+
+def _open(path: pathlib.Path, content: dict[str, Any], result: str, overwrite: bool) -> bool:
+    """`open_run` for the one process that does it."""
     if check_run(path, result, overwrite):
         there = files.read_json(path / CONFIG, shape=dict[str, Any])
         if "resolved" not in there:

@@ -13,6 +13,7 @@ from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
 from ma2mi_jax import files
+from ma2mi_jax.runs import processes
 
 METRICS = "metrics.jsonl"
 
@@ -21,7 +22,8 @@ class MetricsLog:
     """`metrics.jsonl` (an object on each line) and TensorBoard events in a run's folder.
 
     Use it as a context manager. A resumed run goes on from its checkpoint and writes the lines
-    after it again; so the lines of those steps are dropped first.
+    after it again; so the lines of those steps are dropped first. Of several processes the first
+    alone writes.
 
     Args:
       path: the run's folder.
@@ -37,6 +39,9 @@ class MetricsLog:
     ):
         file, before = path / METRICS, read_metrics(path, log)
         self.lines = [line for line in before if line["step"] < start]
+        self._writes = processes.is_first()
+        if not self._writes:
+            return
         with files.whole(file) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         self._path, self._file = path, file.open("a")
@@ -65,6 +70,8 @@ class MetricsLog:
         if learned:
             line["learned"] = dict(learned)
         self.lines.append(line)
+        if not self._writes:
+            return
         with files.naming(self._path):
             self._file.write(json.dumps(files.plain(line)) + "\n")
             self._file.flush()
@@ -81,6 +88,8 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_):
+        if not self._writes:
+            return
         with files.naming(self._path):
             try:
                 self._file.close()

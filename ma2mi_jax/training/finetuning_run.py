@@ -15,7 +15,7 @@ from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError, parameters_called
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.weights import diffusers
-from ma2mi_jax.runs import folder
+from ma2mi_jax.runs import folder, processes
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import finetuning, folds, initial, protocol, run_config
@@ -171,7 +171,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         test_frames=run.test_frames,
         dtype=run_config.dtype(run.precision),
     )
-    size, why = chunk_of(run, config, len(members))
+    size, why = processes.from_first("chunk", lambda: chunk_of(run, config, len(members)))
     resolved = {
         "init": start.identity,
         "datasets": [located(spec) for spec in run.datasets],
@@ -187,7 +187,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         resolved["detector"] = dataset.detector
     content = run_config.to_json(run, resolved)
     resuming = folder.open_run(run.folder, content, run_config.RESULTS["finetune"], run.overwrite)
-    if resolved["folds"]:
+    if resolved["folds"] and processes.is_first():
         folds.write_file(run.folder / "folds.csv", resolved["folds"])
     parts = protocol.chunks(members, size)
     subjects = len({clip.subject for clip in dataset.clips})
@@ -204,6 +204,7 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     began = time.monotonic()
     labels = np.array([clip.label for clip in dataset.clips])
     counts = np.zeros(2, int)  # right, tested
+    finished: set[int] = set()  # chunks, in the order in which they are told
     with (
         MetricsLog(run.folder, log=listener.log) as log,
         listener.progress("fine-tuning", len(parts) * run.epochs) as advance,
@@ -212,13 +213,16 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         def on_epoch(chunk, epoch, history):
             log_epochs(log, chunk, parts[chunk], history, epoch)
             last = epoch + 1 == run.epochs
-            done = sum(map(len, parts[: chunk + last]))
+            if last:
+                finished.add(chunk)
+            done = sum(len(parts[number]) for number in finished)
             loss, accuracy = history.loss[epoch].mean(), history.accuracy[epoch].mean()
             note = (
                 f"{done}/{len(members)} folds done, {len(parts[chunk])} at epoch "
                 f"{epoch + 1}/{run.epochs}: loss {loss:.3f}, training accuracy {accuracy:.3f}"
             )
-            advance(completed=chunk * run.epochs + epoch + 1, note=note)
+            epochs = len(finished) * run.epochs + (0 if last else epoch + 1)
+            advance(completed=epochs, note=note)
             if not listener.shows_bars and (last or epoch % max(1, run.epochs // 4) == 0):
                 listener.log(note)
             if last and resolved["folds"]:

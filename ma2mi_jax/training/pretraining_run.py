@@ -21,7 +21,7 @@ from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.weights import diffusers, torchvision
-from ma2mi_jax.runs import checkpoint, compiling, folder
+from ma2mi_jax.runs import checkpoint, compiling, folder, processes
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import learned, pretraining, run_config
@@ -41,7 +41,7 @@ class Finished:
     Attributes:
       config, state, vae_params: of the networks.
       dataset: what was read; `clips` are those trained on.
-      lines: of the log.
+      lines: of the log. Where several processes make the run, this and all below is of the first.
       final: mean of each logged value over the last tenth of the lines.
       averaged: number of these lines.
       replaced: clip id -> how often a frame of it could not be read, in this session.
@@ -66,6 +66,14 @@ def check_devices(run: PretrainRun) -> None:
       UserError: the batch cannot be spread over them.
     """
     count = jax.device_count()
+    if count != jax.process_count() * jax.local_device_count():
+        raise UserError(
+            "{here} devices for this process, {count} for all {processes}: expected the same "
+            "number for each",
+            here=jax.local_device_count(),
+            count=count,
+            processes=jax.process_count(),
+        )
     if run.batch_size % count:
         raise UserError(
             "[batch_size={size}]: expected a multiple of the {count} devices it is spread over",
@@ -141,20 +149,25 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
 
     # ---------------------------------------------------------------------- state and batches
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
+    whole = NamedSharding(mesh, PartitionSpec())
     stream = {"image_size": size, "batch_size": config.batch_size}
     stream |= {"seed": run.seed, "workers": run.workers}
+    stream |= {"share": (jax.process_index(), jax.process_count())}
     if run.objective == "maer":
         batches = pairs.middle_pairs(clips, **stream)
     else:
         batches = pairs.pairs(
             clips, delta=run.delta, delta_ms=run.delta_ms, latents=cached, **stream
         )
-    iterator = iter(pairs.to_device(batches, split))
+    here = NamedSharding(mesh.local_mesh, PartitionSpec("data"))
+    iterator = iter(
+        pairs.to_device(batches, here).map(functools.partial(processes.joined, mesh=mesh))
+    )
     init = jax.jit(functools.partial(pretraining.init, config), out_shardings=whole)
     state = init(jax.random.key(run.seed), encoders)
-    vae_params = jax.device_put(vae_params, whole)
+    vae_params = jax.make_array_from_process_local_data(whole, vae_params)
     step_fn = jax.jit(functools.partial(pretraining.train_step, config), donate_argnums=0)
+    step_fn = processes.begun_together(step_fn)
     looks = 0 < run.look_every <= config.steps
     people = None
     if looks:
@@ -182,15 +195,17 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
         contextlib.closing(iterator),  # which may have processes
         checkpoint.manager(run.folder / "checkpoints") as checkpoints,
     ):
-        start = 0
-        if resuming:
-            start, state = checkpoint.resume(checkpoints, state, iterator, listener.log)
-            if start:
-                listener.log(f"resuming {run.folder} at step {start}")
+        newest = functools.partial(checkpoint.newest, checkpoints, listener.log)
+        start = processes.from_first("checkpoint", newest) if resuming else 0
+        if start:
+            state = checkpoint.restore(run.folder / "checkpoints", start, state)
+            iterator.set_state({"taken": start})
+            listener.log(f"resuming {run.folder} at step {start}")
         with (
             MetricsLog(run.folder, start, listener.log) as log,
             listener.progress("pre-training", config.steps, start) as advance,
-            listener.stoppable() as asked,
+            listener.stoppable() as wished,
+            processes.in_step(wished) as asked,
         ):
             pending, warned, last = [], "", time.monotonic()
             for step in range(start, config.steps):
@@ -227,7 +242,8 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
                 stopping = asked()
                 if (step + 1) % run.checkpoint_every == 0 or final or stopping:
                     stop_if_not_finite(state, run.folder, clips, pending)
-                    checkpoint.save(checkpoints, step + 1, state, iterator)
+                    if processes.is_first():
+                        checkpoint.save(checkpoints, step + 1, state)
                 if stopping:
                     raise KeyboardInterrupt
                 advance()
@@ -241,6 +257,12 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
         listener.log(said)
     names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate", "learned")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
+    state, vae_params = processes.own((state, vae_params))
+    done = Finished(
+        run, config, state, vae_params, dataset, clips, lines, final, len(tail), replaced
+    )
+    if not processes.is_first():
+        return done
     files.write_json(
         run.folder / run_config.RESULTS["pretrain"],
         {
@@ -262,9 +284,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             "versions": folder.made_with(),
         },
     )
-    return Finished(
-        run, config, state, vae_params, dataset, clips, lines, final, len(tail), replaced
-    )
+    return done
 
 
 def clips_of(run: PretrainRun, dataset: Dataset) -> tuple[Clip, ...]:
@@ -369,7 +389,7 @@ def sizes_of(state: pretraining.PretrainState, vae_params: Any) -> dict[str, int
 
 def count_replaced(replaced: dict[str, int], clips, pending, listener: Listener) -> None:
     """Adds the clips in which a frame could not be read, and says so the first time."""
-    for drawn, flagged in jax.device_get([each[1:3] for each in pending]):
+    for drawn, flagged in processes.whole([each[1:3] for each in pending]):
         for index in drawn[flagged]:
             name = clips[index].id
             if name not in replaced:
@@ -397,7 +417,7 @@ def stop_if_not_finite(
         return
     drawn, metrics = next((each[1], each[3]) for each in pending if each[0] == bad)
     values = jax.device_get(metrics)
-    ids = dict.fromkeys(clips[index].id for index in np.asarray(drawn))
+    ids = dict.fromkeys(clips[index].id for index in processes.whole(drawn))
     raise UserError(
         "step {bad}: not finite: {names}; in its batch: {ids}; the last good checkpoint is kept "
         "in {checkpoints}. Try a lower [learning_rate] or [precision=float32], in another [run]; "

@@ -1,5 +1,7 @@
 """A whole protocol: members (seeds x folds) trained in chunks, each chunk one vmapped batch.
 
+Of several processes each trains every so many-th chunk, by itself. They meet in the run's folder.
+
 In the run's `checkpoints/`:
 
   <chunk>/              weights of a finished chunk's members, at the epoch that is reported
@@ -26,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from ma2mi_jax import files
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs import checkpoint, compiling
+from ma2mi_jax.runs import checkpoint, compiling, processes
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training.finetuning import Config, Data, MemberState
 from ma2mi_jax.training.members import (
@@ -78,6 +80,7 @@ def chunk_size(config: Config, members: int) -> tuple[int, str]:
 
     More at once keep a GPU busier. Memory bounds them, and compile time, which grows with them.
     """
+    members = -(-members // processes.count())
     device, devices = jax.devices()[0], jax.device_count()
     shared = f", on each of {devices} devices" if devices > 1 else ""
     if device.platform == "cpu":
@@ -128,7 +131,7 @@ def train(
     listener: Listener = SILENT,
     clips: Sequence[str] = (),
 ) -> list[History]:
-    """Trains every chunk that `run` does not hold yet.
+    """Trains every chunk that `run` does not hold yet, or this process's share of them.
 
     A killed run goes on from the last saved epoch, to the same numbers.
 
@@ -138,7 +141,7 @@ def train(
       data, mesh: see `members.train_members`.
       run: the run's folder.
       on_epoch: called after each epoch with the chunk's number, the epoch and the history; of a
-        chunk that `run` holds already, once, with the last epoch.
+        chunk that `run` holds already, or that another process trains, once, with the last epoch.
       select: which epoch's weights are kept: the last, or the best on `Fold.inner` (`reported`).
       checkpoint_every: epochs.
       fill: shorter chunks up to the longest, so that all are compiled once. By default not on a
@@ -146,24 +149,24 @@ def train(
       listener: is told of what is damaged in `run`, and therefore made again; may ask to stop.
       clips: ids, by which errors name them.
 
+    Returns:
+      The histories of all chunks.
+
     Raises:
       KeyboardInterrupt: the listener asked to stop; the last epoch is saved.
       UserError: a member diverged; nothing of that epoch is saved.
     """
-    histories = []
     if fill is None:
         fill = jax.default_backend() != "cpu"
     size = max(map(len, parts))
     first = compiling.told("the fine-tuning step", (config, size), listener)
-    with (
-        checkpoint.manager(run / "checkpoints", keep=None) as finished,
-        listener.stoppable() as asked,
-    ):
-        for number, members in enumerate(parts):
-            file = run / "checkpoints" / f"history-{number}.npz"
-            unfinished = run / "checkpoints" / f"unfinished-{number}"
-            there = _is_whole(finished, number, file, listener.log)
-            if not there:
+    folder = run / "checkpoints"
+    files_of = [folder / f"history-{number}.npz" for number in range(len(parts))]
+    told, last = set(), config.epochs - 1
+    with listener.stoppable() as asked:
+        for number in range(processes.index(), len(parts), processes.count()):
+            members, unfinished = parts[number], folder / f"unfinished-{number}"
+            if not _is_whole(folder / str(number), files_of[number], listener.log):
                 least = size if fill else len(members)
                 chunk = Chunk.begin(config, members, pretrained, select, mesh, least, clips)
                 with checkpoint.manager(unfinished) as saved:
@@ -171,32 +174,35 @@ def train(
                     then = partial(on_epoch, number)
                     chunk.train(data, saved, checkpoint_every, then, asked, first)
                 first = QUIETLY  # most are of one size, and compiled once
-                _write(file, chunk.history)
-                checkpoint.save(finished, number, chunk.cut(chunk.kept))
-                checkpoint.wait(finished)
+                _write(files_of[number], chunk.history)
+                checkpoint.write(folder, number, chunk.cut(chunk.kept))
+                told.add(number)
                 if asked():
                     raise KeyboardInterrupt
             shutil.rmtree(unfinished, ignore_errors=True)
-            histories.append(_read(file))
-            if there:
-                on_epoch(number, config.epochs - 1, histories[-1])
+            if number not in told:
+                on_epoch(number, last, _read(files_of[number]))
+                told.add(number)
+        processes.wait_for_all("chunks", asked)
+    histories = [_read(file) for file in files_of]
+    processes.wait_for_all("histories")  # before one of them may remove the files
+    for number in sorted(set(range(len(parts))) - told):
+        on_epoch(number, last, histories[number])
     return histories
 
 
-def _is_whole(
-    finished: ocp.CheckpointManager, number: int, file: pathlib.Path, log: Callable[[str], None]
-) -> bool:
+def _is_whole(finished: pathlib.Path, file: pathlib.Path, log: Callable[[str], None]) -> bool:
     """Whether a chunk is finished. If it was, and is damaged, it is set aside, and `log` told."""
-    if number not in finished.all_steps():
+    if not finished.is_dir():
         return False
-    what = checkpoint.damage(pathlib.Path(finished.directory) / str(number))
+    what = checkpoint.damage(finished)
     if not what:
         try:
             _read(file)
         except UserError as error:
             what = str(error)
     if what:
-        checkpoint.set_aside(finished, number, what, log)
+        checkpoint.set_aside(finished, what, log)
     return not what
 
 
@@ -259,7 +265,7 @@ class Chunk:
 
     def resume(self, saved: ocp.CheckpointManager, log: Callable[[str], None]) -> None:
         """Takes over what an interrupted training saved last, if anything."""
-        self.done, found = checkpoint.resume(saved, self._content(), None, log)
+        self.done, found = checkpoint.resume(saved, self._content(), log)
         self.states, self.kept = self.fill(found["states"]), self.fill(found["kept"])
         self.history = jax.tree.map(np.array, found["history"])
 

@@ -148,10 +148,6 @@ def test_killed_and_resumed_is_never_killed(command, environment, pretrained, tm
         jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True
     ):
         np.testing.assert_array_equal(x, y, err_msg=str(name))
-    position = lambda run: next(  # noqa: E731
-        (run / "checkpoints" / str(STEPS) / "data").glob("*.json")
-    ).read_text()
-    assert position(run) == position(whole)  # and the next batch is the same one
 
 
 def test_finetune_writes_what_the_contract_names(finetuned):

@@ -37,7 +37,6 @@ UNFINISHED = {
     "weights": "checkpoints/[0-9]*/**/d/*",
     "records of orbax": "checkpoints/[0-9]*/**/*anifest.ocdbt",
     "metadata": "checkpoints/[0-9]*/**/_*",
-    "place in the data": "checkpoints/[0-9]*/data/*.json",
     "checksums": "checkpoints/[0-9]*/checksums.json",
 }
 FINETUNED = {

@@ -47,7 +47,7 @@ def resumed(folder):
     """Step, first weight, and what was told."""
     told = []
     with checkpoint.manager(folder) as checkpoints:
-        step, found = checkpoint.resume(checkpoints, state(-1), None, told.append)
+        step, found = checkpoint.resume(checkpoints, state(-1), told.append)
     return step, float(found["w"][0]), told
 
 

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -109,3 +110,10 @@ def _run(words, environment, out, err):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+
+
+def free_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

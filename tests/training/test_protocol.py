@@ -180,10 +180,13 @@ def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, placed_d
 def test_devices_share_members_that_start_from_a_run_and_are_interrupted(
     data, placed_data, learned, tmp_path
 ):
-    """What a checkpoint gives lies on one device; it must get to all that train."""
+    """What a checkpoint gives lies on one device; it must get to all that train, be they two, or
+    one, or two again."""
     alone = train(tmp_path / "one", placed_data, pretrained=learned)
     with pytest.raises(Stop):
-        train(tmp_path / "two", data, pretrained=learned, mesh=MESH, stop_after=1)
+        train(tmp_path / "two", data, pretrained=learned, mesh=MESH, stop_after=0)
+    with pytest.raises(Stop):
+        train(tmp_path / "two", placed_data, pretrained=learned, stop_after=1)
     shared = train(tmp_path / "two", data, pretrained=learned, mesh=MESH)
     chex.assert_trees_all_equal(shared, alone)
 
