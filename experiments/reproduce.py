@@ -3,6 +3,7 @@
   python experiments/reproduce.py --table=1,4 --target=casme2,samm --data-root=/datasets \
 --seeds=3
   python experiments/reproduce.py --all --target=synthetic --dry-run
+  python experiments/reproduce.py --all --target=casme2 --emit=slurm
   python experiments/reproduce.py --table=1 --target=csv --annotations=my.csv \
 --data-root=csv=my_clips,dfew=/datasets/DFEW
   python experiments/reproduce.py --table=4 --target=synthetic --clips=400 --steps=600 \
@@ -14,6 +15,9 @@ one goes on, so the same command goes on with a plan that was killed. A run that
 other. At the end it writes a page into --out, as .html (one file, pictures inside) and .md, with
 the commands of all runs. Exit code 1 if a run failed or is not there, or a picture could not be
 drawn.
+
+Several processes may work on one plan, each by the same command. --emit=slurm makes nothing: it
+writes the plan into --out/slurm, as jobs that submit.sh there submits.
 
 --target=synthetic needs no data, no weights and no GPU; its sizes are --preset=tiny --space=pixel
 unless they are given.
@@ -28,6 +32,7 @@ import sys
 
 import cli
 import flags
+import slurm
 
 from ma2mi_jax import signals
 from ma2mi_jax.datasets import registry
@@ -37,6 +42,7 @@ from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.reproduction import page, paper, plans, progress
 from ma2mi_jax.reproduction.plans import Planned, Size
+from ma2mi_jax.runs import lock, processes
 from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun, Run
 
@@ -65,6 +71,8 @@ def parsed(argv):
     output = p.add_argument_group("output")
     help = "folder of runs and pages (runs/reproduce/<preset>, or .../synthetic-<preset>)"
     output.add_argument("--out", type=pathlib.Path, help=help)
+    help = "write the plan as jobs of a cluster's scheduler, and make nothing"
+    output.add_argument("--emit", choices=["slurm"], help=help)
     f = p.parse_args(argv)
     if f.all:
         f.table, f.figure = list(plans.TABLES), list(plans.FIGURES)
@@ -262,12 +270,12 @@ def look(planned: Planned, out: pathlib.Path) -> progress.State:
     return progress.look(planned, out, flags.from_command)
 
 
-def check_runs(todo, out: pathlib.Path, dry_run: bool) -> None:
+def check_runs(todo, out: pathlib.Path, elsewhere: bool) -> None:
     """Whether the scripts will take these runs, and their datasets are there: now, not after the
     runs before them.
 
     Args:
-      dry_run: the datasets need not be there.
+      elsewhere: the datasets need not be here.
 
     Raises:
       UserError: a script would not take its flags, or a dataset is not there.
@@ -276,7 +284,7 @@ def check_runs(todo, out: pathlib.Path, dry_run: bool) -> None:
         run = planned.placed(out)
         with told_by(run.script):
             run_config.check(run)
-        for spec in () if dry_run else run.datasets:
+        for spec in () if elsewhere else run.datasets:
             root = registry.located(spec)
             if not (registry.is_drawn(spec) or root.is_dir()):
                 raise UserError(
@@ -314,7 +322,7 @@ def call(run: Run) -> int:
     too.
     """
     words = [sys.executable, str(EXPERIMENTS / f"{run.script}.py"), *flags.of(run)]
-    environment = signals.environment_of_child()
+    environment = processes.without_launcher(signals.environment_of_child())
     told = False
     with (
         cli.LISTENER.stoppable() as asked,
@@ -359,7 +367,8 @@ def main(argv):
     # The clips of all targets are read for Figure 5, too.
     tuned = [plans.finetuning(size, target, None) for target in f.target]
     states = {planned: seen(planned) for planned in [*todo, *tuned]}
-    check_runs([planned for planned, state in states.items() if state.waits], f.out, f.dry_run)
+    elsewhere = f.dry_run or bool(f.emit)  # the data may lie where the plan is carried out
+    check_runs([planned for planned, state in states.items() if state.waits], f.out, elsewhere)
     print_plan(todo, states, estimate(), f.out)
     if f.dry_run:
         for planned in todo:
@@ -367,6 +376,10 @@ def main(argv):
         return 0
 
     cli.make_folder(f.out)
+    if f.emit:
+        waiting = [planned for planned in todo if states[planned].waits]
+        cli.say(f"submit the plan by {slurm.write(waiting, f.out, argv)}")
+        return 0
     outcome = progress.execute(
         todo,
         f.out,
@@ -380,7 +393,8 @@ def main(argv):
     content = page.Page(
         parts, f.target, size, f.out, outcome, flags.command, further(f), cli.LISTENER
     )
-    written, faults = page.write(content, everything=f.all)
+    with lock.turn(f.out / progress.LOCKS / "page.lock", wait=True):
+        written, faults = page.write(content, everything=f.all)
     for planned, why in outcome.items():
         if why:
             cli.say(f"{planned.folder}: {why}")

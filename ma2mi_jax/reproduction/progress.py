@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from ma2mi_jax.training.run_config import RESULTS, Run, Stored
 CONFIGS = {"pretrain": pretraining.Config, "finetune": finetuning.Config}
 # Fields of these that data, device or the pre-training decide.
 DECIDED_LATER = {"architecture", "steps", "dtype", "vae", "classes", "reconstruction"}
+LOCKS = "locks"  # folder of a plan: the files that a process holds while it makes a run
+LOOKING = 1.0  # seconds between two looks at the runs that other processes make
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +201,8 @@ def execute(
 ) -> dict[Planned, str]:
     """Makes what is not there, in order. A run that fails stops only those that start from it.
 
+    Several processes may work on one plan: each makes what no other one is making.
+
     Args:
       call: makes a run, in a process of its own; its exit code.
       shown: a run's command, as a person types it.
@@ -207,29 +212,40 @@ def execute(
       Run -> "" or why it is not finished.
     """
     outcome: dict[Planned, str] = {}
-    for number, planned in enumerate(todo, 1):
-        count, folder = f"[{number}/{len(todo)}]", out / planned.folder
-        busy = (
-            f"{count} another process is at work in {folder}, of a plan that was killed perhaps; "
-            "waiting for it"
-        )
-        lock.wait(folder, lambda busy=busy: listener.log(busy))
+    told: set[Planned] = set()  # where another process is at work
+
+    def settled(number: int, planned: Planned) -> str:
+        """Makes a run if that is to be done, and returns what became of it."""
         state = look(planned)
         if state.kind == "other":
-            outcome[planned] = state.why
-        elif state.kind == "finished":
-            outcome[planned] = ""
-        elif planned.init and outcome[planned.init]:
-            outcome[planned] = f"skipped, since {planned.init.folder} is not finished"
-        else:
-            run = planned.placed(out)
-            listener.log(f"{count} {shown(run)}")
-            code = call(run)
-            made = look(planned).kind == "finished"
-            outcome[planned] = "" if made else f"failed with exit code {code}"
-            if waiting := [each for each in todo[number:] if look(each).waits]:
-                left = time_left(waiting, estimate())
-                listener.log(f"{len(waiting)} runs to make; {left}")
-        if outcome[planned]:
-            listener.log(f"{count} {outcome[planned]}")
+            return state.why
+        if state.kind == "finished":
+            return ""
+        if planned.init and outcome[planned.init]:
+            return f"skipped, since {planned.init.folder} is not finished"
+        run = planned.placed(out)
+        listener.log(f"[{number}/{len(todo)}] {shown(run)}")
+        code = call(run)
+        made = look(planned).kind == "finished"
+        if waiting := [each for each in todo[number:] if look(each).waits]:
+            left = time_left(waiting, estimate())
+            listener.log(f"{len(waiting)} runs to make; {left}")
+        return "" if made else f"failed with exit code {code}"
+
+    while len(outcome) < len(todo):
+        before = len(outcome)
+        for number, planned in enumerate(todo, 1):
+            if planned in outcome or (planned.init and planned.init not in outcome):
+                continue
+            folder = out / planned.folder
+            with lock.turn(out / LOCKS / f"{planned.folder}.lock") as ours:
+                if ours and not lock.is_held(folder):
+                    outcome[planned] = settled(number, planned)
+                    if outcome[planned]:
+                        listener.log(f"[{number}/{len(todo)}] {outcome[planned]}")
+                elif planned not in told:
+                    told.add(planned)
+                    listener.log(f"[{number}/{len(todo)}] another process makes {folder}")
+        if len(outcome) == before:
+            time.sleep(LOOKING)
     return outcome

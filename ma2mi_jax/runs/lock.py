@@ -1,14 +1,15 @@
 """One process at a time in a folder. If two want to write the same run, or the same prepared data,
-the second says so and ends."""
+the second says so and ends. Of several processes that make one run, the first has the lock."""
 
 import contextlib
 import errno
 import fcntl
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ma2mi_jax.errors import UserError, parameters_called
+from ma2mi_jax.runs import processes
 
 # What a network disk answers if it cannot lock a folder. Then there is no lock.
 UNABLE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
@@ -28,6 +29,9 @@ def alone(folder: str | os.PathLike, parameter: str) -> Iterator[None]:
     Raises:
       UserError: another process has the lock, or the folder cannot be made.
     """
+    if not processes.is_first():
+        yield
+        return
     folder = pathlib.Path(folder)
     with contextlib.ExitStack() as stack:
         with parameters_called(folder=parameter):
@@ -61,6 +65,31 @@ def _lock(folder: pathlib.Path, stack: contextlib.ExitStack) -> None:
             ) from error
 
 
+@contextlib.contextmanager
+def turn(file: str | os.PathLike, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this process has `file`, as no other one that asks so, until the block ends.
+
+    Unlike a folder, a file can be locked on network disks too. It is made, and it stays.
+
+    Args:
+      wait: for the others, so that the answer is always yes.
+
+    Raises:
+      OSError: the file cannot be made.
+    """
+    file = pathlib.Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            ours = True
+        except OSError as error:
+            if not (isinstance(error, BlockingIOError) or error.errno in UNABLE):
+                raise
+            ours = error.errno in UNABLE
+        yield ours
+
+
 def is_held(folder: str | os.PathLike) -> bool:
     """Whether another process has the lock of `folder` at this moment."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
@@ -71,20 +100,3 @@ def is_held(folder: str | os.PathLike) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def wait(folder: str | os.PathLike, note: Callable[[], None]) -> None:
-    """Returns as soon as no other process has the lock of `folder`; calls `note` once before it
-    waits."""
-    gone = (FileNotFoundError, NotADirectoryError)
-    with contextlib.suppress(*gone), contextlib.ExitStack() as stack:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        stack.callback(os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note()
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        except OSError as error:
-            if error.errno not in UNABLE:
-                raise

@@ -1,7 +1,9 @@
 """reproduce.py: its flags, the plan it prints, what the scripts take, and once from end to end."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import cli
@@ -215,29 +217,99 @@ def test_the_commands_of_a_plan_make_its_runs(tmp_path, capsys):
 # ----- end to end ---------------------------------------------------------------------------------
 
 
+SBATCH = """#!/usr/bin/env bash
+# Stands in for sbatch: makes each job at once, since none comes before what it waits for. The job
+# that $LOST names is lost.
+array= needs=
+for word in "$@"; do
+    case $word in
+    --array=*) array=${word#*=} ;;
+    --dependency=*) needs=${word#*=} ;;
+    *.sh) script=$word ;;
+    esac
+done
+echo "$script $array $needs" >> "$JOBS"
+job=$(wc -l < "$JOBS")
+for task in ${array//,/ }; do
+    [ "$script" = "$LOST" ] && continue
+    for ((i = ${task%-*}; i <= ${task#*-}; i++)); do
+        SLURM_ARRAY_TASK_ID=$i bash "$script" >> "$JOBS.$script" 2>&1 || exit
+    done
+done
+[ "$array" ] || bash "$script" > "$JOBS.$script" 2>&1 || exit
+echo "$job;cluster"
+"""
+SRUN = """#!/usr/bin/env bash
+while [[ $1 == --* ]]; do shift; done
+exec "$@"
+"""
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Table 4 and two figures of drawn faces: the folder, and the process that made them.
+    """Table 4 and two figures of drawn faces: the folder, the jobs that a scheduler got, and what
+    the last of them printed.
 
-    The runs of the first two rows are there already (stand-ins, for a run takes a minute).
+    The runs of the first two rows are there already (stand-ins, for a run takes a minute). The
+    fine-tune of the third gets lost, so the last job makes it.
     """
-    cache, out = (tmp_path_factory.mktemp(name) for name in ("cache", "out"))
+    cache, out, place = (tmp_path_factory.mktemp(name) for name in ("cache", "out", "place"))
     *_, todo = parts_of(TINY)
     stand_in = Scripts(out)
     for planned in todo[:4]:
         stand_in(planned.placed(out))
+    assert reproduce.main([*TINY, "--figure=5,6", f"--out={out}", "--emit=slurm"]) == 0
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN)):
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
     environment = commands.one_device(MA2MI_CACHE=str(cache))
-    asked = [*TINY, "--figure=5,6", f"--out={out}"]
-    done = commands.run("reproduce", *asked, environment=environment, timeout=580)
-    return out, done
+    environment |= {"PATH": f"{place}:{os.environ['PATH']}", "JOBS": str(place / "jobs")}
+    environment |= {"LOST": "finetune.sh"}
+    submit = [out / "slurm" / "submit.sh", "--partition=gpu"]
+    done = subprocess.run(submit, env=environment, capture_output=True, text=True, timeout=580)
+    said = (place / "jobs.page.sh").read_text()
+    assert done.returncode == 0, said[-3000:] + done.stderr
+    return out, (place / "jobs").read_text(), said
+
+
+@pytest.mark.timeout(600)
+def test_a_plan_goes_to_a_scheduler_in_the_order_of_its_runs(made):
+    out, jobs, _ = made
+    assert jobs.splitlines() == [
+        "pretrain.sh 0-0 ",
+        "finetune.sh 0 afterok:1_0",
+        "page.sh  afterany:1:2",
+    ]
+    scripts = sorted((out / "slurm").glob("*.sh"))
+    assert [script.stem for script in scripts] == ["finetune", "page", "pretrain", "submit"]
+    for script in scripts:
+        subprocess.run(["bash", "-n", script], check=True)
+        assert os.access(script, os.X_OK)
+
+
+def test_a_job_waits_for_the_pretraining_that_it_starts_from_and_for_no_other(tmp_path, capsys):
+    argv = ["--target=casme2,samm", "--table=1", f"--out={tmp_path}", "--emit=slurm"]
+    assert reproduce.main(argv) == 0
+    assert str(tmp_path / "slurm" / "submit.sh") in capsys.readouterr().out.replace("\n", "")
+    text = (tmp_path / "slurm" / "submit.sh").read_text()
+    lines = [line for line in text.splitlines() if "--array" in line]
+    assert lines == [
+        "pretrain=$(submit --array=0-2 pretrain.sh)",
+        'all+=("$(submit --array=0,1 finetune.sh)")',
+        *(
+            f'all+=("$(submit --array={n} --dependency="afterok:${{pretrain}}_{k}" finetune.sh)")'
+            for k, n in enumerate(("2,3", "4,5", "6,7"))
+        ),
+    ]
+    page = (tmp_path / "slurm" / "page.sh").read_text()
+    assert f"reproduce.py --target=casme2,samm --table=1 --out={tmp_path}\n" in page
 
 
 @pytest.mark.timeout(600)
 def test_table_4_of_drawn_faces(made):
-    out, done = made
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = [line for line in done.stderr.splitlines() if "] python experiments/" in line]
-    assert ["pretrain.py" in line for line in told] == [True, False]
+    out, _, said = made
+    told = [line for line in said.splitlines() if "] python experiments/" in line]
+    assert ["finetune.py" in line for line in told] == [True]
     page = (out / "table-4-figure-5-figure-6-synthetic.md").read_text()
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     # A row stands in the table of scores and, below it, in that of differences.
@@ -258,7 +330,7 @@ def test_table_4_of_drawn_faces(made):
 
 
 def test_what_the_scripts_wrote_is_what_the_plan_asks(made, capsys):
-    out, _ = made
+    out, *_ = made
     assert reproduce.main([*TINY, "--figure=5,6", f"--out={out}", "--dry-run"]) == 0
     assert "6 runs, 0 to make" in capsys.readouterr().out
 
@@ -266,7 +338,7 @@ def test_what_the_scripts_wrote_is_what_the_plan_asks(made, capsys):
 @pytest.mark.timeout(600)
 def test_runs_of_the_first_format_are_read_evaluated_and_taken(made, tmp_path, capsys, monkeypatch):
     """config.json had one part then, and no run object."""
-    there, _ = made
+    there, *_ = made
     monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MA2MI_DATA", "")
     argv = [*TINY, "--figure=5,6", f"--out={tmp_path}"]

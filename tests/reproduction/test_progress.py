@@ -1,7 +1,10 @@
 """What lies in the folders of a plan, what a stored run must be like, and making the rest."""
 
+import concurrent.futures
 import dataclasses
+import functools
 import json
+import threading
 
 import flags
 import pytest
@@ -199,6 +202,24 @@ def test_a_killed_plan_goes_on_where_it_stopped(execute, tmp_path):
     again = Scripts(tmp_path)
     assert set(execute(todo, again).values()) == {""}
     assert again.called == [planned.folder for planned in todo[2:]]
+
+
+def test_two_at_once_share_a_plan(execute, tmp_path, monkeypatch):
+    """Each makes what the other one is not making, and both end with all of it."""
+    monkeypatch.setattr(progress, "LOOKING", 0.01)
+    todo, both = runs_of_table(4), threading.Barrier(2, timeout=60)
+    scripts = [Scripts(tmp_path) for _ in range(2)]
+
+    def call(number, run):
+        if not scripts[number].called:
+            both.wait()  # so that both have begun
+        return scripts[number](run)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ends = [pool.submit(execute, todo, functools.partial(call, k)) for k in range(2)]
+        assert [end.result() for end in ends] == [dict.fromkeys(todo, "")] * 2
+    made = [folder for script in scripts for folder in script.called]
+    assert sorted(made) == sorted(planned.folder for planned in todo)
 
 
 def test_after_each_run_it_says_how_long_the_rest_takes(execute, tmp_path):

@@ -74,22 +74,14 @@ def test_an_error_inside_keeps_its_own_parameters(tmp_path):
         fails()
 
 
-def test_who_waits_is_told_once_and_goes_on_when_the_other_ends(held, tmp_path):
-    folder, holder = held
-    told = []
-
-    def note():
-        told.append(holder.poll())
-        holder.stdin.close()  # so it ends
-
-    lock.wait(folder, note)
-    assert told == [None], "it was still there"
-    lock.wait(folder, note)
-    lock.wait(tmp_path / "absent", note)
-    (tmp_path / "file").touch()
-    lock.wait(tmp_path / "file", note)
-    assert len(told) == 1
-    assert not (tmp_path / "absent").exists()
+def test_turns_are_taken_by_file(tmp_path):
+    file, other = tmp_path / "deep" / "run.lock", tmp_path / "other.lock"
+    with lock.turn(file) as first, lock.turn(file) as second, lock.turn(other) as apart:
+        assert (first, second, apart) == (True, False, True)
+    with pytest.raises(RuntimeError), lock.turn(file) as first:
+        raise RuntimeError(first)
+    with lock.turn(file, wait=True) as first:
+        assert first
 
 
 def test_an_empty_folder_is_taken_away_again(tmp_path):
