@@ -100,7 +100,8 @@ def run(main) -> None:
     several processes none outlives one that fails."""
     WATCH.begin()
     try:
-        code = main(sys.argv[1:]) or 0
+        with signals.unread():
+            code = main(sys.argv[1:]) or 0
         processes.part()
         sys.exit(code)
     except UserError as error:

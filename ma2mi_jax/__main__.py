@@ -10,6 +10,7 @@ import sys
 import textwrap
 
 import ma2mi_jax
+from ma2mi_jax import signals
 
 COMMANDS = {
     "pretrain": "pretrain.py",
@@ -35,7 +36,8 @@ def main() -> None:
     """
     name, flags = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
-        print(commands_in_words())
+        with signals.unread():
+            print(commands_in_words())
     elif name in ("-V", "--version"):
         print(f"ma2mi_jax {ma2mi_jax.__version__}")
     elif name in COMMANDS:

@@ -11,6 +11,7 @@ import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
+import select
 import signal
 import socket
 import sys
@@ -125,6 +126,24 @@ class Watch:
 
 
 # ----- children -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unread() -> Iterator[None]:
+    """Inside it the process ends without a word where nobody reads what it prints any more, as
+    after `| head`: with the exit code of a command that SIGPIPE ends."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        out, poll = sys.stdout.fileno(), select.poll()
+        poll.register(out, 0)
+        if not any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise  # it was another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out)  # for what is still held back
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def environment_of_child() -> dict[str, str]:

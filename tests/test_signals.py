@@ -155,3 +155,18 @@ def test_a_worker_outlives_what_a_terminal_and_a_scheduler_send_to_all():
         os.kill(pid, 0)
         process.kill()
         assert ended(pid)
+
+
+@pytest.mark.parametrize(
+    "print_much", ["sys.stdout.write('x' * 10**6)", "print('held back')", "sys.exit(print('x'))"]
+)
+def test_who_prints_what_nobody_reads_ends_without_a_word(print_much):
+    """As in `ma2mi runs | head -1`."""
+    code = f"import sys\nfrom ma2mi_jax import signals\nwith signals.unread(): {print_much}"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
