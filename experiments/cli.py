@@ -103,6 +103,7 @@ def run(main) -> None:
         with signals.unread():
             code = main(sys.argv[1:]) or 0
         processes.part()
+        WATCH.end()
         sys.exit(code)
     except UserError as error:
         fail(error.spelled(spell))

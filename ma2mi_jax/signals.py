@@ -31,10 +31,10 @@ PR_SET_PDEATHSIG = 1
 class Watch:
     """SIGINT and SIGTERM of this process, from `install` on.
 
-    Before `begin` a signal ends the process at once, for there is nothing to close. After it, the
-    first one raises KeyboardInterrupt in the main thread; but not inside `stoppable`, where the
-    work asks, saves and ends itself. If the process is still there after SAVING or CLOSING
-    seconds, or if a second signal comes, it is ended at once.
+    Before `begin` and after `end` a signal ends the process at once, for there is nothing to close.
+    Between them the first one raises KeyboardInterrupt in the main thread; but not inside
+    `stoppable`, where the work asks, saves and ends itself. If the process is still there after
+    SAVING or CLOSING seconds, or if a second signal comes, it is ended at once.
 
     Attributes:
       received: the first signal, None as long as there was none.
@@ -58,6 +58,10 @@ class Watch:
     def begin(self) -> None:
         """From here on there is something to close."""
         self._open = True
+
+    def end(self) -> None:
+        """From here on all is closed: what Python does at its end would print a traceback."""
+        self._open = False
 
     @property
     def exit_code(self) -> int:

@@ -65,6 +65,7 @@ PROGRAMS = {  # what is done, and what it prints after the signal
     SAVES: "saved\ninterrupted\n",
     STUCK: "",
     "watch.begin(); swallow()": "",
+    "import atexit; watch.begin(); watch.end(); atexit.register(wait); ready()": "",
 }
 
 

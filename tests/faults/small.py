@@ -16,7 +16,7 @@ PLACE = pathlib.Path("/tmp/faults-of-ma2mi")  # `begin` says where
 PRETRAIN = [
     *("pretrain", "--source=synthetic", "--preset=tiny", "--space=pixel", "--clips=4"),
     *("--steps=6", "--batch-size=2", "--checkpoint-every=1", "--log-every=1", "--workers=0"),
-    "--look-every=0",
+    *("--look-every=0", "--fusion=action"),  # half as much to compile
 ]
 FINETUNE = [
     *("finetune", "--target=synthetic", "--preset=tiny", "--init=none", "--subjects=2"),
