@@ -630,7 +630,7 @@ def test_a_name_or_split_that_no_dataset_has(tmp_path):
 def test_a_cache_that_cannot_be_written(root, tmp_path):
     miniatures.dfew(root)
     (tmp_path / "cache").write_bytes(b"a file")
-    assert "the cache cannot be written" in error_of("dfew", root, tmp_path)
+    assert "cannot be written (Not a directory)" in error_of("dfew", root, tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["00002", "data"])

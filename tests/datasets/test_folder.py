@@ -730,10 +730,10 @@ def test_a_disk_that_was_away_is_not_remembered(tmp_path, monkeypatch, name):
     drawn.image_folder(tmp_path / "data" / "b", walls(3))
     real = open
 
-    def away(path, *mode):
+    def away(path, *mode, **options):
         if "data" in str(path) and name in str(path):
             raise OSError(5, "Input/output error")
-        return real(path, *mode)
+        return real(path, *mode, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", away)

@@ -113,7 +113,7 @@ BIAS = "member0.params.classifier.bias"
         (in_networks(fusion="concat"), "params.classifier.kernel is float32[32, 3], expected"),
         (in_weights(lambda t: {BIAS: t[BIAS][:2]}), f"{BIAS} is float32[2], expected"),
         (in_weights(lambda t: {BIAS: np.arange(3)}), f"{BIAS} is int64[3], expected"),
-        (in_weights(lambda t: {BIAS: t[BIAS] * np.nan}), f"{BIAS} holds numbers that are not"),
+        (in_weights(lambda t: {BIAS: t[BIAS] * np.nan}), f"values of {BIAS} are not finite"),
         (in_weights(lambda t: {"more": t[BIAS]}), "1 unknown (first: more)"),
     ],
 )

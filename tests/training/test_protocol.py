@@ -146,9 +146,11 @@ def test_a_short_chunk_is_filled_up_and_compiled_no_more(placed_data, whole, tmp
     history, weights = whole
     for chunk, part in zip(found, (slice(0, 2), slice(2, 3)), strict=True):
         alone = history.tests[:, part, : chunk[0].tests.shape[2]]
-        np.testing.assert_array_equal(chunk[0].tests, alone)
-        np.testing.assert_array_equal(chunk[0].loss, history.loss[:, part])
-        chex.assert_trees_all_equal(chunk[1], jax.tree.map(lambda x: x[part], weights))  # noqa: B023
+        # two programs, by the emitter of tests/conftest.py: equal but for the last bit
+        np.testing.assert_allclose(chunk[0].tests, alone, rtol=1e-6)
+        np.testing.assert_allclose(chunk[0].loss, history.loss[:, part], rtol=1e-6)
+        of_part = jax.tree.map(lambda x: x[part], weights)  # noqa: B023
+        chex.assert_trees_all_close(chunk[1], of_part, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
