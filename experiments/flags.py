@@ -23,6 +23,7 @@ from ma2mi_jax.clips.pairs import DEFAULT_DELTA
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.runs.folder import as_typed
 from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
@@ -384,4 +385,6 @@ def _text(value: Any) -> str:
 
 def command(run: Any) -> str:
     """The command as a person types it."""
-    return shlex.join(["python", f"experiments/{run.script}.py", *of(run)])
+    here = pathlib.PurePath(__file__).parent
+    place = here if here.parent.name == "ma2mi_jax" else "experiments"  # of a wheel, of a clone
+    return as_typed([f"{place}/{run.script}.py", *of(run)])

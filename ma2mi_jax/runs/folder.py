@@ -10,7 +10,7 @@ import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -130,6 +130,23 @@ def _open(path: pathlib.Path, content: dict[str, Any], result: str, overwrite: b
     }
     files.write_json(path / CONFIG, {**content, **made})
     return False
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """A command as a person types it again; empty if there are no words.
+
+    Args:
+      words: the path of a script of ours, and its flags.
+
+    Returns:
+      `python PATH FLAGS`, or `ma2mi NAME FLAGS` if the script lies inside an installed package.
+    """
+    if not words:
+        return ""
+    script = pathlib.PurePath(words[0])
+    is_installed = script.parts[-3:-1] == ("ma2mi_jax", "experiments")
+    start = ["ma2mi", script.stem] if is_installed else ["python", words[0]]
+    return shlex.join([*start, *words[1:]])
 
 
 def first_difference(there: Any, here: Any, name: str = "") -> str:

@@ -7,6 +7,7 @@ import datetime
 import math
 import os
 import pathlib
+import shlex
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from ma2mi_jax import files, schema
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import lock
+from ma2mi_jax.runs.folder import as_typed
 from ma2mi_jax.runs.log import METRICS
 from ma2mi_jax.training import protocol, run_config
 from ma2mi_jax.training.run_config import RESULTS
@@ -91,7 +93,7 @@ def look(folder: pathlib.Path) -> Listed | None:
         return None  # a model folder, or another program's
 
     known = {"made": _made(file, record), "commit": _text(record, "commit")}
-    known["command"] = f"python {_text(record, 'command')}".strip()
+    known["command"] = _command(record)
     try:
         stored = run_config.read(folder)
         known["script"] = stored.script
@@ -110,6 +112,13 @@ def _damaged(folder: pathlib.Path, error: Exception, **known: str) -> Listed:
 
 def _text(record: Mapping[str, Any], name: str) -> str:
     return record[name] if isinstance(record.get(name), str) else ""
+
+
+def _command(record: Mapping[str, Any]) -> str:
+    command = _text(record, "command")
+    with contextlib.suppress(ValueError):  # quotation marks without an end
+        return as_typed(shlex.split(command))
+    return command
 
 
 def _made(file: pathlib.Path, record: Mapping[str, Any]) -> str:

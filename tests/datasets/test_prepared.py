@@ -391,8 +391,11 @@ def test_what_cannot_be_read_is_told_in_one_line(source, tmp_path):
         prepared.verify(tmp_path)
     manifest = out / "prepared.json"
     text = manifest.read_text()
-    manifest.write_text(text.replace('"format": 1', '"format": 99'))
+    format.write_record_file(manifest, json.loads(text) | {"format": 99})
     with pytest.raises(UserError, match="format 99"):
+        prepared.read(out, "casme2", "target")
+    manifest.write_text(text.replace('"annotations": "', '"annotations": "b'))  # one letter more
+    with pytest.raises(UserError, match=r"prepared.json: its content is not what was written"):
         prepared.read(out, "casme2", "target")
     manifest.write_text(text[:100])
     with pytest.raises(UserError, match=r"prepared.json: cannot be read"):

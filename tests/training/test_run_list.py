@@ -20,6 +20,20 @@ TARGET = DatasetSpec("synthetic", "target")
 PRETRAINED = {"clips_used": 32, "final": {"loss_rec": 0.03, "copy_baseline": 0.04}}
 
 
+@pytest.mark.parametrize(
+    ("words", "typed"),
+    [
+        ("experiments/pretrain.py --steps=2", "python experiments/pretrain.py --steps=2"),
+        ("/v/site-packages/ma2mi_jax/experiments/finetune.py --run=a", "ma2mi finetune --run=a"),
+        ("'/my v/ma2mi_jax/experiments/pretrain.py' '--run=a b'", "ma2mi pretrain '--run=a b'"),
+        ("experiments/pretrain.py '--run", "experiments/pretrain.py '--run"),
+        ("", ""),
+    ],
+)
+def test_a_command_is_shown_as_it_is_typed(words, typed):
+    assert run_list._command({"command": words}) == typed
+
+
 def pretraining(folder, steps=()):
     """A pre-training of 70 steps with checkpoints of these `steps`."""
     write_config(PretrainRun(SOURCE, preset="tiny", space="pixel", steps=70, run=str(folder)))

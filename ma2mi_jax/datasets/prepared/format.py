@@ -13,6 +13,8 @@ work that was killed goes on with the first shard that is not finished, and a sh
 damaged can be made again alone. One process at a time works on a folder (`runs/lock.py`).
 """
 
+import hashlib
+import json
 import math
 import os
 import pathlib
@@ -25,13 +27,14 @@ from ma2mi_jax.clips.frames import StoreFrames
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import read_json, sha256, write_json
+from ma2mi_jax.files import plain, read_json, sha256, write_json
 from ma2mi_jax.schema import mismatch
 
 Progress = Callable[[int, int], None]
 
 FORMAT = 1  # version of the format: raise it when it changes, and older folders are refused
 MANIFEST, LATENTS = "prepared.json", "latents.json"
+CHECKSUM = "checksum"  # of a record of the whole folder: of all else in it
 MEND = "delete it and prepare the folder again; the shards that are finished are kept"
 
 
@@ -345,9 +348,29 @@ def read_record_file(path: pathlib.Path, shape: Any = dict[str, Any]) -> Any:
     """The content of one of the JSON files in a prepared folder, which has this shape.
 
     Raises:
-      UserError: it cannot be read, or has another shape.
+      UserError: it cannot be read, has another shape, or is not what was written.
     """
-    return read_json(path, MEND, shape)
+    content = read_json(path, MEND, shape)
+    # folders from before 2026-11-29 have no checksum
+    if isinstance(content, dict) and content.get(CHECKSUM, checksum(content)) != checksum(content):
+        raise UserError(
+            "{file}: its content is not what was written (another checksum); {mend}",
+            file=path,
+            mend=MEND,
+        )
+    return content
+
+
+def write_record_file(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes the record of the whole folder, with the checksum of its content."""
+    content = plain(content)
+    write_json(path, content | {CHECKSUM: checksum(content)}, indent=None)
+
+
+def checksum(record: dict[str, Any]) -> str:
+    """The SHA-256 of what a record says, as hexadecimal digits."""
+    said = {key: value for key, value in record.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def check_sizes(root: pathlib.Path, record: dict[str, Any]) -> None:

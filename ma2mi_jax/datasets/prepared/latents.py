@@ -15,7 +15,7 @@ from ma2mi_jax.clips.frames import FrameError, StoreFrames, read_frame
 from ma2mi_jax.clips.opencv import threads
 from ma2mi_jax.datasets.prepared import format
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import array_to_fill, unwritable, whole, write_json
+from ma2mi_jax.files import array_to_fill, unwritable, whole
 
 
 def cached_latents(clips: Sequence[Clip], autoencoder: str, image_size: int) -> bool:
@@ -115,7 +115,7 @@ def add_latents(
         "dtype": "float16",
         "shards": kept,
     }
-    write_json(root / format.LATENTS, record, indent=None)
+    format.write_record_file(root / format.LATENTS, record)
 
 
 def _refuse_others(root: pathlib.Path, autoencoder: str, vae: str) -> None:

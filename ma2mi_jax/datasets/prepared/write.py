@@ -32,7 +32,7 @@ from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.datasets.prepared import format
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import fingerprint, whole, write_json
+from ma2mi_jax.files import fingerprint, whole
 
 SHARD = 8192  # frames in a shard at most, unless one clip has more: about 200 MB
 SHARDS = 64  # shards at least, because shards are what is made in parallel ...
@@ -118,7 +118,7 @@ def write(
         if made_of != [shard["sha256"] for shard in shards]:
             (out / format.LATENTS).unlink()  # they are of other frames
     manifest = _manifest(dataset, identity, plan, shards)
-    write_json(out / format.MANIFEST, manifest, indent=None)
+    format.write_record_file(out / format.MANIFEST, manifest)
 
 
 def _claim(out: pathlib.Path, identity: dict, overwrite: bool) -> None:
