@@ -24,6 +24,7 @@ from ma2mi_jax.evaluation import predictions as scored
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import features, fuse
+from ma2mi_jax.runs.compiling import ONCE
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training import finetuning, initial, members, run_config
 from ma2mi_jax.training.finetuning import Data
@@ -88,7 +89,7 @@ def random_weights(architecture: Architecture, seed: int) -> Weights:
     activations random weights tell less (docs/choices.md), so this is the harder control.
     """
     config = finetuning.Config(architecture, classes=1)
-    state = jax.jit(partial(finetuning.init, config))(jax.random.key(seed))
+    state = jax.jit(finetuning.init, static_argnums=0, **ONCE)(config, jax.random.key(seed))
     return state.params, state.batch_stats
 
 

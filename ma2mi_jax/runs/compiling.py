@@ -1,4 +1,4 @@
-"""Says that a program is being compiled, and how long that took last time.
+"""How to compile what runs once, and what a user is told while a program is compiled.
 
 A compilation takes from seconds to minutes, in which nothing else is to be seen.
 """
@@ -17,6 +17,15 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs.listener import Listener
 
 FILE = "ma2mi_seconds.json"  # program -> seconds; beside the programs that JAX keeps
+ONCE = {
+    "compiler_options": {
+        "xla_backend_optimization_level": 1,
+        "xla_llvm_disable_expensive_passes": True,
+    }
+}
+"""`jax.jit(draw, **ONCE)` compiles in a quarter of the time what runs once, like the draw of the
+first weights; its numbers were the same (docs/performance.md)."""
+
 CACHED = 3.0  # seconds; what is ready sooner was not compiled, but read from a cache
 
 

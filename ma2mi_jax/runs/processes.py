@@ -7,6 +7,7 @@ nothing where a process is alone.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -360,17 +361,20 @@ def in_step(asked: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
         _say(f"calls/{index()}", str(calls))  # for those that still want to agree
 
 
-def begun_together(step: Callable[..., Found]) -> Callable[..., Found]:
-    """A jitted function, whose first call begins when all processes have compiled it: who had to
-    wait half a minute for the others would take them for lost."""
+def begun_together(step: Callable[..., Found], static: Any) -> Callable[..., Found]:
+    """A jitted function, of the rest of its arguments; the first is `static`.
+
+    Its first call begins when all processes have compiled it: who had to wait half a minute for the
+    others would take them for lost.
+    """
     if jax.process_count() == 1:
-        return step
+        return functools.partial(step, static)
     compiled = None
 
     def call(*args: Any) -> Found:
         nonlocal compiled
         if compiled is None:
-            compiled = step.lower(*args).compile()
+            compiled = step.lower(static, *args).compile()
             wait_for_all("compiled")
         return compiled(*args)
 

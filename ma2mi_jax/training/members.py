@@ -27,6 +27,7 @@ from ma2mi_jax.clips.pairs import (
     pairs_nbytes,
     steps_per_epoch,
 )
+from ma2mi_jax.runs.compiling import ONCE
 from ma2mi_jax.training import finetuning
 from ma2mi_jax.training.finetuning import Config, Data, MemberState
 from ma2mi_jax.training.folds import Fold
@@ -68,8 +69,20 @@ def start(
     Args:
       pretrained: see `finetuning.init`.
     """
-    keys = jnp.stack([m.key("init") for m in members])
-    return jax.jit(jax.vmap(partial(finetuning.init, config), in_axes=(0, None)))(keys, pretrained)
+    return _START(config, jnp.stack([m.key("init") for m in members]), pretrained)
+
+
+def _start(config: Config, keys: Key[Array, " M"], pretrained: Any) -> MemberState:
+    return jax.vmap(partial(finetuning.init, config), in_axes=(0, None))(keys, pretrained)
+
+
+_START = jax.jit(_start, static_argnums=0, **ONCE)
+
+
+def shapes(config: Config, members: Sequence[Member]) -> MemberState:
+    """Of what `start` gives without anything learned before."""
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), len(members)))
+    return jax.eval_shape(partial(_start, config), keys, None)
 
 
 # ----- where clips and members lie ----------------------------------------------------------------

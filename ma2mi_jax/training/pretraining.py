@@ -117,7 +117,7 @@ def optimizer(config: Config) -> optax.GradientTransformation:
 def init(
     config: Config, key: Key[Array, ""], encoders: tuple[Any, Any] | None = None
 ) -> PretrainState:
-    """A fresh state. Run it under `jax.jit`: one by one its thousands of small draws are slow.
+    """A fresh state. Run it under `jax.jit`: one by one its many small draws are slow.
 
     Args:
       encoders: MIACNet's params and batch_stats to start from, or None for random ones.
@@ -341,7 +341,7 @@ def train_step(
 ) -> tuple[PretrainState, Metrics]:
     """One update by Eq. 10. Pure.
 
-    Run it as `jax.jit(partial(train_step, config), donate_argnums=0)`; the state given is used up.
+    Run it as `jax.jit(train_step, static_argnums=0, donate_argnums=1)`; the state given is used up.
 
     It computes the same gradients with a batch that is sharded over devices under jit, and with
     `axis_name` under pmap or shard_map. BatchNorm statistics are those of the whole batch each

@@ -59,6 +59,10 @@ class Finished:
     replaced: dict[str, int]
 
 
+STEP = jax.jit(pretraining.train_step, static_argnums=0, donate_argnums=1)
+"""Compiled once for all runs of one configuration in this process."""
+
+
 def check_devices(run: PretrainRun) -> None:
     """Asks for the devices, which takes them.
 
@@ -163,11 +167,10 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     iterator = iter(
         pairs.to_device(batches, here).map(functools.partial(processes.joined, mesh=mesh))
     )
-    init = jax.jit(functools.partial(pretraining.init, config), out_shardings=whole)
-    state = init(jax.random.key(run.seed), encoders)
+    begin = jax.jit(pretraining.init, static_argnums=0, out_shardings=whole, **compiling.ONCE)
+    state = begin(config, jax.random.key(run.seed), encoders)
     vae_params = jax.make_array_from_process_local_data(whole, vae_params)
-    step_fn = jax.jit(functools.partial(pretraining.train_step, config), donate_argnums=0)
-    step_fn = processes.begun_together(step_fn)
+    step_fn = processes.begun_together(STEP, config)
     looks = 0 < run.look_every <= config.steps
     people = None
     if looks:
@@ -211,9 +214,9 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             for step in range(start, config.steps):
                 batch, seen = next(iterator), None
                 needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
+                if looks and step % run.look_every == 0:
+                    seen = learned.look(config, state, batch["frames"], people, vae_params)
                 with compiles if step == start else contextlib.nullcontext():
-                    if looks and step % run.look_every == 0:
-                        seen = learned.look(config, state, batch["frames"], people, vae_params)
                     state, metrics = step_fn(state, needed, vae_params)
                 pending.append((step, batch["drawn"], batch["replaced"], metrics))
                 final = step + 1 == config.steps

@@ -36,6 +36,7 @@ from ma2mi_jax.training.members import (
     Member,
     placed,
     predict_clips,
+    shapes,
     start,
     train_members,
 )
@@ -413,8 +414,8 @@ def saved(
     """
     without_dit = dataclasses.replace(config, reconstruction=None)
     for number, members in enumerate(parts):
-        shapes = jax.eval_shape(partial(start, without_dit, members, None))
-        found = checkpoint.restore(run / "checkpoints", number, _weights(shapes))
+        expected = _weights(shapes(without_dit, members))
+        found = checkpoint.restore(run / "checkpoints", number, expected)
         yield MemberState(jnp.zeros(len(members)), opt_state=None, **found)
 
 

@@ -155,20 +155,16 @@ def test_a_place_looks_at_the_pixel_where_its_heat_is_put():
     network = config.architecture.miacnet(jnp.float32)
     frames = jnp.asarray(np.random.default_rng(1).normal(size=(4, 256, 256, 3)), jnp.float32)
 
-    @jax.jit
-    def reach(row):
+    @jax.jit  # weights are arguments: XLA would take half a minute to fold constants
+    def reach(variables, row):
         gradient = jax.grad(
-            lambda x: network.apply(
-                {"params": params["miacnet"], "batch_stats": batch_stats},
-                x,
-                False,
-                method="position",
-            )[:, row, 4].sum()
+            lambda x: network.apply(variables, x, False, method="position")[:, row, 4].sum()
         )
         return jnp.square(gradient(frames)).sum((0, 2, 3))
 
+    variables = {"params": params["miacnet"], "batch_stats": batch_stats}
     for row in (3, 4, 5):  # far from the border, which cuts off what the others see
-        weight = np.asarray(reach(row))
+        weight = np.asarray(reach(variables, row))
         centre = (weight * np.arange(256)).sum() / weight.sum()
         assert abs(centre - 32 * row) < 8, (row, centre)
         spread = np.asarray(gradcam.upsample(np.eye(8, dtype=np.float32)[row][:, None], 256)[:, 0])

@@ -1,9 +1,12 @@
-"""Scripts run as people run them: each in a process of its own, with its own exit code.
+"""Scripts run as people run them: their words go in, text and an exit code come out.
 
-A fresh interpreter takes about eight seconds to import everything. So a server imports it once, and
-forks for each command; no JAX backend is there before the fork.
+A fresh interpreter takes about eight seconds to import everything. So a server imports it once and
+forks; no JAX backend is there before the fork. What is started alone (`started`) has a process of
+its own. What is run to its end (`run`) shares one, command after command, in which a program that
+was compiled need not be compiled again.
 """
 
+import atexit
 import contextlib
 import dataclasses
 import multiprocessing
@@ -14,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -50,7 +54,7 @@ def one_device(**variables: str) -> dict[str, str]:
 class Started:
     """A command that runs: its process, and the files to which it prints."""
 
-    process: multiprocessing.process.BaseProcess
+    process: multiprocessing.process.BaseProcess | None
     words: list[str]
     files: tuple[pathlib.Path, pathlib.Path]
 
@@ -70,7 +74,7 @@ def started(
 
     If it still runs at the end of the block, it is killed.
     """
-    words = [str(ROOT / "experiments" / f"{script}.py"), *map(str, flags)]
+    words = [_file(script), *map(str, flags)]
     with tempfile.TemporaryDirectory() as folder:
         files = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         process = SERVER.Process(target=_run, args=(words, environment, *files))
@@ -86,13 +90,71 @@ def started(
 def run(
     script: str | pathlib.Path, *flags: object, environment: dict[str, str], timeout: float = 280
 ) -> subprocess.CompletedProcess:
-    """Runs a command as `started` does; returns its exit code and all that it prints, as text."""
-    with started(script, *flags, environment=environment) as command:
-        command.process.join(timeout)
-        if command.process.is_alive():
-            raise subprocess.TimeoutExpired(command.words, timeout, *command.printed())
-        code = command.process.exitcode
-        return subprocess.CompletedProcess(command.words, code, *command.printed())
+    """Runs a command to its end; returns its exit code and all that it prints, as text.
+
+    JAX takes its settings from the `environment` of the first command.
+    """
+    words = [_file(script), *map(str, flags)]
+    with tempfile.TemporaryDirectory() as folder:
+        files = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
+        code = _Runner.now().ask((words, environment, *files), timeout)
+        done = Started(None, words, files)
+        if code is None:
+            raise subprocess.TimeoutExpired(words, timeout, *done.printed())
+        return subprocess.CompletedProcess(words, code, *done.printed())
+
+
+class _Runner:
+    """A process that runs commands one after the other."""
+
+    there: "_Runner | None" = None
+
+    def __init__(self):
+        self.ours, theirs = SERVER.Pipe()
+        self.process = SERVER.Process(target=_serve, args=(theirs,))
+        self.process.start()
+        theirs.close()
+        atexit.register(self.ours.close)  # at which it ends
+
+    @classmethod
+    def now(cls) -> "_Runner":
+        """The one of this process; a new one if the last was lost with its command."""
+        if cls.there is None or not cls.there.process.is_alive():
+            cls.there = cls()
+        return cls.there
+
+    def ask(self, task: tuple, timeout: float) -> int | None:
+        """The exit code of a command; None if it has none after so many seconds."""
+        self.ours.send(task)
+        try:
+            if self.ours.poll(timeout):
+                return self.ours.recv()
+        except EOFError:  # a signal ended it
+            self.process.join()
+            return self.process.exitcode
+        self.process.kill()
+        self.process.join()
+        return None
+
+
+def _serve(asked):
+    with contextlib.suppress(EOFError):
+        while True:
+            words, environment, *files = asked.recv()
+            try:
+                _run(words, environment, *files)
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            except BaseException:  # as an interpreter ends with it
+                traceback.print_exc()
+                code = 1
+            sys.stderr.flush()
+            asked.send(code)
+
+
+def _file(script):
+    return str(ROOT / "experiments" / f"{script}.py")
 
 
 def _run(words, environment, out, err):
@@ -104,7 +166,8 @@ def _run(words, environment, out, err):
     os.environ.update(environment)
     os.chdir(ROOT)
     sys.argv = words
-    sys.path.insert(0, str(ROOT / "experiments"))
+    if (scripts := str(ROOT / "experiments")) not in sys.path:
+        sys.path.insert(0, scripts)
     try:
         runpy.run_path(words[0], run_name="__main__")
     finally:

@@ -26,7 +26,7 @@ from ma2mi_jax.training.members import Member, predict_clips
 
 # With one encoder there is half as much to compile.
 CONFIG = finetuning.Config(
-    Architecture(image_size=96, width=4, fusion="action"), classes=3, epochs=3, batch_size=4
+    Architecture(image_size=64, width=4, fusion="action"), classes=3, epochs=3, batch_size=4
 )
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 FOLDS = [folds.hold_out(fold, SUBJECTS, 0.2, seed=0) for fold in folds.loso(SUBJECTS)]
@@ -42,7 +42,7 @@ class Stop(Exception):
 def data():
     rng = np.random.default_rng(0)
     frames = np.kron(
-        rng.uniform(0, 255, size=(len(SUBJECTS), 2, 8, 8, 3)), np.ones((1, 1, 12, 12, 1))
+        rng.uniform(0, 255, size=(len(SUBJECTS), 2, 8, 8, 3)), np.ones((1, 1, 8, 8, 1))
     ).astype(np.uint8)
     return {"frames": frames, "label": np.arange(len(SUBJECTS), dtype=np.int32) % 3}
 
