@@ -1,5 +1,6 @@
-# make demo   the whole method on faces it draws itself: pre-train, leave one subject out with and
-#             without that, evaluate; QUICK=1 make demo is the same, too short to mean anything
+# make demo   the whole method on faces it draws itself: pre-train, fine-tune with and without that
+#             on people who are not tested, evaluate; QUICK=1 make demo is the same, one subject left
+#             out at a time, and too short to mean anything
 # make test   all tests
 # make faults kills, odd input and damaged files, done to the commands on purpose, for hours;
 #             QUICK=1 make faults is a few of each kind (docs/reliability.md)
@@ -12,19 +13,23 @@ REQUIREMENTS = $(shell nvidia-smi >/dev/null 2>&1 \
 	&& echo requirements.txt || echo requirements-cpu.txt)
 
 ifdef QUICK
+PRESET = smoke
 PRETRAIN = --clips=32 --steps=8 --batch-size=8
 FINETUNE = --subjects=3 --clips-per-subject=6 --epochs=1 --batch-size=8
 else
-PRETRAIN = --clips=400 --steps=600 --batch-size=16 --learning-rate=1e-3
-FINETUNE = --subjects=8 --clips-per-subject=14 --epochs=20 --learning-rate=3e-3
+PRESET = bench
+PRETRAIN = --clips=1000 --steps=500 --batch-size=16 --learning-rate=1e-3 --decay=0.05 \
+	--reconstruction-loss=l2
+FINETUNE = --protocol=kfold --folds=2 --subjects=40 --clips-per-subject=4 --amplitude=.15 \
+	--epochs=40 --learning-rate=1e-3 --seeds=2
 endif
 
 .PHONY: demo test faults bench lint
 demo: $(VENV)/installed
-	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=tiny --space=pixel \
+	$(VENV)/bin/python experiments/pretrain.py --source=synthetic --preset=$(PRESET) --space=pixel \
 		$(PRETRAIN) --run=$(RUN)/pretrained --overwrite
-	$(VENV)/bin/python experiments/finetune.py --target=synthetic --preset=tiny --init=none \
-		$(FINETUNE) --run=$(RUN)/from-scratch --overwrite
+	$(VENV)/bin/python experiments/finetune.py --target=synthetic --preset=$(PRESET) --init=none \
+		--fusion=action $(FINETUNE) --run=$(RUN)/from-scratch --overwrite
 	$(VENV)/bin/python experiments/finetune.py --target=synthetic --init=$(RUN)/pretrained \
 		$(FINETUNE) --run=$(RUN)/from-pretrained --compare=$(RUN)/from-scratch --overwrite
 	$(VENV)/bin/python experiments/evaluate.py --run=$(RUN)/from-pretrained

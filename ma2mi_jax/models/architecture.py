@@ -38,6 +38,7 @@ class Architecture:
       predict: what DiT's output is, see `DiT`.
       dit_scales: inside DiT, see `DiT`.
       normalisation: of frames before the encoders, see `MIACNet`.
+      blocks: of each stage of the encoders, see `ResNet18`.
 
     Raises:
       UserError: `pixel_shrink` does not divide the patch.
@@ -56,6 +57,7 @@ class Architecture:
     pooling: Pooling = "gap"
     dit_scales: Scales = "ours"
     normalisation: Normalisation | None = None
+    blocks: int | None = None
 
     def __post_init__(self):
         if self.pixel_shrink < 1 or self.pixel_patch % self.pixel_shrink:
@@ -88,7 +90,7 @@ class Architecture:
     def miacnet(self, dtype: Any, axis_name: str | None = None) -> MIACNet:
         """The two encoders; `dtype` and `axis_name` as in `ResNet18`."""
         sizes = (self.width, self.fusion, self.pooling)
-        return MIACNet(*sizes, dtype, axis_name, self.normalisation)
+        return MIACNet(*sizes, dtype, axis_name, self.normalisation, self.blocks)
 
     def condition(
         self, action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None
@@ -117,4 +119,8 @@ PRESETS = {
         image_size=192, width=16, depth=4, dit_width=128, heads=2, pixel_patch=16, pixel_shrink=4
     ),
     "tiny": Architecture(image_size=96, width=16, depth=4, dit_width=128, heads=2, pixel_patch=8),
+    # The least that compiles and runs, to see whether all does; it learns nothing.
+    "smoke": Architecture(
+        image_size=64, width=8, depth=1, dit_width=64, heads=2, pixel_patch=16, blocks=1
+    ),
 }

@@ -48,6 +48,7 @@ class MIACNet(nn.Module):
       dtype, axis_name: as in `ResNet18`.
       normalisation: what is done to frames before the encoders, see `images.imagenet`; by default
         nothing.
+      blocks: as in `ResNet18`.
     """
 
     width: int = 64
@@ -56,11 +57,13 @@ class MIACNet(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     normalisation: Normalisation | None = None
+    blocks: int | None = None
 
     def setup(self):
-        self.action_encoder = ResNet18(self.width, self.dtype, self.axis_name)
+        sizes = (self.width, self.dtype, self.axis_name, self.blocks)
+        self.action_encoder = ResNet18(*sizes)
         if self.fusion != "action":
-            self.position_encoder = ResNet18(self.width, self.dtype, self.axis_name)
+            self.position_encoder = ResNet18(*sizes)
 
     def action(
         self, frame: Float[Array, "B H W 3"], future: Float[Array, "B H W 3"], train: bool

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-BLOCKS = (2, 2, 2, 2)  # of each stage
+STAGES, BLOCKS = 4, 2  # blocks of each stage
 
 # torchvision's kaiming_normal_(mode="fan_out")
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -50,11 +50,13 @@ class ResNet18(nn.Module):
       dtype: of the computation and the result; parameters and BatchNorm statistics are float32.
       axis_name: the mapped axis (of pmap or shard_map) over which BatchNorm takes its statistics,
         or None.
+      blocks: of each stage, by default a ResNet18's; 1 makes it a ResNet10.
     """
 
     width: int = 64
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    blocks: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B h w D"]:
@@ -72,8 +74,8 @@ class ResNet18(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
-        for stage, blocks in enumerate(BLOCKS):
-            for block in range(blocks):
+        for stage in range(STAGES):
+            for block in range(self.blocks or BLOCKS):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(
                     self.width * 2**stage, stride, conv, norm, name=f"layer{stage + 1}_{block}"

@@ -33,7 +33,7 @@ from ma2mi_jax.training import folds, model_folder, naming
 from ma2mi_jax.training.finetuning import Augmentation, Statistics, TestFrames, Tune
 from ma2mi_jax.training.protocol import Select
 
-Preset = Literal["paper", "small", "bench", "tiny"]
+Preset = Literal["paper", "small", "bench", "tiny", "smoke"]
 Precision = Literal["auto", "float32", "bfloat16"]
 ProtocolName = Literal["loso", "kfold", "cross", "lodo", "all"]
 TESTED = {"root": "test_root", "annotations": "test_annotations", "target": "test_target"}

@@ -9,7 +9,14 @@ from ma2mi_jax.training import pretraining
 
 def test_a_step_on_eight_devices_adds_up_gradients_and_batchnorm_alone():
     network = Architecture(
-        image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel"
+        image_size=96,
+        width=4,
+        depth=1,
+        dit_width=16,
+        heads=2,
+        pixel_patch=16,
+        space="pixel",
+        blocks=1,
     )
     config = pretraining.Config(network, batch_size=16)
     step, state, _ = collectives.sharded_step(config, "pixels", 8)

@@ -628,7 +628,9 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
     batch = next(iterator)
     iterator.close()
 
-    small = Architecture(image_size=size, width=4, depth=1, dit_width=16, heads=2, space="latent")
+    small = Architecture(
+        image_size=size, width=4, depth=1, dit_width=16, heads=2, space="latent", blocks=1
+    )
     config = pretraining.Config(small, steps=10, batch_size=4, vae=autoencoder.TINY)
     state = jax.jit(partial(pretraining.init, config))(jax.random.key(0))
     plain, keys = {"frames": batch["frames"]}, jax.random.split(jax.random.key(0), 4)
@@ -667,16 +669,16 @@ def test_prepare_then_pretrain_from_it(tmp_path):
     out = tmp_path / "out"
     data = ["--source=synthetic", "--clips=6"]
     latents = ["--latents", f"--vae={tmp_path / 'vae'}", "--batch-size=16"]
-    done = command("prepare", *data, "--size=96", f"--out={out}")
-    assert "144 of 96 x 96" in done.stdout
+    done = command("prepare", *data, "--size=64", f"--out={out}")
+    assert "144 of 64 x 64" in done.stdout
     command(
-        "prepare", "--source=synthetic", f"--data-root={out}", f"--out={out}", "--size=96", *latents
+        "prepare", "--source=synthetic", f"--data-root={out}", f"--out={out}", "--size=64", *latents
     )  # latents are added later
     assert (
         "every shard is as it was written" in command("prepare", f"--out={out}", "--verify").stdout
     )
     flags = [
-        "--preset=tiny",
+        "--preset=smoke",
         "--batch-size=4",
         "--steps=2",
         "--log-every=1",

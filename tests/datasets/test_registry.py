@@ -78,7 +78,7 @@ assert reproduce.planned_targets() == planned
 def stop(clips, classes):  # called when clips and folds are there, before the training
     sys.exit(f"{len(clips)} clips of {', '.join(classes)}")
 
-run = flags.parse(FinetuneRun, ["--target=toys", "--preset=tiny"])
+run = flags.parse(FinetuneRun, ["--target=toys", "--preset=smoke"])
 assert run.chosen_protocol == "kfold"
 finetuning_run.carry_out(run, check=stop)  # three folds: five would be more than the subjects
 """

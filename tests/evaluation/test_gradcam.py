@@ -28,7 +28,9 @@ from ma2mi_jax.training import finetuning
 
 def model(fusion, size=96, width=4, pooling="gap"):
     """A network with random weights and three classes, and three pairs of frames."""
-    architecture = Architecture(image_size=size, width=width, fusion=fusion, pooling=pooling)
+    architecture = Architecture(
+        image_size=size, width=width, fusion=fusion, pooling=pooling, blocks=1
+    )
     config = finetuning.Config(architecture, classes=3)
     state = jax.jit(finetuning.init, static_argnums=0)(config, jax.random.key(0))
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import folds
 from ma2mi_jax.training.run_config import FinetuneRun
 
-TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2)
+TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, blocks=1)
 SPEC = DatasetSpec("synthetic", "target")
 CLASSES = 3
 SUBJECTS = np.repeat([f"s{i}" for i in range(6)], 5)

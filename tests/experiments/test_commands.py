@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = [
-    "--preset=tiny",
+    "--preset=smoke",
     "--space=pixel",
     "--clips=12",
     "--batch-size=4",
@@ -222,7 +222,7 @@ def test_probe_writes_beside_the_run_what_it_found(command, pretrained, tmp_path
     features = {"c_delta", "all_places", "action_mean", "action_all_places"}
     assert all(set(of) == features for of in found["networks"].values())
 
-    flags = [*data, "--preset=tiny", f"--out={tmp_path}"]
+    flags = [*data, "--preset=smoke", f"--out={tmp_path}"]
     done = command("probe", "--run=none", *flags)
     alone = json.loads((tmp_path / "probe.json").read_text())
     assert alone["networks"]["random weights"] == found["networks"]["random weights"]
@@ -241,7 +241,7 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
     weights = tmp_path / "pretrained" / "pretrained_action_encoder.safetensors"
     flags = [
         "--target=synthetic",
-        "--preset=tiny",
+        "--preset=smoke",
         f"--init={weights}",
         *SUBJECTS,
         "--fold-chunk=1",
@@ -282,7 +282,7 @@ def test_evaluate_exports_encoders_that_finetune_starts_from(
 def test_evaluate_reads_a_dataset_that_has_moved(command, tmp_path):
     before, now, run = tmp_path / "before", tmp_path / "now", tmp_path / "run"
     miniatures.casme2(before, 2014)
-    flags = ["--target=casme2", f"--data-root={before}", "--preset=tiny", "--epochs=1"]
+    flags = ["--target=casme2", f"--data-root={before}", "--preset=smoke", "--epochs=1"]
     few = ["--protocol=kfold", "--folds=2", "--batch-size=4", "--fold-chunk=1"]
     command("finetune", *flags, *few, f"--run={run}")
     before.rename(now)

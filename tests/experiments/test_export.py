@@ -112,7 +112,7 @@ def test_the_card_says_what_the_score_is_of(model):
     assert "started from random weights" in card
     assert "license: apache-2.0" in card
     assert "no lie detector" in card
-    assert "96 px" in card
+    assert "64 px" in card
 
 
 def test_without_a_run_that_leaves_subjects_out_the_card_knows_no_score(run, tmp_path):
@@ -157,7 +157,7 @@ def test_a_model_answers_as_its_run_does(run, model, tmp_path, monkeypatch):
     assert told["model"]["models"] == 2
     assert told["model"]["model"] == str(model)
     assert "on a part of these subjects reached accuracy 0.33" in told["model"]["caution"]
-    crops = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
     both = [ma2mi_jax.open_run(run), ma2mi_jax.load(model)]
     np.testing.assert_array_equal(*(each.condition(*crops) for each in both))
 

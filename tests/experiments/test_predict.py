@@ -131,7 +131,7 @@ def test_clips_of_every_kind_and_bad_ones_beside_them(script, run, clips, capsys
         each.box
         for each in extract.extract([own_clips.item_of(paths[2])], cache=str(clips / "c"))[0].clips
     }
-    pair_of_faces = np.stack([frames.crop(image, box, 96) for image in (onset, apex)])[None]
+    pair_of_faces = np.stack([frames.crop(image, box, 64) for image in (onset, apex)])[None]
     data = {"frames": jnp.asarray(pair_of_faces), "label": jnp.zeros(1, jnp.int32)}
     one = jax.jit(finetuning.predict, static_argnums=0)
     each = [
@@ -323,7 +323,7 @@ def test_a_clip_of_a_fast_camera_is_one_clip(clips):
 
     def parts(name, **given):
         item = own_clips.item_of(str(clips / name), **given)
-        found = extract.extract([item], cache=str(clips / "c"), size=96)[0]
+        found = extract.extract([item], cache=str(clips / "c"), size=64)[0]
         return [len(clip.frames) for clip in found.clips]
 
     assert parts("many") == parts("fast.avi") == parts("slow.avi", whole=True) == [140]

@@ -20,7 +20,7 @@ from ma2mi_jax.training import run_config
 
 TINY = [
     *("--target=synthetic", "--table=4", "--clips=12", "--steps=2", "--subjects=2"),
-    *("--clips-per-subject=5", "--finetune-epochs=1"),
+    *("--clips-per-subject=5", "--finetune-epochs=1", "--preset=smoke"),
     "--pretrain-flags=--batch-size=4 --log-every=1",
     "--finetune-flags=--batch-size=4 --fold-chunk=1",
 ]

@@ -15,7 +15,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.training import finetuning_run, run_config
 from ma2mi_jax.training.run_config import FinetuneRun
 
-SMALL = ["--preset=tiny", "--epochs=1", "--batch-size=4", "--init=none", "--fold-chunk=1"]
+SMALL = ["--preset=smoke", "--epochs=1", "--batch-size=4", "--init=none", "--fold-chunk=1"]
 
 
 @pytest.fixture(scope="module")

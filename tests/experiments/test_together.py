@@ -22,7 +22,7 @@ from ma2mi_jax.training.run_config import PretrainRun
 
 # One encoder, the smallest DiT, and batches that eight fake devices can share.
 PRETRAIN = [
-    *("--source=synthetic", "--preset=tiny", "--space=pixel", "--pixel-shrink=4", "--clips=40"),
+    *("--source=synthetic", "--preset=smoke", "--space=pixel", "--pixel-shrink=4", "--clips=40"),
     *("--fusion=action", "--batch-size=16", "--steps=1000", "--log-every=1", "--look-every=0"),
 ]
 WAITING = 250  # seconds

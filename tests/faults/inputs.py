@@ -327,7 +327,7 @@ def resnet(place: pathlib.Path, change) -> pathlib.Path:
 
 
 def finetuned_from(file, names):
-    words = ["finetune", "--target=synthetic", "--preset=tiny", f"--init={file}", "--subjects=2"]
+    words = ["finetune", "--target=synthetic", "--preset=smoke", f"--init={file}", "--subjects=2"]
     words += ["--clips-per-subject=4", "--epochs=1", "--batch-size=4"]
     done = run([*words, f"--run={file.parent / 'run'}"], small.environment())
     return judged(done, names=names)

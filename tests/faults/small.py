@@ -14,12 +14,12 @@ from verdicts import TO_COMPILE, Done, run
 PLACE = pathlib.Path("/tmp/faults-of-ma2mi")  # `begin` says where
 
 PRETRAIN = [
-    *("pretrain", "--source=synthetic", "--preset=tiny", "--space=pixel", "--clips=4"),
+    *("pretrain", "--source=synthetic", "--preset=smoke", "--space=pixel", "--clips=4"),
     *("--steps=6", "--batch-size=2", "--checkpoint-every=1", "--log-every=1", "--workers=0"),
     *("--look-every=0", "--fusion=action"),  # half as much to compile
 ]
 FINETUNE = [
-    *("finetune", "--target=synthetic", "--preset=tiny", "--init=none", "--subjects=2"),
+    *("finetune", "--target=synthetic", "--preset=smoke", "--init=none", "--subjects=2"),
     *("--clips-per-subject=4", "--epochs=3", "--checkpoint-every=1", "--batch-size=4"),
     "--fold-chunk=1",
 ]
@@ -114,7 +114,7 @@ def prepared() -> pathlib.Path:
 
 @functools.cache
 def resnet() -> pathlib.Path:
-    """A file of the weights of a ResNet18 of preset tiny."""
+    """A file of the weights of an encoder of preset smoke."""
     import jax
     import jax.numpy as jnp
 
@@ -122,7 +122,8 @@ def resnet() -> pathlib.Path:
     from ma2mi_jax.models.resnet import ResNet18
     from ma2mi_jax.models.weights import torchvision
 
-    network = ResNet18(PRESETS["tiny"].width)
+    smoke = PRESETS["smoke"]
+    network = ResNet18(smoke.width, blocks=smoke.blocks)
     found = jax.jit(network.init, static_argnums=2)(
         jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False
     )

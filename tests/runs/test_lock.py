@@ -19,11 +19,11 @@ with lock.alone(sys.argv[1], "out"):
     print("held", flush=True)
     sys.stdin.read()
 """
-TINY = "--preset=tiny --space=pixel --batch-size=16 --steps=1"
+TINY = "--preset=smoke --space=pixel --batch-size=16 --steps=1"
 SCRIPTS = {
-    "prepare": "--source=synthetic --clips=2 --size=96 --out",
+    "prepare": "--source=synthetic --clips=2 --size=64 --out",
     "pretrain": f"--source=synthetic --clips=2 {TINY} --run",
-    "finetune": "--target=synthetic --preset=tiny --run",
+    "finetune": "--target=synthetic --preset=smoke --run",
 }
 
 

@@ -32,7 +32,7 @@ IMPORTED = [
 ]
 TWELVE_CLIPS = [  # of three drawn subjects: the shortest fine-tuning of which clips can be asked
     "--target=synthetic",
-    "--preset=tiny",
+    "--preset=smoke",
     "--subjects=3",
     "--clips-per-subject=4",
     "--batch-size=8",

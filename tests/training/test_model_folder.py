@@ -19,7 +19,7 @@ from ma2mi_jax.training import finetuning, initial, model_folder, pretraining, r
 from ma2mi_jax.training.model_folder import CONFIG, WEIGHTS
 from ma2mi_jax.training.run_config import FinetuneRun
 
-TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, space="pixel")
+TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, space="pixel", blocks=1)
 PRETRAINED = pretraining.Config(TINY)
 FINETUNED = finetuning.Config(TINY, classes=3, reconstruction=PRETRAINED)
 TARGET = DatasetSpec("casme2", "target")

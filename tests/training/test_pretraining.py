@@ -20,7 +20,7 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import pretraining, pretraining_run
 
 TINY = Architecture(
-    image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel"
+    image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel", blocks=1
 )
 CONFIG = pretraining.Config(TINY, steps=10, batch_size=16)
 

@@ -26,7 +26,10 @@ from ma2mi_jax.training.members import Member, predict_clips
 
 # With one encoder there is half as much to compile.
 CONFIG = finetuning.Config(
-    Architecture(image_size=64, width=4, fusion="action"), classes=3, epochs=3, batch_size=4
+    Architecture(image_size=64, width=4, fusion="action", blocks=1),
+    classes=3,
+    epochs=3,
+    batch_size=4,
 )
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 FOLDS = [folds.hold_out(fold, SUBJECTS, 0.2, seed=0) for fold in folds.loso(SUBJECTS)]

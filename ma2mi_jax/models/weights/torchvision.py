@@ -66,6 +66,7 @@ def from_torchvision(
     width: int,
     source: str = "these tensors",
     network: str = "",
+    blocks: int | None = None,
 ) -> tuple[Any, Any]:
     """The inverse of `to_torchvision`.
 
@@ -76,6 +77,7 @@ def from_torchvision(
       width: of the ResNet18: the number of features of its first stage.
       source: what the errors call `tensors`.
       network: the prefix of the one to take, or its end, where there are several: `encoder_q`.
+      blocks: of each stage, as in `ResNet18`.
 
     Returns:
       (params, batch_stats) of a `ResNet18(width)`, float32.
@@ -85,7 +87,7 @@ def from_torchvision(
         unknown, of another shape, or not floating-point numbers.
     """
     trunk = _trunk(tensors, source, network)
-    layout = _layout(width)
+    layout = _layout(width, blocks)
     if difference := weights.difference(layout, trunk):
         raise UserError(
             "{source}: not the tensors of a ResNet18: {difference}; give weights of torchvision's "
@@ -151,11 +153,12 @@ def write(
         raise unwritable(path, error) from None
 
 
-def read(path: str | pathlib.Path, width: int) -> tuple[Any, Any]:
+def read(path: str | pathlib.Path, width: int, blocks: int | None = None) -> tuple[Any, Any]:
     """(params, batch_stats) of a `ResNet18(width)` from a file of torchvision's, timm's or `write`.
 
     Args:
       path: `FILE`, or `FILE#NETWORK` for one of several in it, see `from_torchvision`.
+      width, blocks: of the network.
 
     Raises:
       UserError: there is no such file, or it is not a safetensors file, or as `from_torchvision`.
@@ -166,7 +169,7 @@ def read(path: str | pathlib.Path, width: int) -> tuple[Any, Any]:
             "{path}: no such file; expected the weights of a ResNet18, give a .safetensors file",
             path=path,
         )
-    return from_torchvision(weights.read(path), width, str(path), network)
+    return from_torchvision(weights.read(path), width, str(path), network, blocks)
 
 
 def located(path: str | pathlib.Path) -> tuple[pathlib.Path, str]:
@@ -183,7 +186,7 @@ def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple
     Raises:
       UserError: as `read`.
     """
-    params, batch_stats = read(path, architecture.width)
+    params, batch_stats = read(path, architecture.width, architecture.blocks)
     encoders = ("action_encoder", "position_encoder")[: 1 if architecture.fusion == "action" else 2]
     return dict.fromkeys(encoders, params), dict.fromkeys(encoders, batch_stats)
 
@@ -217,10 +220,11 @@ def _torch_name(path: tuple[str, ...]) -> str:
     return name.replace("downsample_bn", "downsample.1")
 
 
-def _layout(width: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+def _layout(width: int, blocks: int | None) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
     """torchvision's name -> (path in Flax's variables, torchvision's shape)."""
+    network = ResNet18(width, blocks=blocks)
     variables = jax.eval_shape(
-        lambda: ResNet18(width).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False)
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), False)
     )
     return {
         _torch_name(path): (path, weights.torch_shape(leaf.shape))
