@@ -37,7 +37,7 @@ demo: $(VENV)/installed
 		"$(RUN)/from-pretrained/confusion.png $(RUN)/from-pretrained/curves.png"
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -n 3 --dist loadfile  # three at a time, a file each; two cores are then never idle
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # a file each; a third at a time would slow all
 
 faults: $(VENV)/installed-test
 	$(VENV)/bin/python tests/faults $(if $(QUICK),--quick)

@@ -368,7 +368,7 @@ def test_the_python_example_of_the_readme(run, clips, monkeypatch, capsys):
     assert len(names["answers"]) == 1
     assert not names["failed"]
     assert names["answers"][0].prediction in capsys.readouterr().out
-    assert names["c_delta"].shape == (3, 128)  # three folds; preset tiny has D = 8 x 16
+    assert names["c_delta"].shape == (3, 64)  # three folds; preset smoke has D = 8 x 8
 
     one = names["run"]
     members = list(finished.saved_members(one.run))
