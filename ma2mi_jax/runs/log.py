@@ -1,6 +1,7 @@
 """How a run goes: a line of numbers for each step that is logged, for programs and for
 TensorBoard."""
 
+import collections
 import json
 import pathlib
 import socket
@@ -28,17 +29,28 @@ class MetricsLog:
     Args:
       path: the run's folder.
       start: lines of steps >= `start` are dropped.
-      log: is told of lines that cannot be read.
+      log: is told of lines that cannot be read, or are missing.
+      every: so many steps lie between two lines.
 
     Attributes:
       lines: all lines so far, as dictionaries.
     """
 
     def __init__(
-        self, path: pathlib.Path, start: int = 0, log: Callable[[str], None] = lambda _: None
+        self,
+        path: pathlib.Path,
+        start: int = 0,
+        log: Callable[[str], None] = lambda _: None,
+        every: int | None = None,
     ):
         file, before = path / METRICS, read_metrics(path, log)
         self.lines = [line for line in before if line["step"] < start]
+        written = set(range(0, start, every)) if every else set()
+        if lost := sorted(written - {line["step"] for line in self.lines}):
+            log(
+                f"{file}: no lines of {len(lost)} steps before step {start} (first: step "
+                f"{lost[0]}); the run goes on without them"
+            )
         self._writes = processes.is_first()
         if not self._writes:
             return
@@ -116,12 +128,15 @@ def read_metrics(
     """
     file = path / METRICS
     rows = file.read_bytes().splitlines(keepends=True) if file.exists() else []
+    read = {number: _line(row) for number, row in enumerate(rows, 1)}
+    whole = [_numbers(line) for line in read.values() if line is not None]
+    counts = collections.Counter(name for names in whole for name in names)
+    common = {name for name, count in counts.items() if 2 * count > len(whole)}
     lines, broken = [], []
-    for number, row in enumerate(rows, 1):
-        line = _line(row)
-        if line is not None:
+    for number, line in read.items():
+        if line is not None and common <= _numbers(line):
             lines.append(line)
-        elif number < len(rows) or row.endswith(b"\n"):
+        elif number < len(rows) or rows[-1].endswith(b"\n"):
             broken.append(number)
     if broken:
         log(
@@ -129,6 +144,11 @@ def read_metrics(
             "those around them are kept"
         )
     return lines
+
+
+def _numbers(line: Mapping[str, Any]) -> set[str]:
+    """The names of what is a number, or was none that JSON knows."""
+    return {name for name, value in line.items() if value is None or isinstance(value, int | float)}
 
 
 def _line(row: bytes) -> dict[str, Any] | None:

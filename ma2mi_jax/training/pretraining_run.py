@@ -205,7 +205,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             iterator.set_state({"taken": start})
             listener.log(f"resuming {run.folder} at step {start}")
         with (
-            MetricsLog(run.folder, start, listener.log) as log,
+            MetricsLog(run.folder, start, listener.log, run.log_every) as log,
             listener.progress("pre-training", config.steps, start) as advance,
             listener.stoppable() as wished,
             processes.in_step(wished) as asked,

@@ -1,12 +1,13 @@
 """What was logged comes back, also from a file that is damaged in places."""
 
+import json
 import struct
 
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ma2mi_jax.runs import log
+from ma2mi_jax.runs import folder, log
 from ma2mi_jax.training import finetuning_run
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import Member
@@ -14,7 +15,11 @@ from ma2mi_jax.training.protocol import History
 
 
 @pytest.mark.parametrize(
-    "broken", [b'{"step": 2, "lo', b'{"loss": 2}', b"[2]", b"3", b"\xff\xfe", b'{"step": "2"}']
+    "broken",
+    [
+        *(b'{"step": 2, "lo', b'{"loss": 2}', b"[2]", b"3", b"\xff\xfe", b'{"step": "2"}'),
+        b'{"step": 2, "lpss": 0.5}',  # one bit of a name
+    ],
 )
 def test_a_damaged_line_costs_no_other_and_is_told(tmp_path, broken):
     rows = [b'{"step": 1, "loss": 0.5}', broken, b'{"step": 3, "loss": 0.25}', b'{"step": 4, "lo']
@@ -28,6 +33,27 @@ def test_a_damaged_line_costs_no_other_and_is_told(tmp_path, broken):
         resumed.write(3, {"loss": 0.125})
     assert [line["loss"] for line in log.read_metrics(tmp_path)] == [0.5, 0.125]
     assert not log.read_metrics(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"), [((0, 2), "2 steps before step 8 (first: step 4)"), ((), "4 steps")]
+)
+def test_lines_that_are_missing_before_a_checkpoint_are_told(tmp_path, kept, told):
+    rows = [f'{{"step": {step}, "loss": 1}}\n' for step in kept]
+    (tmp_path / log.METRICS).write_text("".join(rows))
+    said = []
+    with log.MetricsLog(tmp_path, 8, said.append, every=2):
+        pass
+    assert [told in line for line in said] == [True]
+
+
+def test_what_was_asked_is_written_again_when_a_run_goes_on(tmp_path):
+    content = {"asked": {"steps": 2}, "resolved": {"steps": 2}}
+    assert not folder.open_run(tmp_path, content, "summary.json")
+    damaged = json.loads((tmp_path / "config.json").read_text()) | {"asked": {"stepr": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(damaged))
+    assert folder.open_run(tmp_path, content, "summary.json")
+    assert json.loads((tmp_path / "config.json").read_text()) == damaged | content
 
 
 def events(folder):
