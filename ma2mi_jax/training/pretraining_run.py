@@ -27,7 +27,6 @@ from ma2mi_jax.runs.log import MetricsLog
 from ma2mi_jax.training import learned, pretraining, run_config
 from ma2mi_jax.training.run_config import PretrainRun
 
-SHOWN_CLIPS = 32  # of a batch in which a number was not finite
 SHOWN = {  # metrics beside the bar, and their names there
     "ma2mi": {"loss": "loss", "loss_rec": "rec", "copy_baseline": "copy"},
     "maer": {"loss": "loss", "accuracy": "accuracy"},
@@ -427,6 +426,6 @@ def stop_if_not_finite(
         "if that does not help, look at these clips",
         bad=bad,
         names=", ".join(name for name, value in values.items() if not np.isfinite(value)),
-        ids=disk.some(ids, SHOWN_CLIPS),
+        ids=disk.some(ids, disk.OF_A_BATCH),
         checkpoints=path / "checkpoints",
     )

@@ -42,7 +42,6 @@ from ma2mi_jax.training.members import (
 )
 
 Select = Literal["last", "inner"]
-SHOWN = 32  # clips of a batch in which a number was not finite
 
 
 @flax.struct.dataclass
@@ -363,7 +362,7 @@ class Chunk:
 
     def _named(self, clips: np.ndarray) -> str:
         known = [self.clips[i] if len(self.clips) else f"clip {i}" for i in clips]
-        return disk.some(dict.fromkeys(known), SHOWN)
+        return disk.some(dict.fromkeys(known), disk.OF_A_BATCH)
 
 
 def _weights(states: MemberState) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import shutil
+import warnings
 
 import commands
 import numpy as np
@@ -188,7 +189,8 @@ def weights(step: pathlib.Path) -> dict[str, np.ndarray]:
     import jax
     import orbax.checkpoint as ocp
 
-    with ocp.PyTreeCheckpointer() as reader:
+    with ocp.PyTreeCheckpointer() as reader, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it reads from the disk where arrays lay
         tree = reader.restore(step / "state")
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}

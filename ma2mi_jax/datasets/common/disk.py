@@ -261,6 +261,9 @@ def key_of(parts: Sequence) -> str:
 # ----- what is told -------------------------------------------------------------------------------
 
 
+OF_A_BATCH = 32  # clips of a batch in which a number was not finite, in an error
+
+
 def some(ids: Iterable[str], most: int = 5) -> str:
     """The first few of them, and how many more there are."""
     ids = list(ids)
