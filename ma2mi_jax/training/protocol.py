@@ -64,7 +64,8 @@ class History:
     def blank(cls, config: Config, members: Sequence[Member]) -> "History":
         """Before the first epoch."""
         each = (config.epochs, len(members))
-        longest = max(len(m.fold.test) for m in members)  # 0 where all clips are trained on
+        # At least 1, also where all clips are trained on: no checkpoint holds an empty array.
+        longest = max(1, *(len(m.fold.test) for m in members))
         shapes = (each, each, each, (*each, longest, config.classes))
         return cls(*(np.full(shape, np.nan, np.float32) for shape in shapes))
 

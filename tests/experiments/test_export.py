@@ -20,7 +20,10 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import calibration, export, inference, model_card, predictions
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FLAGS = [*commands.TWELVE_CLIPS, "--protocol=all", "--seeds=2"]
+FLAGS = [
+    *(*commands.TWELVE_CLIPS, "--protocol=all", "--seeds=2"),
+    *("--epochs=2", "--checkpoint-every=1"),  # saved on the way, which it was not once
+]
 
 
 @pytest.fixture(scope="module")
