@@ -53,6 +53,7 @@ class Watch:
         signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._interrupt)
+        sys.unraisablehook = self._unraisable
         threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
 
     def begin(self) -> None:
@@ -100,6 +101,11 @@ class Watch:
         self.received = self.received or number
         if first and self._open and not self._asks:
             raise KeyboardInterrupt
+
+    def _unraisable(self, lost) -> None:
+        """What a callback raised, which nobody hears of: of our own there is nothing to print."""
+        if self.received is None or not issubclass(lost.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(lost)
 
     def _watch(self, reading: socket.socket) -> None:
         """The thread: hears of each signal at once, whatever the main thread does."""

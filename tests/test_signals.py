@@ -83,8 +83,9 @@ def start(program):
 def test_a_signal_ends_it_wherever_it_comes(program, number):
     with start(program) as process:
         process.send_signal(number)
-        printed, _ = process.communicate(timeout=30)
+        printed, told = process.communicate(timeout=30)
     assert (process.returncode, printed) == (128 + number, PROGRAMS[program])
+    assert "Traceback" not in told
 
 
 def test_a_second_signal_ends_it_at_once_and_an_echo_of_the_first_does_not():
