@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.measure import Built, peak_of_process
 from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.runs.compiling import ONCE
 from ma2mi_jax.training import pretraining
 from ma2mi_jax.training.pretraining import Config
 
@@ -92,7 +93,7 @@ def build(
     """
     batch = jax.device_put(batch_of(config, given))
     if drawn:
-        state = jax.jit(partial(pretraining.init, config))(jax.random.key(0))
+        state = jax.jit(pretraining.init, static_argnums=0, **ONCE)(config, jax.random.key(0))
     else:
         state = jax.device_put(start(config))
     vae_params = autoencoder.init(jax.random.key(0), config.vae) if config.vae else None
