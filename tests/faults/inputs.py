@@ -67,10 +67,10 @@ def odd_frame(rng, place, make, name="img3.jpg"):
     return prepared_folder(place, names=("odd", "passed over"))
 
 
-def odd_video(rng, place, make):
+def odd_video(rng, place, make, names=("odd", "passed over")):
     frames_folder(place)
     make(place / "odd.mp4")
-    return prepared_folder(place, names=("odd", "passed over"))
+    return prepared_folder(place, names)
 
 
 def prepared_folder(place, names=()):
@@ -132,7 +132,6 @@ VIDEOS = {
     "a list of other files": writes(b"ffconcat version 1.0\nfile /etc/passwd\n"),
     "an address": writes(b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"),
     "cut": cut_film,
-    "claims 65,000 x 65,000": wide_film,
 }
 
 
@@ -511,6 +510,8 @@ def cases() -> list[Case]:
         found[f"frames/{name}"] = functools.partial(odd_frame, make=make)
     for name, make in VIDEOS.items():
         found[f"videos/{name}"] = functools.partial(odd_video, make=make)
+    # The codec knows better than the file around it, and its frames are whole: nothing to say.
+    found["videos/claims 65,000 x 65,000"] = functools.partial(odd_video, make=wide_film, names=())
     found["videos/40 flipped bits"] = flipped_film
     found["names/odd names"] = odd_names
     found["names/links in a circle"] = loop_of_links
