@@ -15,7 +15,7 @@ from verdicts import BAD, RIGHT, SHORT, TO_COMPILE, TO_LEAVE, Case, Done, Verdic
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PHASES = ("start", "compile", "checkpoint", "middle", "end")
-CHAINS = {"pretrain": 6, "finetune": 6, "prepare": 6}  # of PER_CHAIN kills each
+CHAINS = {"pretrain": 8, "finetune": 8, "prepare": 8}  # of PER_CHAIN kills each
 PER_CHAIN = 3
 OUT = {"pretrain": "run", "finetune": "run", "prepare": "out"}
 RESULT = {"pretrain": "summary.json", "finetune": "results.json", "prepare": "latents.json"}
