@@ -127,6 +127,7 @@ def clip_picture(
     how: str,
     scores: Mapping[str, tuple[float, float]],
     title: str,
+    named: str | None = None,
 ) -> None:
     """One clip: its pair as in Fig. 6, the spotting curve, and the probabilities of the classes.
 
@@ -138,6 +139,7 @@ def clip_picture(
       how: how onset and apex were found; the title of the curve.
       scores: class -> mean probability over the models, and its standard deviation.
       title: of the picture.
+      named: the class whose bar stands out; None if no class is named.
     """
     figure = plt.figure(figsize=(12.5, 5.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(2.3, 2.6))
@@ -178,7 +180,7 @@ def clip_picture(
         names,
         mean,
         xerr=spread,
-        color=["tab:orange" if m == mean.max() else "tab:gray" for m in mean],
+        color=["tab:orange" if name == named else "tab:gray" for name in names],
         capsize=3,
     )
     bars.axvline(1 / len(names), color="black", linewidth=0.8, linestyle=":")

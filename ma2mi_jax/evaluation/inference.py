@@ -353,7 +353,9 @@ def draw(path: pathlib.Path, answer: Answer) -> None:
     title = f"{part.clip.id}: {shown}; heat maps for {predicted}. No lie detector."
     if answer.doubt:
         title += f"\n({answer.doubt})"
-    heatmaps.clip_picture(path, row, part.spotted, part.first, part.how, answer.scores, title)
+    how = (part.spotted, part.first, part.how)
+    named = None if answer.doubt else predicted
+    heatmaps.clip_picture(path, row, *how, answer.scores, title, named)
 
 
 def draw_over_time(path: pathlib.Path, answers: Sequence[Answer]) -> None:

@@ -97,13 +97,11 @@ def test_pictures_have_a_column_for_each_map(tmp_path, missing):
     assert width / (6 - len(missing)) == pytest.approx(2.1 * 110, abs=1)
     assert height > 400
     spotted = Spotted(1, 3, np.array([0.1, 0, 0.4, 1, 0.8], np.float32), 3.0)
-    heatmaps.clip_picture(
-        tmp_path / "clip.png",
-        rows[0],
-        spotted,
-        7,
-        "spotted",
-        {"anger": (0.7, 0.1), "fear": (0.3, 0.1)},
-        "a clip",
-    )
-    assert cv2.imread(str(tmp_path / "clip.png")).std() > 10
+    scores = {"anger": (0.7, 0.1), "fear": (0.3, 0.1)}
+    for named in ("anger", None):
+        file = tmp_path / f"{named}.png"
+        heatmaps.clip_picture(file, rows[0], spotted, 7, "spotted", scores, "a clip", named)
+        bars = cv2.imread(str(file))[-250:, -600:]
+        assert bars.std() > 10
+        orange = (abs(bars.astype(int) - (14, 127, 255)).max(-1) < 3).sum()  # blue, green, red
+        assert (orange > 1000) == (named is not None)
