@@ -5,9 +5,9 @@ import os
 import pathlib
 
 import pytest
+import runs
 from stored_runs import write_config, write_results
 
-import runs
 from ma2mi_jax import files
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
