@@ -23,7 +23,7 @@ from ma2mi_jax.clips.pairs import DEFAULT_DELTA
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs.folder import as_typed
+from ma2mi_jax.runs.folder import as_typed, is_installed
 from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
@@ -385,6 +385,5 @@ def _text(value: Any) -> str:
 
 def command(run: Any) -> str:
     """The command as a person types it."""
-    here = pathlib.PurePath(__file__).parent
-    place = here if here.parent.name == "ma2mi_jax" else "experiments"  # of a wheel, of a clone
+    place = pathlib.Path(__file__).parent if is_installed(pathlib.Path(__file__)) else "experiments"
     return as_typed([f"{place}/{run.script}.py", *of(run)])

@@ -145,10 +145,15 @@ def as_typed(words: Sequence[str]) -> str:
     """
     if not words:
         return ""
-    script = pathlib.PurePath(words[0])
-    is_installed = script.parts[-3:-1] == ("ma2mi_jax", "experiments")
-    start = ["ma2mi", script.stem] if is_installed else ["python", words[0]]
+    script = pathlib.Path(words[0])
+    start = ["ma2mi", script.stem] if is_installed(script) else ["python", words[0]]
     return shlex.join([*start, *words[1:]])
+
+
+def is_installed(script: pathlib.Path) -> bool:
+    """Whether a script lies inside a package, as in a wheel; a clone has it beside the package,
+    whatever the clone's folder is called."""
+    return (script.parent.parent / "__init__.py").is_file()
 
 
 def first_difference(there: Any, here: Any, name: str = "") -> str:

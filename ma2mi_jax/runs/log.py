@@ -132,9 +132,12 @@ def read_metrics(
     whole = [_numbers(line) for line in read.values() if line is not None]
     counts = collections.Counter(name for names in whole for name in names)
     common = {name for name, count in counts.items() if 2 * count > len(whole)}
+    alone = {name for name, count in counts.items() if count == 1}
     lines, broken = [], []
     for number, line in read.items():
-        if line is not None and common <= _numbers(line):
+        # A flipped letter of a name: a name of most lines is lacking, and there is one of no other.
+        # An earlier version's lines lack names too, but are many.
+        if line is not None and (common <= _numbers(line) or not alone & _numbers(line)):
             lines.append(line)
         elif number < len(rows) or rows[-1].endswith(b"\n"):
             broken.append(number)

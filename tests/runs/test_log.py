@@ -56,6 +56,13 @@ def test_what_was_asked_is_written_again_when_a_run_goes_on(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text()) == damaged | content
 
 
+def test_lines_of_an_earlier_version_are_kept_though_they_lack_a_name(tmp_path):
+    rows = [f'{{"step": {step}, "loss": 1}}' for step in range(2)]
+    rows += [f'{{"step": {step}, "loss": 1, "more": 2}}' for step in range(2, 6)]
+    (tmp_path / log.METRICS).write_text("\n".join(rows) + "\n")
+    assert [line["step"] for line in log.read_metrics(tmp_path)] == list(range(6))
+
+
 def events(folder):
     """Those of all files, in their order: a length, its checksum, the event, its checksum."""
     found = []

@@ -24,14 +24,25 @@ PRETRAINED = {"clips_used": 32, "final": {"loss_rec": 0.03, "copy_baseline": 0.0
     ("words", "typed"),
     [
         ("experiments/pretrain.py --steps=2", "python experiments/pretrain.py --steps=2"),
-        ("/v/site-packages/ma2mi_jax/experiments/finetune.py --run=a", "ma2mi finetune --run=a"),
-        ("'/my v/ma2mi_jax/experiments/pretrain.py' '--run=a b'", "ma2mi pretrain '--run=a b'"),
+        ("{}/wheel/ma2mi_jax/experiments/finetune.py --run=a", "ma2mi finetune --run=a"),
+        (
+            "'{}/my wheel/ma2mi_jax/experiments/pretrain.py' '--run=a b'",
+            "ma2mi pretrain '--run=a b'",
+        ),
+        (
+            "{}/clone/ma2mi_jax/experiments/pretrain.py",
+            "python {}/clone/ma2mi_jax/experiments/pretrain.py",
+        ),
         ("experiments/pretrain.py '--run", "experiments/pretrain.py '--run"),
         ("", ""),
     ],
 )
-def test_a_command_is_shown_as_it_is_typed(words, typed):
-    assert run_list._command({"command": words}) == typed
+def test_a_command_is_shown_as_it_is_typed(tmp_path, words, typed):
+    for wheel in ("wheel", "my wheel"):
+        (tmp_path / wheel / "ma2mi_jax" / "experiments").mkdir(parents=True)
+        (tmp_path / wheel / "ma2mi_jax" / "__init__.py").touch()
+    given = {"command": words.replace("{}", str(tmp_path))}
+    assert run_list._command(given) == typed.replace("{}", str(tmp_path))
 
 
 def pretraining(folder, steps=()):
