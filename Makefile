@@ -2,7 +2,7 @@
 #             on people who are not tested, evaluate; QUICK=1 make demo is the same, one subject left
 #             out at a time, and too short to mean anything
 # make test   all tests
-# make faults kills, odd input and damaged files, done to the commands on purpose, for hours;
+# make faults kills, odd input and damaged files, done to the commands on purpose;
 #             QUICK=1 make faults is a few of each kind (docs/reliability.md)
 # make bench  how fast this machine pre-trains and fine-tunes, beside PyTorch (docs/performance.md)
 # make lint   ruff

@@ -17,6 +17,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs.listener import Listener
 
 FILE = "ma2mi_seconds.json"  # program -> seconds; beside the programs that JAX keeps
+CACHED = 3.0  # seconds; what is ready sooner was not compiled, but read from a cache
 ONCE = {
     "compiler_options": {
         "xla_backend_optimization_level": 1,
@@ -25,8 +26,6 @@ ONCE = {
 }
 """`jax.jit(draw, **ONCE)` compiles in a quarter of the time what runs once, like the draw of the
 first weights; its numbers were the same (docs/performance.md)."""
-
-CACHED = 3.0  # seconds; what is ready sooner was not compiled, but read from a cache
 
 
 @contextlib.contextmanager

@@ -117,8 +117,9 @@ def _open(path: pathlib.Path, content: dict[str, Any], result: str, overwrite: b
                 path=path,
                 different=different,
             )
-        if there | content != there:  # asked in other words, or damaged where nothing looks
-            files.write_json(path / CONFIG, there | content)
+        renewed = there | content  # asked in other words, or damaged where nothing looks
+        if renewed != there:
+            files.write_json(path / CONFIG, renewed)
         return True
 
     path.mkdir(parents=True, exist_ok=True)

@@ -66,8 +66,8 @@ class History:
         each = (config.epochs, len(members))
         # At least 1, also where all clips are trained on: no checkpoint holds an empty array.
         longest = max(1, *(len(m.fold.test) for m in members))
-        shapes = (each, each, each, (*each, longest, config.classes))
-        return cls(*(np.full(shape, np.nan, np.float32) for shape in shapes))
+        sizes = (each, each, each, (*each, longest, config.classes))
+        return cls(*(np.full(size, np.nan, np.float32) for size in sizes))
 
 
 def chunks(members: Sequence[Member], size: int) -> list[list[Member]]:

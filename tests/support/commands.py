@@ -54,16 +54,13 @@ def one_device(**variables: str) -> dict[str, str]:
 class Started:
     """A command that runs: its process, and the files to which it prints."""
 
-    process: multiprocessing.process.BaseProcess | None
+    process: multiprocessing.process.BaseProcess
     words: list[str]
     files: tuple[pathlib.Path, pathlib.Path]
 
     def printed(self) -> tuple[str, str]:
         """What it wrote to stdout and to stderr until now."""
-        out, err = (
-            file.read_text(errors="replace") if file.exists() else "" for file in self.files
-        )
-        return out, err
+        return _texts(self.files)
 
 
 @contextlib.contextmanager
@@ -98,10 +95,9 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         files = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         code = _Runner.now().ask((words, environment, *files), timeout)
-        done = Started(None, words, files)
         if code is None:
-            raise subprocess.TimeoutExpired(words, timeout, *done.printed())
-        return subprocess.CompletedProcess(words, code, *done.printed())
+            raise subprocess.TimeoutExpired(words, timeout, *_texts(files))
+        return subprocess.CompletedProcess(words, code, *_texts(files))
 
 
 class _Runner:
@@ -151,6 +147,10 @@ def _serve(asked):
                 code = 1
             sys.stderr.flush()
             asked.send(code)
+
+
+def _texts(files):
+    return tuple(file.read_text(errors="replace") if file.exists() else "" for file in files)
 
 
 def _file(script):
