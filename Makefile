@@ -36,8 +36,8 @@ demo: $(VENV)/installed
 	@echo "pictures: $(RUN)/pretrained/reconstructions.png" \
 		"$(RUN)/from-pretrained/confusion.png $(RUN)/from-pretrained/curves.png"
 
-test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile  # a file each; a third at a time would slow all
+test: $(VENV)/installed-test  # two at once: a third would slow all
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/installed-test
 	$(VENV)/bin/python tests/faults $(if $(QUICK),--quick)

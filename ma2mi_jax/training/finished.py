@@ -151,5 +151,11 @@ def saved_members(run: Finetuned) -> Iterator[tuple[tuple[int, str], Any, Any]]:
     for members, states in zip(parts, protocol.saved(run.config, parts, run.path), strict=True):
         weights = (states.params, states.batch_stats)
         for k, member in enumerate(members):
-            params, batch_stats = jax.tree.map(lambda x, k=k: x[k], weights)
+            params, batch_stats = _one(weights, k)
             yield (member.seed, member.fold.name), params, batch_stats
+
+
+@jax.jit
+def _one(stacked: Any, k: int) -> Any:
+    """Entry `k` of a stacked tree."""
+    return jax.tree.map(lambda x: x[k], stacked)

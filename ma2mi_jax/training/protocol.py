@@ -252,17 +252,17 @@ class Chunk:
         devices = mesh.size if mesh else 1
         copies = -(-least // devices) * devices - len(members)
         states = start(config, [*members, *[members[-1]] * copies], pretrained)
-        kept = jax.tree.map(jnp.copy, _weights(states))  # a step uses up the states
+        kept = _copied(_weights(states))  # a step uses up the states
         history = History.blank(config, members)
         return cls(config, members, copies, select, mesh, states, kept, history, clips)
 
     def cut(self, tree: Any) -> Any:
         """A stacked tree without the copies."""
-        return jax.tree.map(lambda x: x[: len(self.members)], tree)
+        return _cut(tree, len(self.members)) if self.copies else tree
 
     def fill(self, tree: Any) -> Any:
         """A stacked tree of the members, with the copies."""
-        return jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * self.copies]), tree)
+        return _filled(tree, self.copies) if self.copies else tree
 
     def resume(self, saved: ocp.CheckpointManager, log: Callable[[str], None]) -> None:
         """Takes over what an interrupted training saved last, if anything."""
@@ -370,6 +370,22 @@ def _weights(states: MemberState) -> dict[str, Any]:
     """What predicts: no optimiser, and no DiT where L_rec was kept."""
     params = {k: v for k, v in states.params.items() if k != "dit"}
     return {"params": params, "batch_stats": states.batch_stats}
+
+
+# One program for a whole tree: to compile one for each shape of an array takes longer.
+_copied = jax.jit(partial(jax.tree.map, jnp.copy))
+
+
+@partial(jax.jit, static_argnums=1)
+def _cut(tree: Any, count: int) -> Any:
+    """The first `count` of what is stacked."""
+    return jax.tree.map(lambda x: x[:count], tree)
+
+
+@partial(jax.jit, static_argnums=1)
+def _filled(tree: Any, copies: int) -> Any:
+    """What is stacked, with its last one `copies` times more."""
+    return jax.tree.map(lambda x: jnp.concatenate([x, *[x[-1:]] * copies]), tree)
 
 
 @partial(jax.jit, donate_argnums=2)

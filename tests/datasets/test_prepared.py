@@ -659,7 +659,7 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
 def test_prepare_then_pretrain_from_it(tmp_path):
     diffusers.save(tmp_path / "vae", autoencoder.TINY, random_vae(0))
     diffusers.save(tmp_path / "other", autoencoder.TINY, random_vae(1))
-    environment = commands.one_device(MA2MI_CACHE=str(tmp_path / "cache"))
+    environment = commands.one_device()
 
     def command(script, *flags, check=0):
         done = commands.run(script, *flags, environment=environment)

@@ -37,9 +37,8 @@ SUBJECTS = ["--subjects=3", "--clips-per-subject=5", "--batch-size=8", "--epochs
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    """One device and a cache of its own for drawn faces."""
-    return commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
+def environment():
+    return commands.one_device()
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +282,7 @@ def test_evaluate_reads_a_dataset_that_has_moved(command, tmp_path):
     before, now, run = tmp_path / "before", tmp_path / "now", tmp_path / "run"
     miniatures.casme2(before, 2014)
     flags = ["--target=casme2", f"--data-root={before}", "--preset=smoke", "--epochs=1"]
-    few = ["--protocol=kfold", "--folds=2", "--batch-size=4", "--fold-chunk=1"]
+    few = ["--protocol=kfold", "--folds=2", "--batch-size=4", "--fold-chunk=1", "--fusion=action"]
     command("finetune", *flags, *few, f"--run={run}")
     before.rename(now)
     refused = command("evaluate", f"--run={run}", check=2).stderr.strip().splitlines()[-1]

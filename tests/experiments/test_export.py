@@ -30,7 +30,7 @@ FLAGS = [
 def trained(tmp_path_factory):
     """A run on all subjects, and what it printed."""
     run = tmp_path_factory.mktemp("runs") / "all"
-    environment = commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
+    environment = commands.one_device()
     done = commands.run("finetune", *FLAGS, f"--run={run}", environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return run, done
@@ -135,8 +135,7 @@ def test_what_is_trained_on_licensed_data_is_not_free():
     assert model_card._head({"data": data}).count("license: other") == 1
 
 
-def test_a_model_answers_as_its_run_does(run, model, tmp_path, monkeypatch):
-    monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
+def test_a_model_answers_as_its_run_does(run, model, tmp_path):
     images = [drawn.face(160, 120, 110, mouth=m) for m in (0, 0, 0, 0.3, 0.7, 1.0, 1.0)]
     clip = drawn.image_folder(tmp_path / "talk", images)
     script = runpy.run_path(str(ROOT / "experiments" / "predict.py"))

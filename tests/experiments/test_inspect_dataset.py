@@ -6,9 +6,9 @@ import os
 import pathlib
 import re
 import runpy
-import subprocess
 import sys
 
+import commands
 import cv2
 import drawn
 import miniatures
@@ -286,23 +286,19 @@ def test_bad_flags_end_in_one_line(inspect, tmp_path):
     )
 
 
+SCRIPTS = sorted((ROOT / "experiments").glob("*.py"))
+
+
+def test_no_script_hides_a_module_of_python():
+    """experiments/ comes first on the path of each: a script `inspect` would be imported as the
+    standard library's."""
+    assert not {path.stem for path in SCRIPTS} & sys.stdlib_module_names
+
+
 @pytest.mark.parametrize(
-    "script",
-    [
-        path.stem
-        for path in sorted((ROOT / "experiments").glob("*.py"))
-        if "cli.run(main)" in path.read_text()
-    ],
+    "script", [path.stem for path in SCRIPTS if "cli.run(main)" in path.read_text()]
 )
 def test_every_script_runs_beside_it(script):
-    """Each finds experiments/ first on its path, and the standard library's `inspect` all
-    the same."""
-    done = subprocess.run(
-        [sys.executable, f"experiments/{script}.py", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = commands.run(script, "--help", environment=commands.one_device())
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: {script}.py")

@@ -32,7 +32,7 @@ FRAMES = [drawn.face(160, 120, 110, mouth=m) for m in (0, 0, 0, 0, 0.2, 0.5, 0.8
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "run"
-    environment = commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
+    environment = commands.one_device()
     flags = [*commands.TWELVE_CLIPS, f"--run={folder}"]
     done = commands.run("finetune", *flags, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -40,9 +40,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def script(monkeypatch, tmp_path):
+def script():
     """The script's own names; it runs in this process."""
-    monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
     return runpy.run_path(str(ROOT / "experiments" / "predict.py"))
 
 
@@ -357,8 +356,7 @@ def test_bad_flags_are_refused_before_any_work(script, run, clips, flags, words)
     assert all(word in message for word in words), message
 
 
-def test_the_python_example_of_the_readme(run, clips, monkeypatch, capsys):
-    monkeypatch.setenv("MA2MI_CACHE", str(clips / "cache"))
+def test_the_python_example_of_the_readme(run, clips, capsys):
     text = (ROOT / "README.md").read_text()
     code = re.search(r"```python\n(import ma2mi_jax\n.*?)```", text, re.DOTALL)[1]
     assert len(code.splitlines()) <= 10

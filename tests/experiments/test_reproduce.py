@@ -253,7 +253,7 @@ def made(tmp_path_factory):
     The runs of the first two rows are there already (stand-ins, for a run takes a minute). The
     fine-tune of the third gets lost, so the last job makes it.
     """
-    cache, out, place = (tmp_path_factory.mktemp(name) for name in ("cache", "out", "place"))
+    out, place = (tmp_path_factory.mktemp(name) for name in ("out", "place"))
     *_, todo = parts_of(TINY)
     stand_in = Scripts(out)
     for planned in todo[:4]:
@@ -262,7 +262,7 @@ def made(tmp_path_factory):
     for name, text in (("sbatch", SBATCH), ("srun", SRUN)):
         (place / name).write_text(text)
         (place / name).chmod(0o755)
-    environment = commands.one_device(MA2MI_CACHE=str(cache))
+    environment = commands.one_device()
     environment |= {"PATH": f"{place}:{os.environ['PATH']}", "JOBS": str(place / "jobs")}
     environment |= {"LOST": "finetune.sh"}
     submit = [out / "slurm" / "submit.sh", "--partition=gpu"]
@@ -339,7 +339,6 @@ def test_what_the_scripts_wrote_is_what_the_plan_asks(made, capsys):
 def test_runs_of_the_first_format_are_read_evaluated_and_taken(made, tmp_path, capsys, monkeypatch):
     """config.json had one part then, and no run object."""
     there, *_ = made
-    monkeypatch.setenv("MA2MI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MA2MI_DATA", "")
     argv = [*TINY, "--figure=5,6", f"--out={tmp_path}"]
     *_, todo = parts_of(argv)

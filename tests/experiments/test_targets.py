@@ -19,8 +19,8 @@ SMALL = ["--preset=smoke", "--epochs=1", "--batch-size=4", "--init=none", "--fol
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
-    environment = commands.one_device(MA2MI_CACHE=str(tmp_path_factory.mktemp("cache")))
+def command():
+    environment = commands.one_device()
 
     def run(script, *flags):
         done = commands.run(script, *flags, environment=environment)

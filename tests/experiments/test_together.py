@@ -28,15 +28,10 @@ PRETRAIN = [
 WAITING = 250  # seconds
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @contextlib.contextmanager
-def two(script, *words, cache, devices):
+def two(script, *words, devices):
     """Two processes that make one run, of so many devices each."""
-    environment = commands.one_device(MA2MI_CACHE=str(cache))
+    environment = commands.one_device()
     environment["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
     words += f"--coordinator-address=127.0.0.1:{commands.free_port()}", "--num-processes=2"
     with contextlib.ExitStack() as stack:
@@ -84,14 +79,13 @@ def go_on(folder, steps):
 
 
 @pytest.mark.timeout(600)
-def test_a_pretraining_goes_on_with_other_processes_and_devices(cache, tmp_path, monkeypatch):
+def test_a_pretraining_goes_on_with_other_processes_and_devices(tmp_path):
     """One process of eight devices, then two of two, then one of eight again: one curve."""
-    monkeypatch.setenv("MA2MI_CACHE", str(cache))
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     go_on(alone, 1)
     shutil.copytree(alone, shared)
 
-    with two("pretrain", *PRETRAIN, f"--run={shared}", cache=cache, devices=2) as both:
+    with two("pretrain", *PRETRAIN, f"--run={shared}", devices=2) as both:
         deadline = time.monotonic() + WAITING
         while len(losses(shared)) < 3:
             assert time.monotonic() < deadline, [each.printed() for each in both]
@@ -112,11 +106,11 @@ def test_a_pretraining_goes_on_with_other_processes_and_devices(cache, tmp_path,
 
 
 @pytest.mark.timeout(600)
-def test_a_finetuning_in_two_processes_is_that_of_one(cache, tmp_path):
+def test_a_finetuning_in_two_processes_is_that_of_one(tmp_path):
     one, both = tmp_path / "one", tmp_path / "both"
-    environment = commands.one_device(MA2MI_CACHE=str(cache))
+    environment = commands.one_device()
     words = [*commands.TWELVE_CLIPS, "--fusion=action"]
-    with two("finetune", *words, f"--run={both}", cache=cache, devices=1) as processes:
+    with two("finetune", *words, f"--run={both}", devices=1) as processes:
         (first, said, told), (second, *printed) = ends_of(processes)
     assert (first, second) == (0, 0), (told, printed)
     assert "N = 12" in said

@@ -40,7 +40,7 @@ def held(tmp_path):
 
 def test_the_second_script_says_so_and_ends(held, tmp_path):
     folder, _ = held
-    environment = commands.one_device(MA2MI_CACHE=str(tmp_path / "cache"))
+    environment = commands.one_device()
     for script, text in SCRIPTS.items():
         *flags, last = text.split()
         done = commands.run(script, *flags, f"{last}={folder}", environment=environment)

@@ -1,6 +1,9 @@
 """Random weights for tests, and their number."""
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 WHY_TORCH = "PyTorch is a test-only dependency (requirements-test.txt)"
@@ -24,3 +27,14 @@ def shaken(tree, seed=0):
         return noise * np.float32(0.1 if leaf.ndim == 1 else (2 / np.prod(leaf.shape[:-1])) ** 0.5)
 
     return jax.tree_util.tree_map_with_path(shake, tree)
+
+
+def state_of(init, config, seed=0):
+    """A state of the shape that `init(config, key)` gives, before its first step.
+
+    All weights are `shaken`, also those that begin at zero, and no `init` need be compiled.
+    """
+    fresh = jax.eval_shape(partial(init, config), jax.random.key(0))
+    blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), fresh)
+    learned = jax.device_put(shaken((fresh.params, fresh.batch_stats), seed))
+    return blank.replace(params=learned[0], batch_stats=learned[1])

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import weights
 
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
@@ -16,6 +17,7 @@ from ma2mi_jax.training.members import Member, predict_clips, train_members
 from ma2mi_jax.training.members import start as start_members
 
 CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=2, batch_size=4)
+SMALLER = dataclasses.replace(CONFIG, architecture=Architecture(image_size=96, width=4, blocks=1))
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 
 
@@ -33,9 +35,9 @@ MEMBERS = [Member(0, fold) for fold in folds.loso(SUBJECTS)[:2]]
 
 def train(members, data, config=CONFIG):
     history = []
-    states = train_members(
-        config, members, start_members(config, members, None), data, lambda *h: history.append(h[2])
-    )
+    start = weights.state_of(finetuning.init, config)
+    states = start_members(config, members, (start.params, start.batch_stats))
+    states = train_members(config, members, states, data, lambda *h: history.append(h[2]))
     return (
         states,
         predict_clips(config, states, data, [m.fold.test for m in members]),
@@ -86,11 +88,8 @@ def test_probabilities_are_of_the_right_clips(together, data):
     ],
 )
 def test_tuning_one_encoder_really_freezes_the_other(data, tune, frozen, free):
-    config = dataclasses.replace(CONFIG, tune=tune)
-    before = jax.jit(partial(finetuning.init, config))(jax.random.key(0))
-    before = before.replace(
-        params=jax.tree.map(lambda p: p + 0.01, before.params)
-    )  # a zero classifier passes no gradient on
+    config = dataclasses.replace(SMALLER, tune=tune)
+    before = weights.state_of(finetuning.init, config)
     step = jax.jit(partial(finetuning.fold_step, config))
     after = before
     for _ in range(2):
@@ -104,8 +103,8 @@ def test_tuning_one_encoder_really_freezes_the_other(data, tune, frozen, free):
 
 
 def test_a_frozen_encoder_may_take_the_statistics_of_the_batch(data):
-    config = dataclasses.replace(CONFIG, tune="action", frozen_statistics="batch")
-    before = jax.jit(partial(finetuning.init, config))(jax.random.key(0))
+    config = dataclasses.replace(SMALLER, tune="action", frozen_statistics="batch")
+    before = weights.state_of(finetuning.init, config)
     step = jax.jit(partial(finetuning.fold_step, config))
     after, _ = step(before, data, np.arange(4), jax.random.key(1), 10, True)
     name = "position_encoder"
@@ -131,16 +130,16 @@ def test_test_clips_may_be_as_smooth_as_training_clips(data):
 
 
 def test_an_inactive_step_changes_nothing(data):
-    state = jax.jit(partial(finetuning.init, CONFIG))(jax.random.key(0))
-    after, _ = jax.jit(partial(finetuning.fold_step, CONFIG))(
+    state = weights.state_of(finetuning.init, SMALLER)
+    after, _ = jax.jit(partial(finetuning.fold_step, SMALLER))(
         state, data, np.arange(4), jax.random.key(1), 10, False
     )
     chex.assert_trees_all_equal(after, state)
 
 
 def test_the_classifier_starts_at_zero_so_that_every_class_is_equally_likely(data):
-    state = jax.jit(partial(finetuning.init, CONFIG))(jax.random.key(0))
-    p = jax.jit(partial(finetuning.predict, CONFIG))(state, data, np.arange(5))
+    state = jax.jit(partial(finetuning.init, SMALLER))(jax.random.key(0))
+    p = jax.jit(partial(finetuning.predict, SMALLER))(state, data, np.arange(5))
     np.testing.assert_allclose(p, 1 / 3, rtol=1e-6)
 
 
@@ -199,8 +198,8 @@ def test_fine_tuning_learns_what_can_be_learned():
 
 
 KEPT = pretraining.Config(
-    Architecture(
-        image_size=96, width=4, depth=1, dit_width=32, heads=2, pixel_patch=16, space="pixel"
+    dataclasses.replace(
+        SMALLER.architecture, depth=1, dit_width=32, heads=2, pixel_patch=16, space="pixel"
     )
 )
 
@@ -208,7 +207,7 @@ KEPT = pretraining.Config(
 def test_kept_reconstruction_adds_its_loss_and_reaches_dit_and_the_tuned_encoder(data):
     """Table 2: L_rec of onset → apex beside the cross-entropy, here at a quarter."""
     config = dataclasses.replace(
-        CONFIG, reconstruction=KEPT, reconstruction_weight=0.25, tune="position"
+        SMALLER, reconstruction=KEPT, reconstruction_weight=0.25, tune="position"
     )
     start = jax.jit(partial(pretraining.init, KEPT))(jax.random.key(0))
     before = jax.jit(partial(finetuning.init, config))(
@@ -236,14 +235,10 @@ def test_kept_reconstruction_adds_its_loss_and_reaches_dit_and_the_tuned_encoder
 
 
 def test_reconstruction_reaches_the_position_encoder_where_it_alone_is_tuned(data):
-    config = dataclasses.replace(CONFIG, reconstruction=KEPT, tune="position")
-    start = jax.jit(partial(pretraining.init, KEPT))(jax.random.key(0))
-    params = jax.tree.map(
-        lambda p: p + 0.01, start.params
-    )  # a fresh DiT's output is zero whatever C_Δ is
-    state = jax.jit(partial(finetuning.init, config))(
-        jax.random.key(0), (params, start.batch_stats)
-    )
+    config = dataclasses.replace(SMALLER, reconstruction=KEPT, tune="position")
+    start = weights.state_of(pretraining.init, KEPT)
+    init = partial(finetuning.init, pretrained=(start.params, start.batch_stats))
+    state = weights.state_of(init, config)
     frames = to_float(data["frames"][:4])
 
     def loss(encoder):

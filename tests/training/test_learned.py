@@ -66,9 +66,8 @@ def test_f_p_that_is_blind_to_the_face_is_told(state):
     assert not learned.caution(dataclasses.replace(CONFIG, position_loss=False), found)
 
 
-def test_a_look_at_an_untrained_network(state, tmp_path, monkeypatch):
+def test_a_look_at_an_untrained_network(state):
     """A fresh DiT copies the frame, whatever C_Δ is; and what C_Δ tells lies in all places too."""
-    monkeypatch.setenv("MA2MI_CACHE", str(tmp_path))
     people = learned.held_out(DRAWN, CONFIG, pairs=64)
     assert people.frames.shape == (64, 2, 96, 96, 3)
     assert people.truth.shape == (64, len(people.names))

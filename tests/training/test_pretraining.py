@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import weights
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -39,15 +40,15 @@ def start(config):
     return jax.jit(partial(pretraining.init, config))(jax.random.key(0))
 
 
+def started(config):
+    """A state with random weights everywhere."""
+    return weights.state_of(pretraining.init, config).replace(first_bad_step=jnp.int32(-1))
+
+
 @pytest.fixture(scope="module")
 def state():
     """A state in which nothing is zero-initialised any more, so that every gradient can flow."""
-    fresh, rng = start(CONFIG), np.random.default_rng(1)
-    return fresh.replace(
-        params=jax.tree.map(
-            lambda p: p + 0.05 * rng.normal(size=p.shape).astype(np.float32), fresh.params
-        )
-    )
+    return started(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def test_each_fusion_trains(fusion):
     config = dataclasses.replace(
         CONFIG, architecture=dataclasses.replace(TINY, fusion=fusion), batch_size=4
     )
-    state = start(config)
+    state = started(config)
     state, metrics = jax.jit(partial(pretraining.train_step, config))(state, batch_of(4))
     assert np.isfinite(float(metrics["loss"]))
     assert ("loss_l1" in metrics) == (fusion != "action")

@@ -11,6 +11,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+import weights
 from compiled import EXACT
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -39,6 +40,16 @@ PARTS = [MEMBERS]
 
 class Stop(Exception):
     pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact():
+    """Steps compiled as outside the tests, where one device and two agree in every bit."""
+    step = members.step_members.__wrapped__
+    compiled = jax.jit(step, static_argnums=(0, 1), donate_argnums=2, **EXACT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "step_members", compiled)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -146,42 +157,29 @@ def test_a_short_chunk_is_filled_up_and_compiled_no_more(placed_data, whole, tmp
     found = train(tmp_path, placed_data, parts=[MEMBERS[:2], MEMBERS[2:]], fill=True)
     assert (steps._cache_size(), predictions._cache_size()) == (before[0] + 1, before[1] + 1)
 
-    history, weights = whole
+    history, of_all = whole
     for chunk, part in zip(found, (slice(0, 2), slice(2, 3)), strict=True):
         alone = history.tests[:, part, : chunk[0].tests.shape[2]]
-        # two programs, by the emitter of tests/conftest.py: equal but for the last bit
-        np.testing.assert_allclose(chunk[0].tests, alone, rtol=1e-6)
-        np.testing.assert_allclose(chunk[0].loss, history.loss[:, part], rtol=1e-6)
-        of_part = jax.tree.map(lambda x: x[part], weights)  # noqa: B023
-        chex.assert_trees_all_close(chunk[1], of_part, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(chunk[0].tests, alone)
+        np.testing.assert_array_equal(chunk[0].loss, history.loss[:, part])
+        of_part = jax.tree.map(lambda x: x[part], of_all)  # noqa: B023
+        chex.assert_trees_all_equal(chunk[1], of_part)
 
 
 @pytest.fixture(scope="module")
 def learned():
     """Weights of a run, on one device."""
-    fresh = jax.jit(partial(finetuning.init, CONFIG))(jax.random.key(5))
-    return members.placed((fresh.params, fresh.batch_stats), None)
+    fresh = jax.eval_shape(partial(finetuning.init, CONFIG), jax.random.key(5))
+    return members.placed(weights.shaken((fresh.params, fresh.batch_stats), seed=5), None)
 
 
-EXACT_STEP = jax.jit(
-    members.step_members.__wrapped__, static_argnums=(0, 1), donate_argnums=2, **EXACT
-)
 MESH = Mesh(np.array(jax.devices()[:2]), ("members",))  # three members: one goes along twice
 
 
-@pytest.fixture
-def exact(monkeypatch):
-    """Steps compiled as outside the tests, where one device and two agree in every bit."""
-    monkeypatch.setattr(members, "step_members", EXACT_STEP)
+def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, whole, tmp_path):
+    chex.assert_trees_all_equal(train(tmp_path, data, mesh=MESH), whole)
 
 
-@pytest.mark.usefixtures("exact")
-def test_devices_share_the_members_and_pairs_may_stay_on_the_host(data, placed_data, tmp_path):
-    alone = train(tmp_path / "one", placed_data)
-    chex.assert_trees_all_equal(train(tmp_path / "two", data, mesh=MESH), alone)
-
-
-@pytest.mark.usefixtures("exact")
 def test_devices_share_members_that_start_from_a_run_and_are_interrupted(
     data, placed_data, learned, tmp_path
 ):
@@ -223,9 +221,9 @@ def test_where_the_pairs_lie_changes_no_number(
 
 
 def test_the_kept_weights_are_those_of_the_reported_epoch(data, whole):
-    history, weights = whole
+    history, kept = whole
     epochs = protocol.reported(history, "inner")
-    states = finetuning.MemberState(np.zeros(len(MEMBERS)), *weights, opt_state=None)
+    states = finetuning.MemberState(np.zeros(len(MEMBERS)), *kept, opt_state=None)
     found = predict_clips(CONFIG, states, data, [m.fold.test for m in MEMBERS])
     for k, (member, p) in enumerate(zip(MEMBERS, found, strict=True)):
         np.testing.assert_array_equal(p, history.tests[epochs[k], k, : len(member.fold.test)])
