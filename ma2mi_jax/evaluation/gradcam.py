@@ -20,8 +20,6 @@ from jaxtyping import Array, Float, UInt8
 from ma2mi_jax.models.miacnet import classify, features, fuse
 from ma2mi_jax.training.finetuning import Config, tested_frames
 
-STRIDE = 32  # of ResNet18's last map
-
 # Standard deviation of the upsampling kernel, in places of the map: the least that leaves no steps.
 BLUR = 0.5
 
@@ -90,13 +88,13 @@ def class_activation(
 def upsample(heat: Float[Array, "*maps h w"], size: int) -> Float[Array, "*maps size size"]:
     """Maps spread smoothly over the frame; each pixel is a convex mix of the places near it.
 
-    Place i looks at pixel 32 i, not at the middle of the i-th 32 pixels: in torchvision's geometry
+    Of 8 places at 256 px place i looks at pixel 32 i, not at the middle: in torchvision's geometry
     each stride begins at the first pixel. To stretch the map over the frame would shift it by half
     a place, which at 96 pixels is a sixth of the face.
     """
 
     def kernel(places: int) -> Float[Array, "size places"]:
-        distance = jnp.arange(size)[:, None] / STRIDE - jnp.arange(places)
+        distance = jnp.arange(size)[:, None] / (size // places) - jnp.arange(places)
         return jax.nn.softmax(-jnp.square(distance / BLUR) / 2, axis=-1)
 
     return jnp.einsum("yh,...hw,xw->...yx", kernel(heat.shape[-2]), heat, kernel(heat.shape[-1]))

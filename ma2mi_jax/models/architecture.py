@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jaxtyping import Array, Float
 
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.models import resnet
 from ma2mi_jax.models.dit import DiT, Predict, Scales
 from ma2mi_jax.models.miacnet import Fusion, MIACNet, Normalisation, Pooling, condition
 
@@ -38,10 +39,10 @@ class Architecture:
       predict: what DiT's output is, see `DiT`.
       dit_scales: inside DiT, see `DiT`.
       normalisation: of frames before the encoders, see `MIACNet`.
-      blocks: of each stage of the encoders, see `ResNet18`.
+      blocks: of each stage of the encoders, see `ResNet18`; None are a ResNet18's.
 
     Raises:
-      UserError: `pixel_shrink` does not divide the patch.
+      UserError: `pixel_shrink` does not divide the patch, or `blocks` are not four numbers at most.
     """
 
     image_size: int = 256
@@ -57,9 +58,18 @@ class Architecture:
     pooling: Pooling = "gap"
     dit_scales: Scales = "ours"
     normalisation: Normalisation | None = None
-    blocks: int | None = None
+    blocks: tuple[int, ...] | None = None
 
     def __post_init__(self):
+        if self.blocks is not None:
+            blocks = tuple(self.blocks) if isinstance(self.blocks, list | tuple) else ()
+            if not (1 <= len(blocks) <= 4 and all(type(n) is int and 0 < n < 100 for n in blocks)):
+                raise UserError(
+                    "blocks of the encoders: expected a number for each of four stages at most, "
+                    "found {found}; give [preset]",
+                    found=self.blocks,
+                )
+            object.__setattr__(self, "blocks", blocks)  # JSON has lists, which have no hash
         if self.pixel_shrink < 1 or self.pixel_patch % self.pixel_shrink:
             raise UserError(
                 "[pixel_shrink={shrink}]: expected a divisor of the patch of {patch} pixels",
@@ -82,15 +92,22 @@ class Architecture:
         return self.pixel_patch // self.pixel_shrink if self.space == "pixel" else 2
 
     @property
+    def places(self) -> int:
+        """Places of a feature map along a side: 8 at 256 px."""
+        return self.image_size // resnet.shrink(self.blocks or resnet.BLOCKS)
+
+    @property
     def condition_features(self) -> int:
         """Length of C_Δ."""
-        places = (self.image_size // 32) ** 2 if self.pooling == "flatten" else 1
-        return 8 * self.width * (2 if self.fusion == "concat" else 1) * places
+        features = resnet.features(self.width, self.blocks or resnet.BLOCKS)
+        places = self.places**2 if self.pooling == "flatten" else 1
+        return features * (2 if self.fusion == "concat" else 1) * places
 
     def miacnet(self, dtype: Any, axis_name: str | None = None) -> MIACNet:
         """The two encoders; `dtype` and `axis_name` as in `ResNet18`."""
         sizes = (self.width, self.fusion, self.pooling)
-        return MIACNet(*sizes, dtype, axis_name, self.normalisation, self.blocks)
+        blocks = self.blocks or resnet.BLOCKS
+        return MIACNet(*sizes, dtype, axis_name, self.normalisation, blocks)
 
     def condition(
         self, action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None
@@ -121,6 +138,6 @@ PRESETS = {
     "tiny": Architecture(image_size=96, width=16, depth=4, dit_width=128, heads=2, pixel_patch=8),
     # The least that compiles and runs, to see whether all does; it learns nothing.
     "smoke": Architecture(
-        image_size=64, width=8, depth=1, dit_width=64, heads=2, pixel_patch=16, blocks=1
+        image_size=64, width=8, depth=1, dit_width=64, heads=2, pixel_patch=16, blocks=(1, 1)
     ),
 }

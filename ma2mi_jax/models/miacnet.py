@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ma2mi_jax.images import Affine, imagenet, warp
-from ma2mi_jax.models.resnet import ResNet18
+from ma2mi_jax.models.resnet import BLOCKS, ResNet18
 
 Fusion = Literal["mul", "add", "concat", "regions", "action"]
 FUSIONS = get_args(Fusion)
@@ -57,7 +57,7 @@ class MIACNet(nn.Module):
     dtype: Any = jnp.float32
     axis_name: str | None = None
     normalisation: Normalisation | None = None
-    blocks: int | None = None
+    blocks: tuple[int, ...] = BLOCKS
 
     def setup(self):
         sizes = (self.width, self.dtype, self.axis_name, self.blocks)

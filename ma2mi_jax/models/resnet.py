@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-STAGES, BLOCKS = 4, 2  # blocks of each stage
+BLOCKS = (2, 2, 2, 2)  # of each stage, those of a ResNet18
 
 # torchvision's kaiming_normal_(mode="fan_out")
 KERNEL_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -42,21 +42,22 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """Images to feature maps of h = H/32, w = W/32 places and D = 8 * width channels.
 
-    With `width=64` it has 11,176,512 trainable parameters: the trunk that both encoders of MIACNet
-    use (paper §3.1).
+    With fewer stages the map is finer and has fewer channels (`shrink`, `features`). With
+    `width=64` it has 11,176,512 trainable parameters: the trunk that both encoders of MIACNet use
+    (paper §3.1).
 
     Attributes:
-      width: channels of the first stage; doubled at each of the three later ones.
+      width: channels of the first stage; doubled at each later one.
       dtype: of the computation and the result; parameters and BatchNorm statistics are float32.
       axis_name: the mapped axis (of pmap or shard_map) over which BatchNorm takes its statistics,
         or None.
-      blocks: of each stage, by default a ResNet18's; 1 makes it a ResNet10.
+      blocks: of each stage, from the first on.
     """
 
     width: int = 64
     dtype: Any = jnp.float32
     axis_name: str | None = None
-    blocks: int | None = None
+    blocks: tuple[int, ...] = BLOCKS
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B h w D"]:
@@ -74,10 +75,20 @@ class ResNet18(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
-        for stage in range(STAGES):
-            for block in range(self.blocks or BLOCKS):
+        for stage, blocks in enumerate(self.blocks):
+            for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = BasicBlock(
                     self.width * 2**stage, stride, conv, norm, name=f"layer{stage + 1}_{block}"
                 )(x)
         return x
+
+
+def shrink(blocks: tuple[int, ...] = BLOCKS) -> int:
+    """Pixels of the image to a place of the map, along a side: 32 with four stages."""
+    return 2 ** (1 + len(blocks))
+
+
+def features(width: int, blocks: tuple[int, ...] = BLOCKS) -> int:
+    """Channels of the map, D: 8 * `width` with four stages."""
+    return width * 2 ** (len(blocks) - 1)

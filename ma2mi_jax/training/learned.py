@@ -241,7 +241,7 @@ def caution(config: Config, found: Look) -> str:
     """What a look says against statements about L_pos; empty if nothing."""
     if found.get("position_grey", 0) <= TABLE or not config.position_loss:
         return ""
-    side = config.architecture.image_size // 32
+    side = config.architecture.places
     return (
         f"step {found['step']}: F^p of a face is nearly that of a grey image (cosine "
         f"{found['position_grey']:.2f}): with {side} x {side} places it knows positions by the "

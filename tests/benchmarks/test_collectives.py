@@ -16,7 +16,7 @@ def test_a_step_on_eight_devices_adds_up_gradients_and_batchnorm_alone():
         heads=2,
         pixel_patch=16,
         space="pixel",
-        blocks=1,
+        blocks=(1, 1),
     )
     config = pretraining.Config(network, batch_size=16)
     step, state, _ = collectives.sharded_step(config, "pixels", 8)

@@ -629,7 +629,7 @@ def test_the_loss_with_cached_latents_is_the_loss_with_the_autoencoder(tmp_path,
     iterator.close()
 
     small = Architecture(
-        image_size=size, width=4, depth=1, dit_width=16, heads=2, space="latent", blocks=1
+        image_size=size, width=4, depth=1, dit_width=16, heads=2, space="latent", blocks=(1, 1)
     )
     config = pretraining.Config(small, steps=10, batch_size=4, vae=autoencoder.TINY)
     state = jax.jit(partial(pretraining.init, config))(jax.random.key(0))

@@ -27,10 +27,10 @@ from ma2mi_jax.models.miacnet import FUSIONS, features
 from ma2mi_jax.training import finetuning
 
 
-def model(fusion, size=96, width=4, pooling="gap"):
+def model(fusion, size=96, width=4, pooling="gap", blocks=(1, 1)):
     """A network with random weights and three classes, and three pairs of frames."""
     architecture = Architecture(
-        image_size=size, width=width, fusion=fusion, pooling=pooling, blocks=1
+        image_size=size, width=width, fusion=fusion, pooling=pooling, blocks=blocks
     )
     config = finetuning.Config(architecture, classes=3)
     state = weights.state_of(finetuning.init, config)
@@ -113,10 +113,12 @@ def test_places_that_the_classifier_tells_apart_add_up_to_the_logit():
     found = gradcam.explain(config, params, batch_stats, pairs)
     action, position = feature_maps(config, params, batch_stats, pairs)
     kernel, bias = (np.asarray(params["classifier"][name]) for name in ("kernel", "bias"))
-    each = (action * position).reshape(3, 9, 32, 1) * kernel.reshape(9, 32, 3)  # (B, places, D, K)
+    _, side, _, features = action.shape
+    given = (action * position).reshape(3, side**2, features, 1)
+    each = given * kernel.reshape(side**2, features, 3)  # (B, places, D, K)
     logits = each.sum((1, 2)) + bias
     np.testing.assert_allclose(found.probabilities, jax.nn.softmax(logits), rtol=1e-3, atol=1e-5)
-    given = 9 * each.sum(2).reshape(3, 3, 3, 3)
+    given = side**2 * each.sum(2).reshape(3, side, side, 3)
     np.testing.assert_allclose(
         found.places, np.maximum(np.moveaxis(given, -1, 1), 0), rtol=1e-3, atol=1e-3
     )
@@ -154,7 +156,7 @@ def test_a_place_looks_at_the_pixel_where_its_heat_is_put():
 
     It is pixel 32 i, and not the middle of the i-th 32 pixels.
     """
-    config, params, batch_stats, _ = model("mul", size=256)
+    config, params, batch_stats, _ = model("mul", size=256, blocks=(1, 1, 1, 1))
     network = config.architecture.miacnet(jnp.float32)
     frames = jnp.asarray(np.random.default_rng(1).normal(size=(4, 256, 256, 3)), jnp.float32)
 
@@ -231,7 +233,7 @@ STEP = jax.jit(finetuning.fold_step, static_argnums=0, donate_argnums=1, **OPTIM
 
 
 def trained(frames, label, seed, steps=80):
-    architecture = Architecture(image_size=SIZE, width=12, blocks=1)
+    architecture = Architecture(image_size=SIZE, width=12, blocks=(1, 1, 1, 1))
     config = finetuning.Config(architecture, classes=3, learning_rate=2e-3, rotation=5.0)
     state = jax.jit(finetuning.init, static_argnums=0)(config, jax.random.key(seed))
     data, rng = jax.device_put({"frames": frames, "label": label}), np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import folds
 from ma2mi_jax.training.run_config import FinetuneRun
 
-TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, blocks=1)
+TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, blocks=(1, 1))
 SPEC = DatasetSpec("synthetic", "target")
 CLASSES = 3
 SUBJECTS = np.repeat([f"s{i}" for i in range(6)], 5)
@@ -121,17 +121,17 @@ def test_features_are_those_of_the_network(data):
     found = probe.features_of(TINY, weights, data)
     assert list(found) == list(probe.FEATURES)
     assert {name: of.shape for name, of in found.items()} == {
-        "c_delta": (19, 32),
-        "all_places": (19, 9 * 32),
-        "action_mean": (19, 32),
-        "action_all_places": (19, 9 * 32),
+        "c_delta": (19, 8),
+        "all_places": (19, 144 * 8),
+        "action_mean": (19, 8),
+        "action_all_places": (19, 144 * 8),
     }
     frames = to_float(data["frames"])
     variables = {"params": params["miacnet"], "batch_stats": batch_stats}
     c_delta = TINY.miacnet(jnp.float32).apply(variables, frames[:, 0], frames[:, 1])
     np.testing.assert_allclose(found["c_delta"], c_delta, rtol=1e-4, atol=1e-6)
     for mean, places in (("c_delta", "all_places"), ("action_mean", "action_all_places")):
-        pooled = found[places].reshape(19, 9, 32).mean(1)
+        pooled = found[places].reshape(19, 144, 8).mean(1)
         np.testing.assert_allclose(found[mean], pooled, rtol=1e-4, atol=1e-6)
 
     on_host = data | {"frames": np.asarray(data["frames"])}

@@ -366,7 +366,7 @@ def test_the_python_example_of_the_readme(run, clips, capsys):
     assert len(names["answers"]) == 1
     assert not names["failed"]
     assert names["answers"][0].prediction in capsys.readouterr().out
-    assert names["c_delta"].shape == (3, 64)  # three folds; preset smoke has D = 8 x 8
+    assert names["c_delta"].shape == (3, 16)  # three folds; preset smoke has D = 2 x 8
 
     one = names["run"]
     members = list(finished.saved_members(one.run))

@@ -1,6 +1,7 @@
 """ResNet18 and the DiT block against PyTorch implementations with the same weights."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -268,3 +269,23 @@ def test_frames_may_be_normalised_as_imagenet_s_networks_saw_them():
     expected = networks[0].apply(variables, *theirs)
     np.testing.assert_allclose(networks[1].apply(variables, *frames), expected, rtol=1e-3)
     assert np.abs(networks[0].apply(variables, *frames) - expected).max() > 0.01
+
+
+@pytest.mark.parametrize("blocks", [None, [1, 1], (1, 2, 1)])
+def test_c_delta_is_as_long_as_the_stages_of_the_encoders_say(blocks):
+    architecture = Architecture(image_size=64, width=4, pooling="flatten", blocks=blocks)
+    assert hash(architecture) == hash(dataclasses.replace(architecture))  # JSON has lists
+    frame = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    network = architecture.miacnet(jnp.float32)
+    found, _ = jax.eval_shape(partial(network.init_with_output, train=False), key, frame, frame)
+    assert found.shape == (2, architecture.condition_features)
+    stages = len(blocks or (2, 2, 2, 2))
+    assert architecture.places == 32 // 2**stages
+    assert architecture.condition_features == architecture.places**2 * 4 * 2 ** (stages - 1)
+
+
+@pytest.mark.parametrize("blocks", [1, "22", [], [1, 0], [1, True], [2] * 5])
+def test_stages_that_cannot_be_are_refused(blocks):
+    with pytest.raises(UserError, match="blocks of the encoders: expected a number for each"):
+        Architecture(blocks=blocks)

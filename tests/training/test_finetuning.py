@@ -17,7 +17,9 @@ from ma2mi_jax.training.members import Member, predict_clips, train_members
 from ma2mi_jax.training.members import start as start_members
 
 CONFIG = finetuning.Config(Architecture(image_size=96, width=4), classes=3, epochs=2, batch_size=4)
-SMALLER = dataclasses.replace(CONFIG, architecture=Architecture(image_size=96, width=4, blocks=1))
+SMALLER = dataclasses.replace(
+    CONFIG, architecture=Architecture(image_size=96, width=4, blocks=(1, 1))
+)
 SUBJECTS = ["a"] * 3 + ["b"] * 6 + ["c"] * 4
 
 

@@ -12,7 +12,14 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import learned, pretraining
 
 TINY = Architecture(
-    image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel", blocks=1
+    image_size=96,
+    width=4,
+    depth=1,
+    dit_width=16,
+    heads=2,
+    pixel_patch=16,
+    space="pixel",
+    blocks=(1, 1),
 )
 CONFIG = pretraining.Config(TINY, steps=10, batch_size=16)
 DRAWN = DatasetSpec("synthetic", "source")
@@ -61,7 +68,7 @@ def test_f_p_that_is_blind_to_the_face_is_told(state):
     assert blind["position_mean"] == pytest.approx(1, abs=1e-4)
 
     found = {"step": 7, "position_grey": float(blind["position_grey"])}
-    assert "3 x 3 places" in learned.caution(CONFIG, found)
+    assert "12 x 12 places" in learned.caution(CONFIG, found)
     assert not learned.caution(CONFIG, found | {"position_grey": 0.5})
     assert not learned.caution(dataclasses.replace(CONFIG, position_loss=False), found)
 

@@ -19,7 +19,9 @@ from ma2mi_jax.training import finetuning, initial, model_folder, pretraining, r
 from ma2mi_jax.training.model_folder import CONFIG, WEIGHTS
 from ma2mi_jax.training.run_config import FinetuneRun
 
-TINY = Architecture(image_size=96, width=4, depth=1, dit_width=16, heads=2, space="pixel", blocks=1)
+TINY = Architecture(
+    image_size=96, width=4, depth=1, dit_width=16, heads=2, space="pixel", blocks=(1, 1)
+)
 PRETRAINED = pretraining.Config(TINY)
 FINETUNED = finetuning.Config(TINY, classes=3, reconstruction=PRETRAINED)
 TARGET = DatasetSpec("casme2", "target")
@@ -110,7 +112,7 @@ BIAS = "member0.params.classifier.bias"
         (in_config(members=10**9), "tensors are not those of 1000000000 members"),
         (in_networks(image_size="x"), "not whole, or changed by hand"),
         (in_networks(colour="red"), "not whole, or changed by hand"),
-        (in_networks(fusion="concat"), "params.classifier.kernel is float32[32, 3], expected"),
+        (in_networks(fusion="concat"), "params.classifier.kernel is float32[8, 3], expected"),
         (in_weights(lambda t: {BIAS: t[BIAS][:2]}), f"{BIAS} is float32[2], expected"),
         (in_weights(lambda t: {BIAS: np.arange(3)}), f"{BIAS} is int64[3], expected"),
         (in_weights(lambda t: {BIAS: t[BIAS] * np.nan}), f"values of {BIAS} are not finite"),

@@ -21,8 +21,16 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import pretraining, pretraining_run
 
 TINY = Architecture(
-    image_size=96, width=4, depth=1, dit_width=16, heads=2, pixel_patch=16, space="pixel", blocks=1
+    image_size=96,
+    width=4,
+    depth=1,
+    dit_width=16,
+    heads=2,
+    pixel_patch=16,
+    space="pixel",
+    blocks=(1, 1),
 )
+DEEPER = dataclasses.replace(TINY, blocks=(1, 1, 1, 1))  # where something is to be learned
 CONFIG = pretraining.Config(TINY, steps=10, batch_size=16)
 
 
@@ -218,7 +226,7 @@ def test_each_fusion_trains(fusion):
 def test_reconstruction_learns_a_repeated_batch():
     config = dataclasses.replace(
         CONFIG,
-        architecture=dataclasses.replace(TINY, dit_width=32),
+        architecture=dataclasses.replace(DEEPER, dit_width=32),
         steps=60,
         batch_size=4,
         learning_rate=3e-3,
@@ -237,7 +245,13 @@ def test_reconstruction_learns_a_repeated_batch():
 
 def test_maer_learns_a_repeated_batch():
     config = dataclasses.replace(
-        CONFIG, objective="maer", classes=7, steps=40, batch_size=14, learning_rate=3e-3
+        CONFIG,
+        architecture=DEEPER,
+        objective="maer",
+        classes=7,
+        steps=40,
+        batch_size=14,
+        learning_rate=3e-3,
     )
     state, batch = start(config), batch_of(14)
     step = jax.jit(partial(pretraining.train_step, config), donate_argnums=0)

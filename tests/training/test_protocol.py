@@ -27,7 +27,7 @@ from ma2mi_jax.training.members import Member, predict_clips
 
 # With one encoder there is half as much to compile.
 CONFIG = finetuning.Config(
-    Architecture(image_size=64, width=4, fusion="action", blocks=1),
+    Architecture(image_size=64, width=4, fusion="action", blocks=(1, 1)),
     classes=3,
     epochs=3,
     batch_size=4,
@@ -44,11 +44,13 @@ class Stop(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def exact():
-    """Steps compiled as outside the tests, where one device and two agree in every bit."""
+    """All is compiled as outside the tests, where one device and two agree in every bit."""
     step = members.step_members.__wrapped__
-    compiled = jax.jit(step, static_argnums=(0, 1), donate_argnums=2, **EXACT)
+    predict = members.predict_members.__wrapped__
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "step_members", compiled)
+        steps = jax.jit(step, static_argnums=(0, 1), donate_argnums=2, **EXACT)
+        patch.setattr(members, "step_members", steps)
+        patch.setattr(members, "predict_members", jax.jit(predict, static_argnums=(0, 1), **EXACT))
         yield
 
 

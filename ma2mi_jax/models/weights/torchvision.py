@@ -34,7 +34,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.files import sha256, unwritable
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import Normalisation
-from ma2mi_jax.models.resnet import ResNet18
+from ma2mi_jax.models.resnet import BLOCKS, ResNet18
 from ma2mi_jax.models.weights import tensors as weights
 
 SEEN = {None: "RGB in [-1, 1]", "imagenet": "RGB normalised by ImageNet's mean and std"}
@@ -66,7 +66,7 @@ def from_torchvision(
     width: int,
     source: str = "these tensors",
     network: str = "",
-    blocks: int | None = None,
+    blocks: tuple[int, ...] = BLOCKS,
 ) -> tuple[Any, Any]:
     """The inverse of `to_torchvision`.
 
@@ -153,7 +153,7 @@ def write(
         raise unwritable(path, error) from None
 
 
-def read(path: str | pathlib.Path, width: int, blocks: int | None = None) -> tuple[Any, Any]:
+def read(path: str | pathlib.Path, width: int, blocks: tuple[int, ...] = BLOCKS) -> tuple[Any, Any]:
     """(params, batch_stats) of a `ResNet18(width)` from a file of torchvision's, timm's or `write`.
 
     Args:
@@ -186,7 +186,7 @@ def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple
     Raises:
       UserError: as `read`.
     """
-    params, batch_stats = read(path, architecture.width, architecture.blocks)
+    params, batch_stats = read(path, architecture.width, architecture.blocks or BLOCKS)
     encoders = ("action_encoder", "position_encoder")[: 1 if architecture.fusion == "action" else 2]
     return dict.fromkeys(encoders, params), dict.fromkeys(encoders, batch_stats)
 
@@ -220,7 +220,9 @@ def _torch_name(path: tuple[str, ...]) -> str:
     return name.replace("downsample_bn", "downsample.1")
 
 
-def _layout(width: int, blocks: int | None) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+def _layout(
+    width: int, blocks: tuple[int, ...]
+) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
     """torchvision's name -> (path in Flax's variables, torchvision's shape)."""
     network = ResNet18(width, blocks=blocks)
     variables = jax.eval_shape(
