@@ -37,7 +37,7 @@ def read(
 
     Onset, apex and offset are the numbers in the names of the frames. Where these do not fit, they
     count from 1 in each clip; that is told (`frame_numbers.py`). The frames of a video count from
-    0. An apex may be empty. A row that cannot be used is set aside under the number of its line.
+    0. An apex may be empty: it is estimated, and told. So may an offset: it is the last frame. A row that cannot be used is set aside under the number of its line.
 
     The arguments are those of `casme2.read`.
 
@@ -106,7 +106,7 @@ def read(
     # ----- clips -----
     classes = dict.fromkeys(sorted({micro.emotion(row) for row in rows}))
     found = micro.read(
-        micro.Traits("csv", classes, None, fps=0, rebases=True),
+        micro.Traits("csv", classes, None, fps=0, rebases=True, ends=False),
         rows,
         folders,
         sheet=sheet,

@@ -49,6 +49,7 @@ def test_rows_with_numbers_of_frames(root, tmp_path, suffix):
     assert [clip.fps for clip in found.clips] == [29.97, 0]
     assert (found.set_aside, found.classes) == ((), ("happiness", "surprise"))
     assert list(repairs(found, frame_numbers.APEX)) == ["ben/ben/one"], "and told"
+    assert repairs(found, frame_numbers.BOUNDS) == {}, "an offset may be left out"
     assert notes(found, frame_numbers.REBASED) == []
 
 

@@ -56,6 +56,7 @@ def locate(
     offset: int | None,
     *,
     counts: str | None = None,
+    ends: bool = True,
 ) -> Place:
     """Where the frames are that a row of a sheet names.
 
@@ -64,6 +65,7 @@ def locate(
       onset, apex, offset: as the sheet has them; None where it has no number.
       counts: how the sheet counts, one of COUNTINGS. None means that this dataset always counts as
         its files do.
+      ends: whether a row is to name its offset. If not, one without means the last file.
     """
     faults, bounds = [], []
 
@@ -71,9 +73,10 @@ def locate(
     if offset is not None and onset is not None and offset <= onset:
         bounds.append(f"offset {offset} is not after onset {onset}")
         offset = None
-    elif onset is None or offset is None:
-        lacking = [name for name, n in (("onset", onset), ("offset", offset)) if n is None]
-        bounds.append(f"no {' and no '.join(lacking)}")
+    else:
+        asked = (("onset", onset), ("offset", offset if ends else numbers[-1]))
+        if lacking := [name for name, n in asked if n is None]:
+            bounds.append(f"no {' and no '.join(lacking)}")
 
     # ----- from the sheet's numbers to the files' -----
     if counts is not None and onset is not None:

@@ -74,6 +74,7 @@ class Traits:
       subject: how subjects are spelled, a format of one integer; None is as the sheet has them.
       fps: frames per second of the recording, where the row does not tell them; 0 is unknown.
       rebases: whether sheet and files may count frames from different origins.
+      ends: whether every row is to name its offset.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Traits:
     subject: str | None
     fps: float
     rebases: bool = False
+    ends: bool = True
 
     def subject_name(self, text: str) -> str | None:
         """The dataset's own spelling of `1`, `01` or `sub01`; None if there is no number in it."""
@@ -148,7 +150,7 @@ def read(
                 label=list(traits.published).index(label),
                 fps=sheets.whole(row.get("fps", "")) or traits.fps,
             )
-            samples[id] = _sample(row, clip, counts)
+            samples[id] = _sample(row, clip, counts, traits.ends)
     if not samples:
         raise _no_row(traits, rows, sheet, set_aside)
 
@@ -349,7 +351,7 @@ def _votes(
     )
 
 
-def _sample(row: Mapping[str, str], clip: Clip, counts: str | None) -> Sample:
+def _sample(row: Mapping[str, str], clip: Clip, counts: str | None, ends: bool) -> Sample:
     """The clip with the positions that the row names, mended where need be."""
     repairs = []
     correction = CORRECTIONS.get((clip.subject, row["filename"]))
@@ -360,7 +362,7 @@ def _sample(row: Mapping[str, str], clip: Clip, counts: str | None) -> Sample:
 
     columns = ("onsetframe", "apexframe", "offsetframe")
     onset, apex, offset = (sheets.whole(row[column]) for column in columns)
-    place = locate(_numbers(clip.frames), onset, apex, offset, counts=counts)
+    place = locate(_numbers(clip.frames), onset, apex, offset, counts=counts, ends=ends)
     repairs += [Repair(clip.id, kind, what) for kind, what in place.faults]
     clip = dataclasses.replace(
         clip,
