@@ -31,7 +31,8 @@ with jaxtyping.install_import_hook(
     from ma2mi_jax.training import finetuning, pretraining
 
 small = Architecture(
-    image_size=64, width=2, depth=1, dit_width=8, heads=2, pixel_patch=16, space="pixel"
+    image_size=64, width=2, depth=1, dit_width=8, heads=2, pixel_patch=16, space="pixel",
+    blocks=(1, 1),
 )
 
 
