@@ -37,7 +37,8 @@ def read(
 
     Onset, apex and offset are the numbers in the names of the frames. Where these do not fit, they
     count from 1 in each clip; that is told (`frame_numbers.py`). The frames of a video count from
-    0. An apex may be empty: it is estimated, and told. So may an offset: it is the last frame. A row that cannot be used is set aside under the number of its line.
+    0. An apex may be empty: it is estimated, and told. So may an offset: it is the last frame. A
+    row that cannot be used is set aside under the number of its line.
 
     The arguments are those of `casme2.read`.
 
