@@ -154,23 +154,25 @@ REFUSED = """
 import sys
 sys.path.insert(0, "experiments")
 import cli, inspect_dataset
+from ma2mi_jax.datasets import registry
 
-for flags in (["--target=toyset"], ["--target=toyset", "--annotations=a.xlsx"], ["--target=toy"]):
+for flags in (["--target=toyset"], ["--target=toyset", "--annotations=a.xlsx"]):
     sys.argv = ["inspect_dataset", *flags]
     try:
         cli.run(inspect_dataset.main)
     except SystemExit as end:
         assert end.code == 2, end
+registry.reader("target", "toy")
 """
 
 
 def test_a_new_dataset_is_named_in_messages(repository, tmp_path):
-    said = run(repository, "-c", REFUSED, data=tmp_path)
+    said = run(repository, "-c", REFUSED, data=tmp_path, check=1)
     looked = "--target=toyset: looked for frames/<subject>/<emotion>/<clip>/7.jpg under"
     assert f"{looked} {tmp_path}" in said
     assert "give another --data-root" in said
     assert "a.xlsx: --target=toyset takes no sheet, because it has none" in said
-    assert "--target=toy: no such target; give casme2, samm, mmew, smic, toyset, casme" in said
+    assert "target=toy: no such target; give casme2, samm, mmew, smic, toyset, casme" in said
 
 
 # ----- readers ------------------------------------------------------------------------------------
