@@ -92,22 +92,26 @@ class Architecture:
         return self.pixel_patch // self.pixel_shrink if self.space == "pixel" else 2
 
     @property
+    def encoder_blocks(self) -> tuple[int, ...]:
+        """`blocks`, or a ResNet18's where these are None."""
+        return self.blocks or resnet.BLOCKS
+
+    @property
     def places(self) -> int:
         """Places of a feature map along a side: 8 at 256 px."""
-        return self.image_size // resnet.shrink(self.blocks or resnet.BLOCKS)
+        return self.image_size // resnet.shrink(self.encoder_blocks)
 
     @property
     def condition_features(self) -> int:
         """Length of C_Δ."""
-        features = resnet.features(self.width, self.blocks or resnet.BLOCKS)
+        features = resnet.features(self.width, self.encoder_blocks)
         places = self.places**2 if self.pooling == "flatten" else 1
         return features * (2 if self.fusion == "concat" else 1) * places
 
     def miacnet(self, dtype: Any, axis_name: str | None = None) -> MIACNet:
         """The two encoders; `dtype` and `axis_name` as in `ResNet18`."""
         sizes = (self.width, self.fusion, self.pooling)
-        blocks = self.blocks or resnet.BLOCKS
-        return MIACNet(*sizes, dtype, axis_name, self.normalisation, blocks)
+        return MIACNet(*sizes, dtype, axis_name, self.normalisation, self.encoder_blocks)
 
     def condition(
         self, action: Float[Array, "B h w D"], position: Float[Array, "B h w D"] | None

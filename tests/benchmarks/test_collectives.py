@@ -1,24 +1,14 @@
 """Devices tell each other the mean of the gradients and BatchNorm's sums, and nothing else."""
 
 import jax
+from networks import SMALLEST
 
 from benchmarks import collectives
-from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import pretraining
 
 
 def test_a_step_on_eight_devices_adds_up_gradients_and_batchnorm_alone():
-    network = Architecture(
-        image_size=96,
-        width=4,
-        depth=1,
-        dit_width=16,
-        heads=2,
-        pixel_patch=16,
-        space="pixel",
-        blocks=(1, 1),
-    )
-    config = pretraining.Config(network, batch_size=16)
+    config = pretraining.Config(SMALLEST, batch_size=16)
     step, state, _ = collectives.sharded_step(config, "pixels", 8)
     told = collectives.read(step.as_text())
     assert {each.kind for each in told} == {"all-reduce"}

@@ -6,22 +6,12 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from networks import SMALLEST
 
 from ma2mi_jax.datasets.registry import DatasetSpec
-from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import learned, pretraining
 
-TINY = Architecture(
-    image_size=96,
-    width=4,
-    depth=1,
-    dit_width=16,
-    heads=2,
-    pixel_patch=16,
-    space="pixel",
-    blocks=(1, 1),
-)
-CONFIG = pretraining.Config(TINY, steps=10, batch_size=16)
+CONFIG = pretraining.Config(SMALLEST, steps=10, batch_size=16)
 DRAWN = DatasetSpec("synthetic", "source")
 
 

@@ -11,27 +11,17 @@ import pytest
 import weights
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from networks import SMALLEST
 
 from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint, mislabelled
 from ma2mi_jax.clips.frames import Box, ImageFolder
 from ma2mi_jax.datasets.drawn.synthetic import macro_source
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models import autoencoder
-from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.training import pretraining, pretraining_run
 
-TINY = Architecture(
-    image_size=96,
-    width=4,
-    depth=1,
-    dit_width=16,
-    heads=2,
-    pixel_patch=16,
-    space="pixel",
-    blocks=(1, 1),
-)
-DEEPER = dataclasses.replace(TINY, blocks=(1, 1, 1, 1))  # where something is to be learned
-CONFIG = pretraining.Config(TINY, steps=10, batch_size=16)
+DEEPER = dataclasses.replace(SMALLEST, blocks=(1, 1, 1, 1))  # where something is to be learned
+CONFIG = pretraining.Config(SMALLEST, steps=10, batch_size=16)
 
 
 def batch_of(size=16, seed=0):
@@ -129,7 +119,7 @@ def test_loss_is_the_sum_of_equation_10_and_reconstruction_is_equation_9(state):
 def test_squared_reconstruction_of_frames_that_are_averaged():
     config = dataclasses.replace(
         CONFIG,
-        architecture=dataclasses.replace(TINY, pixel_shrink=4),
+        architecture=dataclasses.replace(SMALLEST, pixel_shrink=4),
         reconstruction_loss="l2",
         position_loss=False,
     )
@@ -215,7 +205,7 @@ def test_tau_differs_between_steps_and_samples_but_not_between_runs(state, gradi
 @pytest.mark.parametrize("fusion", ["action", "add", "concat", "regions"])
 def test_each_fusion_trains(fusion):
     config = dataclasses.replace(
-        CONFIG, architecture=dataclasses.replace(TINY, fusion=fusion), batch_size=4
+        CONFIG, architecture=dataclasses.replace(SMALLEST, fusion=fusion), batch_size=4
     )
     state = started(config)
     state, metrics = jax.jit(partial(pretraining.train_step, config))(state, batch_of(4))
@@ -265,7 +255,7 @@ def test_latents_are_the_posteriors_mean_or_a_sample_of_each_frames_own():
     vae = autoencoder.TINY
     params = jax.jit(autoencoder.init, static_argnums=1)(jax.random.key(0), vae)
     latent = dataclasses.replace(
-        CONFIG, architecture=dataclasses.replace(TINY, space="latent"), vae=vae
+        CONFIG, architecture=dataclasses.replace(SMALLEST, space="latent"), vae=vae
     )
     shapes = jax.eval_shape(partial(pretraining.init, latent), jax.random.key(0))
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (shapes.params, shapes.batch_stats))

@@ -5,7 +5,6 @@ It gives the same numbers interrupted, shared out over devices, and fed from dev
 
 import dataclasses
 import types
-from functools import partial
 
 import chex
 import jax
@@ -171,8 +170,8 @@ def test_a_short_chunk_is_filled_up_and_compiled_no_more(placed_data, whole, tmp
 @pytest.fixture(scope="module")
 def learned():
     """Weights of a run, on one device."""
-    fresh = jax.eval_shape(partial(finetuning.init, CONFIG), jax.random.key(5))
-    return members.placed(weights.shaken((fresh.params, fresh.batch_stats), seed=5), None)
+    state = weights.state_of(finetuning.init, CONFIG, seed=5)
+    return members.placed((state.params, state.batch_stats), None)
 
 
 MESH = Mesh(np.array(jax.devices()[:2]), ("members",))  # three members: one goes along twice

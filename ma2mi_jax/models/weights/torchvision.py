@@ -186,7 +186,7 @@ def read_encoders(path: str | pathlib.Path, architecture: Architecture) -> tuple
     Raises:
       UserError: as `read`.
     """
-    params, batch_stats = read(path, architecture.width, architecture.blocks or BLOCKS)
+    params, batch_stats = read(path, architecture.width, architecture.encoder_blocks)
     encoders = ("action_encoder", "position_encoder")[: 1 if architecture.fusion == "action" else 2]
     return dict.fromkeys(encoders, params), dict.fromkeys(encoders, batch_stats)
 
