@@ -36,6 +36,7 @@ LAUNCHERS = {  # what each sets: number of processes, number of this one
 }
 
 Found = TypeVar("Found")
+_together = distributed.global_state  # how this process talks to the others; see `join`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,11 +144,14 @@ def join(launch: Launch, *, apart: bool) -> None:
         jax.config.update("jax_cuda_visible_devices", str(launch.device))
         jax.config.update("jax_rocm_visible_devices", str(launch.device))
     if apart:
-        jax.devices()  # JAX finds its devices before it hears of other processes
+        # Neither JAX nor orbax may hear of the others. Orbax numbers its saves in each process, and
+        # would take what it hears of one process's save for that of another, and wait for ever.
+        global _together
+        _together = distributed.State()
     else:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        distributed.global_state.initialize(
+        _together.initialize(
             launch.coordinator,
             launch.count,
             launch.index,
@@ -168,12 +172,12 @@ def join(launch: Launch, *, apart: bool) -> None:
 
 def count() -> int:
     """How many processes make this run."""
-    return distributed.global_state.num_processes
+    return _together.num_processes
 
 
 def index() -> int:
     """The number of this one."""
-    return distributed.global_state.process_id
+    return _together.process_id
 
 
 def is_first() -> bool:
@@ -187,12 +191,12 @@ def is_first() -> bool:
 def _say(name: str, value: str = "") -> None:
     """Says it for good: what is said again under the same name is not heard."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there, or process 0 has gone
-        distributed.global_state.client.key_value_set(name, value)
+        _together.client.key_value_set(name, value)
 
 
 def _heard(name: str) -> str | None:
     """What a process has said; None if nothing yet."""
-    client = distributed.global_state.client
+    client = _together.client
     if client is None:  # this process has parted
         return None
     try:
@@ -260,7 +264,7 @@ def part() -> None:
     """The usual end of a process of several: returns when all have come to it."""
     if count() > 1:
         wait_for_all("end")
-        jax.distributed.shutdown()  # process 0 keeps what they talk through until all have heard
+        _together.shutdown()  # process 0 keeps what they talk through until all have heard
 
 
 def leave(code: int) -> None:

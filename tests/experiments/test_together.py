@@ -123,6 +123,42 @@ def test_a_finetuning_in_two_processes_is_that_of_one(tmp_path):
     assert names_of(both) == names_of(one)
 
 
+SAVING = """
+import pathlib
+import sys
+import jax
+import numpy as np
+from ma2mi_jax.runs import checkpoint, processes
+
+_, folder, address, index = sys.argv
+processes.join(processes.Launch(address, 2, int(index)), apart=True)
+assert not jax.distributed.is_initialized(), "orbax asks this"
+for step in range(8):
+    checkpoint.write(pathlib.Path(folder, index), step, {"weights": np.full(100, step)})
+processes.part()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_the_saves_of_one_process_do_not_wait_for_those_of_another(tmp_path):
+    """Orbax hears of other processes if JAX does. It waited for ever in one fine-tuning of eight."""
+    (tmp_path / "saving.py").write_text(SAVING)
+    address, environment = f"127.0.0.1:{commands.free_port()}", commands.one_device()
+    with contextlib.ExitStack() as stack:
+        ends = ends_of(
+            [
+                stack.enter_context(
+                    commands.started(
+                        tmp_path / "saving", tmp_path, address, i, environment=environment
+                    )
+                )
+                for i in range(2)
+            ]
+        )
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert len(list(tmp_path.glob("[01]/[0-9]*/state"))) == 16
+
+
 def test_a_launch_says_what_is_missing(capsys):
     with pytest.raises(UserError) as refused:
         finetune.main(["--target=synthetic", "--num-processes=2"])
