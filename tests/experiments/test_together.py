@@ -141,7 +141,7 @@ processes.part()
 
 @pytest.mark.timeout(120)
 def test_the_saves_of_one_process_do_not_wait_for_those_of_another(tmp_path):
-    """Orbax hears of other processes if JAX does. It waited for ever in one fine-tuning of eight."""
+    """Orbax hears of other processes if JAX does, and then took their saves for its own."""
     (tmp_path / "saving.py").write_text(SAVING)
     address, environment = f"127.0.0.1:{commands.free_port()}", commands.one_device()
     with contextlib.ExitStack() as stack:
