@@ -141,12 +141,21 @@ def test_sizes_of_drawn_faces_and_of_the_paper():
     drawn = reproduce.size_of(reproduce.parsed(argv))
     assert (drawn.source, drawn.pretrain.preset, drawn.pretrain.space) == (
         "synthetic",
-        "tiny",
+        "bench",
         "pixel",
     )
     assert (drawn.pretrain.steps, drawn.pretrain.epochs) == (9, None)
     assert (drawn.finetune.epochs, drawn.finetune.dataset.subjects) == (2, 3)
-    assert drawn.finetune.dataset.clips_per_subject == 14
+    assert drawn.finetune.dataset.clips_per_subject == 4
+    assert (drawn.pretrain.reconstruction_loss, drawn.pretrain.dataset.clips) == ("l2", 1000)
+    assert (drawn.finetune.protocol, drawn.finetune.folds) == ("kfold", 2)
+    argv = ["--target=synthetic", "--table=4", "--epochs=3"]
+    mine = ["--pretrain-flags=--decay=.1 --batch-size=8", "--finetune-flags=--protocol=loso"]
+    drawn = reproduce.size_of(reproduce.parsed([*argv, *mine]))
+    assert (drawn.pretrain.steps, drawn.pretrain.epochs) == (None, 3)
+    assert (drawn.pretrain.decay, drawn.pretrain.batch_size) == (0.1, 8)
+    assert drawn.pretrain.learning_rate == drawn.finetune.learning_rate == 1e-3
+    assert (drawn.finetune.protocol, drawn.finetune.folds) == ("loso", None)
     f = reproduce.parsed(
         [
             *("--target=mmew,casme2", "--table=3,1", "--source=fervk39"),
@@ -175,8 +184,10 @@ def test_a_folder_of_datasets_holds_from_any_folder(tmp_path, monkeypatch):
 def test_the_page_tells_the_flags_that_a_person_passes_on():
     f = reproduce.parsed(TINY)
     assert reproduce.further(f) == (
-        "--steps=2 --batch-size=4 --log-every=1",
-        "--epochs=1 --subjects=2 --clips-per-subject=5 --batch-size=4 --fold-chunk=1",
+        "--steps=2 --learning-rate=0.001 --decay=0.05 --reconstruction-loss=l2 --batch-size=4 "
+        "--log-every=1",
+        "--epochs=1 --subjects=2 --clips-per-subject=5 --protocol=kfold --folds=2 "
+        "--amplitude=0.15 --learning-rate=0.001 --batch-size=4 --fold-chunk=1",
     )
     assert reproduce.further(reproduce.parsed(["--target=casme2", "--all"])) == ("none", "none")
 
@@ -185,7 +196,7 @@ def test_the_page_tells_the_flags_that_a_person_passes_on():
 
 
 def test_the_plan_says_what_is_there_and_how_long_the_rest_takes(tmp_path, capsys):
-    argv = ["--target=synthetic", "--table=4", "--clips=40", f"--out={tmp_path}", "--dry-run"]
+    argv = ["--target=synthetic", "--table=4", "--steps=10", f"--out={tmp_path}", "--dry-run"]
     assert reproduce.main(argv) == 0
     text = capsys.readouterr().out
     assert "6 runs, 6 to make; unknown for 6" in text
