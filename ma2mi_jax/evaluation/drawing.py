@@ -380,10 +380,10 @@ def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], tit
 
 
 def save(figure, path: pathlib.Path) -> None:
-    """Writes the figure and closes it. A letter that no font has is shown as a box."""
+    """Writes the figure as PNG and closes it. A letter that no font has is shown as a box."""
     try:
-        with files.naming(path), warnings.catch_warnings():
+        with files.whole(path) as temporary, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
-            figure.savefig(path, dpi=110)
+            figure.savefig(temporary, dpi=110, format="png")
     finally:
         plt.close(figure)

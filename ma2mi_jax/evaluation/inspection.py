@@ -194,7 +194,7 @@ def irregular(out: pathlib.Path, dataset: Dataset) -> list[Block]:
     rows = [("set aside", each.id, each.reason, "") for each in dataset.set_aside]
     rows += [("repaired", each.id, each.kind, each.what) for each in dataset.repairs]
     path = out / "irregular.csv"
-    with files.naming(path), path.open("w", newline="") as file:
+    with files.whole(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([("fate", "clip", "why", "what was done"), *rows])
 
     blocks: list[Block] = [Heading("Irregular rows")]
@@ -267,7 +267,8 @@ def pictures(
             blocks.append(Text(f"{', '.join(about)}: no picture, {error}"))
             continue
         path = out / f"{name}-{number:02d}.jpg"
-        path.write_bytes(frames.jpeg(picture))
+        with files.whole(path) as temporary:
+            temporary.write_bytes(frames.jpeg(picture))
         caption = f"{', '.join(about)}. From left to right: {'; '.join(parts)}."
         blocks.append(Picture(path, caption, f"Frames of {', '.join(about)}"))
     return blocks

@@ -1,4 +1,9 @@
-"""Curves can be read: they show where nothing is learned, and a single epoch is seen."""
+"""Curves can be read: they show where nothing is learned, and a single epoch is seen.
+
+A picture is written whole or not at all.
+"""
+
+import errno
 
 import numpy as np
 import pytest
@@ -51,3 +56,20 @@ def test_a_fine_tuning_shows_what_a_guess_reaches(seen, tmp_path, epochs):
     assert ticks == [round(tick) for tick in ticks]
     drawing.finetuning_curves(tmp_path / "curves.png", values, values, None, [3, 6, 3])
     assert len(seen[1].axes) == 2
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypatch):
+    path = tmp_path / "confusion.png"
+    drawing.confusion(path, np.eye(2), ("a", "b"), "the older one")
+    older = path.read_bytes()
+
+    def cut_off(figure, file, **how):
+        file.write_bytes(b"the first bytes")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(drawing.plt.Figure, "savefig", cut_off)
+    with pytest.raises(OSError, match="No space left") as refused:
+        drawing.confusion(path, np.eye(2), ("a", "b"), "the newer one")
+    assert refused.value.filename == str(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["confusion.png"]
+    assert path.read_bytes() == older
