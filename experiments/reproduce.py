@@ -145,16 +145,11 @@ def add_what(p) -> None:
     help = "figures of the paper, 4 to 6"
     what.add_argument("--figure", type=figures, default=[], metavar="4,5,6", help=help)
     what.add_argument("--all", action="store_true", help="all of them")
-    targets = cli.listed(planned_targets())
-    help = f"one or more of {', '.join(planned_targets())}"
-    what.add_argument("--target", type=targets, required=True, help=help)
+    proper = functools.partial(registry.proper_name, "target")
+    targets = cli.listed(registry.names("target"), proper)
+    help = f"{registry.help_of('target')}; one or more, separated by commas"
+    what.add_argument("--target", type=targets, required=True, metavar="NAME[,NAME...]", help=help)
     what.add_argument("--dry-run", action="store_true", help="print the plan alone")
-
-
-def planned_targets() -> tuple[str, ...]:
-    """The targets of the paper, two that others report, clips of one's own, and drawn faces."""
-    others = ("smic", "megc2019", "csv", "synthetic")
-    return tuple(t for t in registry.names("target") if t in (*paper.DATASETS, *others))
 
 
 def add_size(p) -> None:

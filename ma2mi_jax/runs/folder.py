@@ -4,6 +4,7 @@ A folder is *unfinished* until its result file is written. Only an unfinished ru
 only by a run of the same configuration.
 """
 
+import contextlib
 import datetime
 import json
 import pathlib
@@ -149,6 +150,13 @@ def as_typed(words: Sequence[str]) -> str:
     script = pathlib.Path(words[0])
     start = ["ma2mi", script.stem] if is_installed(script) else ["python", words[0]]
     return shlex.join([*start, *words[1:]])
+
+
+def typed_again(command: str) -> str:
+    """The `command` in a config.json as a person types it again."""
+    with contextlib.suppress(ValueError):  # quotation marks without an end
+        return as_typed(shlex.split(command))
+    return command
 
 
 def is_installed(script: pathlib.Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from ma2mi_jax import files
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs import checkpoint
+from ma2mi_jax.runs import checkpoint, folder
 from ma2mi_jax.training import finetuning, pretraining, protocol, run_config
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import Member
@@ -81,8 +81,8 @@ def read_stored(path: pathlib.Path, script: str) -> Stored:
     if not (path / RESULTS[script]).exists():
         raise UserError(
             "[run={path}]: that {what} is not finished; "
-            "run its command again to finish it: python {command}",
-            command=stored.command,
+            "run its command again to finish it: {command}",
+            command=folder.typed_again(stored.command),
             **known,
         )
     return stored
@@ -132,9 +132,9 @@ def check_kept(run: Finetuned) -> None:
         raise UserError(
             "[run={path}]: has no weights, for it was not to keep its folds' checkpoints "
             "([keep_checkpoints=false]); for weights run it again without that and with "
-            "[overwrite]: python {command}",
+            "[overwrite]: {command}",
             path=run.path,
-            command=run.stored.command,
+            command=folder.typed_again(run.stored.command),
         )
 
 

@@ -7,7 +7,6 @@ import datetime
 import math
 import os
 import pathlib
-import shlex
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from typing import Any, Literal
 from ma2mi_jax import files, schema
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import lock
-from ma2mi_jax.runs.folder import as_typed
+from ma2mi_jax.runs.folder import typed_again
 from ma2mi_jax.runs.log import METRICS
 from ma2mi_jax.training import protocol, run_config
 from ma2mi_jax.training.run_config import RESULTS
@@ -93,7 +92,7 @@ def look(folder: pathlib.Path) -> Listed | None:
         return None  # a model folder, or another program's
 
     known = {"made": _made(file, record), "commit": _text(record, "commit")}
-    known["command"] = _command(record)
+    known["command"] = typed_again(_text(record, "command"))
     try:
         stored = run_config.read(folder)
         known["script"] = stored.script
@@ -112,13 +111,6 @@ def _damaged(folder: pathlib.Path, error: Exception, **known: str) -> Listed:
 
 def _text(record: Mapping[str, Any], name: str) -> str:
     return record[name] if isinstance(record.get(name), str) else ""
-
-
-def _command(record: Mapping[str, Any]) -> str:
-    command = _text(record, "command")
-    with contextlib.suppress(ValueError):  # quotation marks without an end
-        return as_typed(shlex.split(command))
-    return command
 
 
 def _made(file: pathlib.Path, record: Mapping[str, Any]) -> str:

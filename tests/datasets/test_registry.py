@@ -69,11 +69,11 @@ def said(script, *flags):
         script.main(list(flags))
     return " ".join(out.getvalue().split())
 
-for script in (inspect_dataset, prepare, finetune):
+for script in (inspect_dataset, prepare, finetune, reproduce):
     assert "toyset (Toy Set, also toys)" in said(script, "--help"), script
 assert "toyset" not in said(pretrain, "--help")
-planned = ("casme2", "samm", "mmew", "smic", "megc2019", "csv", "synthetic")
-assert reproduce.planned_targets() == planned
+plan = said(reproduce, "--target=toys", "--table=4", "--source=folder", "--dry-run")
+assert "python experiments/finetune.py --target=toyset --init=" in plan, plan
 
 def stop(clips, classes):  # called when clips and folds are there, before the training
     sys.exit(f"{len(clips)} clips of {', '.join(classes)}")
