@@ -12,6 +12,7 @@ from ma2mi_jax import files
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import lock
+from ma2mi_jax.runs.folder import typed_again
 from ma2mi_jax.training import run_list
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
@@ -41,8 +42,8 @@ def test_a_command_is_shown_as_it_is_typed(tmp_path, words, typed):
     for wheel in ("wheel", "my wheel"):
         (tmp_path / wheel / "ma2mi_jax" / "experiments").mkdir(parents=True)
         (tmp_path / wheel / "ma2mi_jax" / "__init__.py").touch()
-    given = {"command": words.replace("{}", str(tmp_path))}
-    assert run_list._command(given) == typed.replace("{}", str(tmp_path))
+    command = words.replace("{}", str(tmp_path))
+    assert typed_again(command) == typed.replace("{}", str(tmp_path))
 
 
 def pretraining(folder, steps=()):
