@@ -160,21 +160,24 @@ def train(
     if fill is None:
         fill = jax.default_backend() != "cpu"
     size = max(map(len, parts))
-    first = compiling.told("the fine-tuning step", (config, size), listener)
     folder = run / "checkpoints"
     files_of = [folder / f"history-{number}.npz" for number in range(len(parts))]
-    told, last = set(), config.epochs - 1
+    told, last, compiled = set(), config.epochs - 1, set()
     with listener.stoppable() as asked:
         for number in range(processes.index(), len(parts), processes.count()):
             members, unfinished = parts[number], folder / f"unfinished-{number}"
             if not _is_whole(folder / str(number), files_of[number], listener.log):
                 least = size if fill else len(members)
                 chunk = Chunk.begin(config, members, pretrained, select, mesh, least, clips)
+                at_once = len(members) + chunk.copies
+                compiles = QUIETLY  # most are of one size, and compiled once
+                if at_once not in compiled:
+                    compiles = compiling.told("the fine-tuning step", (config, at_once), listener)
                 with checkpoint.manager(unfinished) as saved:
                     chunk.resume(saved, listener.log)
                     then = partial(on_epoch, number)
-                    chunk.train(data, saved, checkpoint_every, then, asked, first)
-                first = QUIETLY  # most are of one size, and compiled once
+                    chunk.train(data, saved, checkpoint_every, then, asked, compiles)
+                compiled.add(at_once)
                 _write(files_of[number], chunk.history)
                 checkpoint.write(folder, number, chunk.cut(chunk.kept))
                 told.add(number)

@@ -152,14 +152,25 @@ def test_a_finished_chunk_that_is_damaged_is_told_and_trained_again(
     assert len([line for line in told if "damaged" in line]) == 1
 
 
-def test_a_short_chunk_is_filled_up_and_compiled_no_more(placed_data, whole, tmp_path):
+def test_a_short_chunk_is_filled_up_and_compiled_no_more_or_its_compilation_is_told(
+    placed_data, whole, tmp_path
+):
     steps, predictions = members.step_members, members.predict_members
     before = steps._cache_size(), predictions._cache_size()
-    found = train(tmp_path, placed_data, parts=[MEMBERS[:2], MEMBERS[2:]], fill=True)
+    told, parts = [], [MEMBERS[:2], MEMBERS[2:]]
+    listener = Listener(told.append)
+    found = train(tmp_path / "filled", placed_data, parts=parts, fill=True, listener=listener)
     assert (steps._cache_size(), predictions._cache_size()) == (before[0] + 1, before[1] + 1)
+    assert len([line for line in told if line.startswith("compiling")]) == 1
+
+    told.clear()
+    parts = [MEMBERS, MEMBERS[:2], MEMBERS]
+    short = train(tmp_path / "short", placed_data, parts=parts, fill=False, listener=listener)
+    assert len([line for line in told if line.startswith("compiling")]) == 2
 
     history, of_all = whole
-    for chunk, part in zip(found, (slice(0, 2), slice(2, 3)), strict=True):
+    first, last, every = slice(0, 2), slice(2, 3), slice(0, 3)
+    for chunk, part in zip(found + short, (first, last, every, first, every), strict=True):
         alone = history.tests[:, part, : chunk[0].tests.shape[2]]
         np.testing.assert_array_equal(chunk[0].tests, alone)
         np.testing.assert_array_equal(chunk[0].loss, history.loss[:, part])
