@@ -225,7 +225,9 @@ def make_folder(path: pathlib.Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--out={path}: the folder cannot be made ({error.strerror}); choose another"
+            "[out={path}]: the folder cannot be made ({reason}); choose another",
+            path=path,
+            reason=error.strerror,
         ) from None
 
 
@@ -286,7 +288,9 @@ def join(argv: Sequence[str], *, apart: bool) -> Listener:
     given = vars(reader.parse_known_args(argv)[0])
     if missing := given and [name for name in names if name not in given]:
         raise UserError(
-            f"{spell(missing[0])} is missing; give {', '.join(map(spell, names))}, or none of them"
+            "[{missing}] is missing; give [coordinator_address], [num_processes], [process_id], or "
+            "none of them",
+            missing=missing[0],
         )
     launch = processes.Launch(*given.values()) if given else processes.launched(os.environ)
     if launch is not None and launch.count > 1:

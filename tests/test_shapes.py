@@ -121,7 +121,10 @@ with jaxtyping.install_import_hook(checked, "beartype.beartype"):
 
 small = Architecture(image_size=64, width=2, space="pixel", blocks=(1, 1))
 config = finetuning.Config(small, classes=3, epochs=2, batch_size=3)
-folds = [Fold("a", 0, np.array([1, 2, 3]), np.array([0])), Fold("b", 1, np.array([0]), np.arange(3))]
+folds = [
+    Fold("a", 0, np.array([1, 2, 3]), np.array([0])),
+    Fold("b", 1, np.array([0]), np.arange(3)),
+]
 trained = [members.Member(0, fold) for fold in folds]
 
 

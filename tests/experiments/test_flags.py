@@ -473,6 +473,17 @@ def test_an_error_names_flags_that_the_script_has(script, place):
     assert set(re.findall(r"--[a-z-]+", message)) <= known
 
 
+def test_a_path_is_shown_as_it_is(tmp_path):
+    known_to("predict")
+    file = tmp_path / "[root]"
+    file.touch()
+    with pytest.raises(UserError) as refused:
+        cli.make_folder(file / "{out}")
+    assert refused.value.spelled(cli.spell) == (
+        f"--out={file}/{{out}}: the folder cannot be made (Not a directory); choose another"
+    )
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_parameter_of_the_library_is_spelled_as_a_flag_that_is_not_there(script):
     known = known_to(script)
