@@ -170,7 +170,7 @@ def like(name: str, model: str | None, cache: str | os.PathLike | None) -> Detec
         if file is None:
             raise UserError(
                 "[detector_model]: the faces that the run saw were found by {name}, and {why}; "
-                "give that file, or choose another [detector] and [align] in spite of it",
+                "give that file, or choose another [detector] and [align]: then the crops differ",
                 name=name,
                 why=why,
             )
@@ -179,7 +179,8 @@ def like(name: str, model: str | None, cache: str | os.PathLike | None) -> Detec
     if found.name != name:
         raise UserError(
             "[detector_model={model}]: the faces that the run saw were found by {name}, and this "
-            "is {found}; give that model, or choose another [detector] and [align] in spite of it",
+            "is {found}; give that model, or choose another [detector] and [align]: then the crops "
+            "differ",
             model=model or yunet_model.FILE,
             name=name,
             found=found.name,

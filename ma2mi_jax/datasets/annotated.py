@@ -159,7 +159,7 @@ def _lines(path: str) -> list[tuple[int, dict[str, str]]]:
             if len(missing) < lacking:
                 lacking, best = len(missing), f"line {at + 1} lacks {', '.join(missing)}"
     raise UserError(
-        "annotation sheet {path}: expected the columns {columns}, but {found}; add what lacks",
+        "annotation sheet {path}: expected the columns {columns}, but {found}; add them",
         path=path,
         columns=", ".join(COLUMNS),
         found=best,

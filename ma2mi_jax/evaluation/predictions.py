@@ -281,8 +281,8 @@ def compare(ours: Predictions, theirs: Predictions, count: int) -> dict[str, dic
 def oracle(predictions: Predictions, every_epoch: np.ndarray, count: int) -> dict[str, Any]:
     """The scores if the epoch of each fold were chosen on its own test subject.
 
-    Each score has its own choice: the epoch that is best by it, and of equals the last. This is not
-    a result. Much published code prints it, so it is reported apart, under its own name.
+    Each score has its own choice: the epoch that is best by it; ties go to the later epoch. This is
+    not a result. Much published code prints it, so it is reported apart, under its own name.
 
     Args:
       predictions: of which clips, folds and labels count.

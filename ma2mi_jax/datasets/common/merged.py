@@ -107,7 +107,7 @@ class Shared(NamedTuple):
 
 
 def shared(parts: Sequence[Dataset]) -> Shared:
-    """All `parts` as one dataset, in the classes that each of them has clips of.
+    """All `parts` as one dataset, in the classes of which each part has clips.
 
     The classes are in the order of the first part's. Two classes are the same if they have the same
     name. If one part has the three classes of MEGC2019, the emotions of the others are counted
@@ -146,8 +146,8 @@ def shared(parts: Sequence[Dataset]) -> Shared:
     classes = [name for name in order if all(name in each for each in shown)]
     if len(classes) < 2:
         raise UserError(
-            "{names}: expected two classes or more that each of them has clips of; found {found}, "
-            "of {there}; give other datasets",
+            "{names}: expected two classes or more of which each dataset has clips; found {found} "
+            "({there}); give other datasets",
             names=", ".join(part.name for part in parts),
             found=", ".join(classes) or "none",
             there="; ".join(f"{part.name}: {', '.join(part.classes)}" for part in parts),
