@@ -96,7 +96,7 @@ def _places(root: str, without: Collection[str]) -> dict[str, str]:
             raise UserError(
                 "[target=megc2019]: {place} holds prepared data, in which classes of the composite "
                 "may be missing; give the datasets as their authors ship them, or prepare the "
-                "composite itself by experiments/prepare.py",
+                "composite itself by the script `prepare`",
                 place=place,
             )
     return places

@@ -170,7 +170,7 @@ class OpenRun:
 
 
 def open_run(path: str | os.PathLike) -> OpenRun:
-    """A finished run of pretrain.py or finetune.py, by its folder.
+    """A finished pre-training or fine-tuning, by the folder of its run.
 
     Raises:
       UserError: no such run, an unfinished one, or one that kept no weights.

@@ -260,8 +260,8 @@ def read_manifest(root: pathlib.Path) -> dict[str, Any]:
     """
     if not is_prepared(root):
         raise UserError(
-            "{root}: no prepared data there (no {manifest}); make them by experiments/prepare.py "
-            "into this folder",
+            "{root}: no prepared data there (no {manifest}); make them there by the script "
+            "`prepare`",
             root=root,
             manifest=MANIFEST,
         )

@@ -37,7 +37,7 @@ def cached_latents(clips: Sequence[Clip], autoencoder: str, image_size: int) -> 
     if record["size"] != image_size:
         raise UserError(
             "{root}: its latents are of {found}-pixel frames, the run's [preset] has {size}; "
-            "prepare a folder with latents of [size={size}] by experiments/prepare.py, or give "
+            "prepare a folder with latents of [size={size}] by the script `prepare`, or give "
             "[cached_latents=false]",
             root=root,
             found=record["size"],
@@ -46,7 +46,7 @@ def cached_latents(clips: Sequence[Clip], autoencoder: str, image_size: int) -> 
     if record["autoencoder"] != autoencoder:
         raise UserError(
             "{root}: its latents were made by weights {found} ({vae}), [vae] gives {asked}; "
-            "prepare a folder with latents of these by experiments/prepare.py, or give "
+            "prepare a folder with latents of these by the script `prepare`, or give "
             "[cached_latents=false]",
             root=root,
             found=record["autoencoder"],
