@@ -43,7 +43,10 @@ def main(argv):
         trained = finetuning_run.carry_out(run, listener, check=read_other)
         if processes.is_first():
             found = outcome.write(trained, *others)
-            (print_unscored if "no_score" in found else print_results)(found, run.folder)
+            if "no_score" in found:
+                print_unscored(found, run.folder)
+            else:
+                print_results(found, run.folder)
 
 
 def print_results(found, path) -> None:

@@ -509,9 +509,8 @@ def estimate_apex(clip: Clip) -> int:
     searched; and if the onset is the last frame, what is before it. If the onset cannot be read, or
     none of these frames, the one in the middle of them is taken.
     """
-    onset, count = clip.onset, len(clip.frames)
-    candidates = range(onset + 1, clip.offset + 1) or range(onset + 1, count) or range(onset)
-    start = _grey(clip, onset)
+    candidates = _candidates(clip)
+    start = _grey(clip, clip.onset)
 
     changes = {}
     for i in candidates if start is not None else ():
@@ -521,6 +520,15 @@ def estimate_apex(clip: Clip) -> int:
     if not changes:
         return candidates[len(candidates) // 2]
     return max(changes, key=changes.__getitem__)
+
+
+def _candidates(clip: Clip) -> range:
+    """The frames of which one is to be the apex, see `estimate_apex`."""
+    last = len(clip.frames) - 1
+    if clip.onset == last:
+        return range(last)
+    end = clip.offset if clip.offset > clip.onset else last
+    return range(clip.onset + 1, end + 1)
 
 
 def _grey(clip: Clip, position: int) -> np.ndarray | None:
