@@ -1,8 +1,13 @@
-"""Whether what was read from a file has the shape that the code expects, written as type hints."""
+"""What was read from a JSON file: whether it has the shape that the code expects, written as type
+hints; and dataclasses made of it."""
 
+import dataclasses
 import types
 import typing
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 
 def mismatch(value: Any, expected: Any, name: str = "") -> str:
@@ -71,3 +76,26 @@ def _word(expected: Any) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def from_json(kind: type[Made], content: Mapping[str, Any]) -> Made:
+    """The inverse of `dataclasses.asdict` after a way through JSON, where tuples are lists.
+
+    Raises:
+      KeyError: `content` has a name that `kind` lacks.
+      TypeError: it lacks one that has no default.
+      AttributeError: a part of it that stands for a dataclass is no object.
+    """
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _made(hints[name], value) for name, value in content.items()})
+
+
+def _made(hint: Any, value: Any) -> Any:
+    if isinstance(hint, types.UnionType):  # `X | None`
+        inner = [part for part in typing.get_args(hint) if part is not type(None)]
+        return None if value is None else _made(inner[0], value)
+    if dataclasses.is_dataclass(hint):
+        return from_json(hint, value)
+    if isinstance(value, list):  # of a tuple
+        return tuple(_made(typing.get_args(hint)[0], each) for each in value)
+    return value

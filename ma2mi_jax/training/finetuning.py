@@ -70,16 +70,6 @@ class Config:
     dtype: str = "float32"
 
 
-def config_from_json(content: dict[str, Any]) -> Config:
-    """The inverse of `dataclasses.asdict`, from JSON."""
-    kept = content.get("reconstruction")
-    nested = {
-        "architecture": Architecture(**content["architecture"]),
-        "reconstruction": kept and pretraining.config_from_json(kept),
-    }
-    return Config(**content | nested)
-
-
 @flax.struct.dataclass
 class MemberState:
     """What a step of one member changes. Stacked, each array has a leading axis of members.

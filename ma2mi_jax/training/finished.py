@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypedDict, TypeVar
 
 import jax
 import numpy as np
 
-from ma2mi_jax import files
+from ma2mi_jax import files, schema
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint, folder
@@ -88,10 +88,10 @@ def read_stored(path: pathlib.Path, script: str) -> Stored:
     return stored
 
 
-def _networks(path: pathlib.Path, stored: Stored, read: Callable[[Any], Config]) -> Config:
-    """The configuration of the networks in a run's config.json, as `read` makes it of JSON."""
+def _networks(path: pathlib.Path, stored: Stored, kind: type[Config]) -> Config:
+    """The configuration of the networks in a run's config.json."""
     try:
-        return read(stored.resolved["config"])
+        return schema.from_json(kind, stored.resolved["config"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "{path}/config.json: not the networks of a run ({error!r}); copy the file again",
@@ -103,7 +103,7 @@ def _networks(path: pathlib.Path, stored: Stored, read: Callable[[Any], Config])
 def read_pretrained(path: pathlib.Path) -> Pretrained:
     """A finished pre-training with its last state, on one device. Raises as `read_stored`."""
     stored = read_stored(path, "pretrain")
-    config = _networks(path, stored, pretraining.config_from_json)
+    config = _networks(path, stored, pretraining.Config)
     shapes = jax.eval_shape(lambda: pretraining.init(config, jax.random.key(0)))
     state = checkpoint.restore(path / "checkpoints", config.steps, shapes)
     return Pretrained(path, stored, config, state)
@@ -112,7 +112,7 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
 def read_finetuned(path: pathlib.Path) -> Finetuned:
     """A finished fine-tuning; reads no clips and no weights. Raises as `read_stored`."""
     stored = read_stored(path, "finetune")
-    config = _networks(path, stored, finetuning.config_from_json)
+    config = _networks(path, stored, finetuning.Config)
     found = files.read_json(path / RESULTS["finetune"], shape=Trained)
     members = [(seed, fold) for seed, fold in found["members"]]
     return Finetuned(path, stored, config, found["classes"], members)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ma2mi_jax import __version__, files
+from ma2mi_jax import __version__, files, schema
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.weights import tensors
 from ma2mi_jax.training import finetuning, pretraining
@@ -160,8 +160,8 @@ def _read_config(path: pathlib.Path) -> tuple[dict[str, Any], Config]:
     try:
         if content["version"] > VERSION:
             raise files.newer(file, content["version"], VERSION)
-        kind = {"finetune": finetuning, "pretrain": pretraining}[content["script"]]
-        config = kind.config_from_json(content["config"])
+        kind = {"finetune": finetuning.Config, "pretrain": pretraining.Config}[content["script"]]
+        config = schema.from_json(kind, content["config"])
         named = len(content["classes"])
         fits = named == config.classes if content["script"] == "finetune" else named == 0
         if not fits or not isinstance(content["members"], int) or content["members"] < 1:

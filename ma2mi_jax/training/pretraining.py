@@ -77,16 +77,6 @@ class Config:
     latent: Literal["mean", "sample"] = "mean"
 
 
-def config_from_json(content: dict[str, Any]) -> Config:
-    """The inverse of `dataclasses.asdict`, from JSON, where tuples are lists."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-    fields["architecture"] = Architecture(**content["architecture"])
-    if content["vae"]:
-        vae = {k: tuple(v) if isinstance(v, list) else v for k, v in content["vae"].items()}
-        fields["vae"] = autoencoder.Autoencoder(**vae)
-    return Config(**fields)
-
-
 @flax.struct.dataclass
 class PretrainState:
     """What a step changes.

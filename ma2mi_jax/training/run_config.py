@@ -11,14 +11,13 @@ a run lies, how often it is saved.
 import dataclasses
 import math
 import pathlib
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 import jax
 
-from ma2mi_jax import files
+from ma2mi_jax import files, schema
 from ma2mi_jax.clips.pairs import DEFAULT_DELTA
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
@@ -633,7 +632,7 @@ def read(path: pathlib.Path) -> Stored:
             return _read_first_format(record)
         if record["format"] > FORMAT:
             raise files.newer(file, record["format"], FORMAT)
-        asked = from_json(KINDS[record["script"]], record["asked"])
+        asked = schema.from_json(KINDS[record["script"]], record["asked"])
         if record["format"] < 3:
             asked = as_meant(asked, record["resolved"])
         return Stored(record["script"], asked, record["resolved"], record["command"])
@@ -660,23 +659,6 @@ def as_meant(asked: Run, resolved: Mapping[str, Any]) -> Run:
     if isinstance(asked, PretrainRun):
         return dataclasses.replace(asked, tau_flip=resolved["config"]["flip"])
     return asked
-
-
-def from_json(kind: type, content: Mapping[str, Any]) -> Any:
-    """The inverse of `dataclasses.asdict` after a way through JSON, where tuples are lists."""
-    hints = typing.get_type_hints(kind)
-    return kind(**{name: _value(hints[name], value) for name, value in content.items()})
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_json(hint, value)
-    if isinstance(hint, types.UnionType):  # `X | None`
-        inner = [part for part in typing.get_args(hint) if part is not type(None)]
-        return None if value is None else _value(inner[0], value)
-    if isinstance(value, list):  # of a tuple
-        return tuple(_value(typing.get_args(hint)[0], each) for each in value)
-    return value
 
 
 def _read_first_format(record: Mapping[str, Any]) -> Stored:

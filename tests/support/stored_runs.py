@@ -9,7 +9,7 @@ import types
 import flags
 import numpy as np
 
-from ma2mi_jax import files
+from ma2mi_jax import files, schema
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.evaluation import predictions
@@ -36,7 +36,7 @@ def resolved(run, start=None, **changes):
     else:
         architecture = initial.from_scratch(run)
         if start:
-            config = pretraining.config_from_json(json.loads(json.dumps(start["config"])))
+            config = schema.from_json(pretraining.Config, json.loads(json.dumps(start["config"])))
             architecture = config.architecture
         given = {f.name: getattr(run, f.name, None) for f in dataclasses.fields(finetuning.Config)}
         known = {name: value for name, value in given.items() if value is not None}

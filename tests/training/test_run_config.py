@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from ma2mi_jax import files
+from ma2mi_jax import files, schema
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
@@ -108,7 +108,7 @@ def test_config_json_gives_the_run_back(run, tmp_path):
     assert stored.asked == run
     assert (stored.script, stored.resolved) == (run.script, {"steps": 3})
     assert type(stored.asked) is type(run)
-    again = run_config.from_json(type(run), json.loads(json.dumps(dataclasses.asdict(run))))
+    again = schema.from_json(type(run), json.loads(json.dumps(dataclasses.asdict(run))))
     assert again == run
 
 
