@@ -111,7 +111,6 @@ def read(
         rows,
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
         detector=detector,
         progress=progress,

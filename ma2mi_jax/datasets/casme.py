@@ -47,15 +47,14 @@ def read(
         for id, frames in micro.clips_by_subject(TRAITS, place, cache=cache).items()
     }
     if not folders:
-        raise disk.not_found("target", "casme", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("casme", root, places[0], r"CASME(?![23I])", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, places[0], r"CASME(?![23I])", annotations)
     return micro.read(
         TRAITS,
         sheets.read(sheet),
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
         detector=detector,
         progress=progress,

@@ -27,6 +27,7 @@ CLASSES_2019 = {  # the paper's 249
 }
 THREE = {"happiness": 32, "disgust": 63, "repression": 27, "surprise": 25}  # by that of 2014
 CLASSES_2014 = {**CLASSES_2019, "surprise": 25}  # 246
+TRAITS = micro.Traits("casme2", CLASSES_2019, "sub{:02d}", fps=200)
 
 
 def read(
@@ -56,22 +57,21 @@ def read(
     """
     cropped = _first_found(root, CROPPED)
     frames = cropped or _first_found(root, RAW)
-    traits = micro.Traits("casme2", CLASSES_2019, "sub{:02d}", fps=200)
-    folders = micro.clips_by_subject(traits, frames, cache=cache)
+    folders = micro.clips_by_subject(TRAITS, frames, cache=cache)
     if not folders:
-        raise disk.not_found("target", "casme2", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("casme2", root, frames, "CASME2-coding", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, frames, "CASME2-coding", annotations)
     rows = sheets.read(sheet)
     of_2014 = "objectiveclasses" not in rows[0]
-    published = classes or (CLASSES_2014 if of_2014 else CLASSES_2019)
     found = micro.read(
-        dataclasses.replace(traits, published=published),
+        TRAITS,
         rows,
         folders,
         sheet=sheet,
-        cropped=bool(cropped),
         cache=cache,
+        classes=classes or (CLASSES_2014 if of_2014 else None),
+        cropped=bool(cropped),
         detector=detector,
         progress=progress,
     )

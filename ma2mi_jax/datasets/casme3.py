@@ -48,19 +48,19 @@ def read(
     cut_out = bool(place) and any("_" in name for name in disk.folders(place))
     on_disk = listing.clip_folders(place, 1 if cut_out else 3, cache=cache) if place else {}
     if not any(map(len, on_disk.values())):
-        raise disk.not_found("target", "casme3", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("casme3", root, place, r"cas\(me\)\^?3_part_A_ME", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, place, r"cas\(me\)\^?3_part_A_ME", annotations)
     rows = [
         row | {"filename": f"{row['filename']}_{row['onsetframe']}"} for row in sheets.read(sheet)
     ]
     found = micro.read(
-        dataclasses.replace(TRAITS, published=classes or CLASSES),
+        TRAITS,
         rows,
         _expressions(on_disk) if cut_out else _cut(on_disk, rows),
         sheet=sheet,
-        cropped=None,
         cache=cache,
+        classes=classes,
         detector=detector,
         progress=progress,
     )

@@ -66,20 +66,20 @@ def read(
     place = next((found for name in PLACES if (found := disk.find(root, name))), None)
     on_disk = listing.clip_folders(place, 2, cache=cache) if place else {}
     if not any(map(len, on_disk.values())):
-        raise disk.not_found("target", "casme_sq", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("casme_sq", root, place, ".*code_?final", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, place, ".*code_?final", annotations)
     book = _book(sheet)
     known = book.subjects
     rows = [row | {"subject": known.get(row["subject"], row["subject"])} for row in book.rows]
     folders, cuts = _clips(on_disk, rows, book.codes)
     found = micro.read(
-        dataclasses.replace(TRAITS, published=classes or CLASSES),
+        TRAITS,
         rows,
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
+        classes=classes,
         detector=detector,
         progress=progress,
     )

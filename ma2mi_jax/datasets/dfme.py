@@ -46,18 +46,18 @@ def read(
         listed = listing.clip_folders(root, depth, cache=cache)
         on_disk |= {path: images for path, images in listed.items() if len(images)}
     if not on_disk:
-        raise disk.not_found("target", "dfme", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("dfme", root, root, ".*(dfme|anno|label|cod)", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, root, ".*(dfme|anno|label|cod)", annotations)
     rows = sheets.read(sheet)
     folders = _clips(on_disk, rows)
     found = micro.read(
-        dataclasses.replace(TRAITS, published=classes or CLASSES),
+        TRAITS,
         rows,
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
+        classes=classes,
         detector=detector,
         progress=progress,
     )

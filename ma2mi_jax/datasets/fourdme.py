@@ -39,9 +39,9 @@ def read(
     places = micro.subjects_folders(root, "(sub|s)?_?[0-9]+")
     folders = micro.clips_by_subject(TRAITS, next(iter(places), None), cache=cache)
     if not folders:
-        raise disk.not_found("target", "4dme", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("4dme", root, places[0], ".*4dme", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, places[0], ".*4dme", annotations)
     rows = sheets.read(sheet)
     flagged = all(name in rows[0] for name in NAMES)
     found = micro.read(
@@ -49,7 +49,6 @@ def read(
         [row | {"estimatedemotion": _emotion(row, flagged)} for row in rows],
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
         detector=detector,
         progress=progress,

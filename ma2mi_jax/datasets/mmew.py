@@ -7,7 +7,6 @@ frames a second, 1920 x 1080, or cropped.
   MMEW_Micro_Exp.xlsx                             the sheet
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
@@ -46,16 +45,16 @@ def read(
     frames = disk.find(root, "Micro_Expression")
     folders = _clips(frames, cache) if frames else {}
     if not folders:
-        raise disk.not_found("target", "mmew", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("mmew", root, frames, "MMEW_Micro", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, frames, "MMEW_Micro", annotations)
     return micro.read(
-        dataclasses.replace(TRAITS, published=classes or CLASSES),
+        TRAITS,
         sheets.read(sheet),
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
+        classes=classes,
         detector=detector,
         progress=progress,
     )

@@ -6,7 +6,6 @@ face.
   SAMM_Micro_FACS_Codes_v2.xlsx   the sheet
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
@@ -50,16 +49,16 @@ def read(
     frames = next(iter(micro.subjects_folders(root, "[0-9]{3}")), None)
     folders = micro.clips_by_subject(TRAITS, frames, cache=cache)
     if not folders:
-        raise disk.not_found("target", "samm", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet("samm", root, frames, "SAMM_Micro", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, frames, "SAMM_Micro", annotations)
     return micro.read(
-        dataclasses.replace(TRAITS, published=classes or CLASSES),
+        TRAITS,
         sheets.read(sheet),
         folders,
         sheet=sheet,
-        cropped=None,
         cache=cache,
+        classes=classes,
         detector=detector,
         progress=progress,
     )

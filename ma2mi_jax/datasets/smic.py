@@ -57,14 +57,13 @@ def read(
             }
         )
     if not any(map(len, folders.values())):
-        raise disk.not_found("target", "smic", root, SHOWN)
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     found = micro.read(
         TRAITS,
         rows,
         folders,
         sheet=frames,
-        cropped=None,
         cache=cache,
         detector=detector,
         progress=progress,

@@ -1,6 +1,7 @@
 """The readers on miniature copies of their datasets, record by record; then what is told when
 something is not there."""
 
+import dataclasses
 import pathlib
 import shutil
 import subprocess
@@ -282,9 +283,10 @@ def test_an_estimated_apex_is_kept_until_the_clip_changes(root, tmp_path, monkey
 def test_a_class_of_the_published_size_is_not_told(root, tmp_path, monkeypatch):
     miniatures.casme2(root, 2019)
     counts = {"happiness": 1, "disgust": 1, "repression": 1, "surprise": 2, "others": 2}
-    monkeypatch.setattr(casme2, "CLASSES_2019", counts)
+    monkeypatch.setattr(casme2, "TRAITS", dataclasses.replace(casme2.TRAITS, published=counts))
     assert notes(read("casme2", root, tmp_path), "N =") == []
-    monkeypatch.setattr(casme2, "CLASSES_2019", counts | {"disgust": 3})
+    more = dataclasses.replace(casme2.TRAITS, published=counts | {"disgust": 3})
+    monkeypatch.setattr(casme2, "TRAITS", more)
     assert notes(read("casme2", root, tmp_path), "N =") == [
         "N = 7, published 9; classes that differ: disgust 1 (published 3)"
     ]

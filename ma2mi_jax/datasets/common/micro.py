@@ -106,8 +106,9 @@ def read(
     folders: Mapping[str, ImageFolder],
     *,
     sheet: str,
-    cropped: bool | None,
     cache: str,
+    classes: Mapping[str, int | None] | None = None,
+    cropped: bool = False,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
@@ -118,16 +119,19 @@ def read(
       rows: of the sheet, as from `sheets.read`.
       folders: the clips on the disk by id, `<subject>/<file name>`.
       sheet: path of the sheet.
-      cropped: True takes frames as they are. None crops frames that are wider than 5:4, as those of
-        a camera are, and False does the same.
       cache: folder that keeps boxes and estimated apices. They are found again if a clip's folder
         or its first file changes.
+      classes: other emotions than `traits.published`, each with the number of clips published.
+      cropped: True takes frames as they are. False crops those that are wider than 5:4, as frames
+        of a camera are.
       detector: finds faces; None is `faces.haar()`.
       progress: called as progress(done, total) with the clips that are searched for faces.
 
     Raises:
       UserError: not one row can be used, or the cache cannot be written.
     """
+    if classes:
+        traits = dataclasses.replace(traits, published=classes)
     by_id = {id.lower(): numbered(frames) for id, frames in folders.items()}
     votes = _votes(traits, rows, by_id) if traits.rebases else {}
     counts = next(iter(votes), None)
