@@ -61,7 +61,7 @@ def _read(path: pathlib.Path) -> Finetuned:
     run = finished.read_finetuned(path)
     if "no_score" in run_config.read_results(path, "finetune"):
         raise UserError(
-            "[run={path}]: trained on all subjects, so that it has no score; give runs that leave "
+            "{path}: trained on all subjects, so that it has no score; give runs that leave "
             "subjects out",
             path=path,
         )

@@ -81,7 +81,7 @@ def of_finetuning(run: Finetuned, scored_by: pathlib.Path | None) -> dict[str, A
     if run.stored.resolved["protocol"]["name"] != "all":
         raise UserError(
             "[run={run}]: each of its models was trained without some subjects, to be tested on "
-            "them; train one on all by [protocol=all], and give this run as [scored_by]",
+            "them; train one by the protocol `all`, and give this run as [scored_by]",
             run=run.path,
         )
     record, start = files.read_json(run.path / RESULTS["finetune"]), run.stored.resolved["init"]

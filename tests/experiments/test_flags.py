@@ -1,7 +1,9 @@
 """Flags as a view of run objects: there and back, in the help, from a config.json, in errors."""
 
+import ast
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import json
@@ -23,7 +25,9 @@ from ma2mi_jax.training import run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 KINDS = {"pretrain": PretrainRun, "finetune": FinetuneRun}
-SCRIPTS = [*KINDS, "evaluate", "prepare", "predict", "probe", "reproduce", "inspect_dataset"]
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDER = ROOT / "experiments"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if "def main(argv)" in path.read_text())
 
 
 def main_of(script):
@@ -484,13 +488,70 @@ def test_a_path_is_shown_as_it_is(tmp_path):
     )
 
 
+def named_in(file):
+    """The parameters that the errors of a file name."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "UserError"
+    ]
+    texts = [call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)]
+    return {name for text in texts for name in re.findall(r"\[([a-z][a-z0-9_]*)[]=]", text)}
+
+
+FILES = [*FOLDER.glob("*.py"), *(ROOT / "ma2mi_jax").rglob("*.py")]
+NAMING = {file: names for file in sorted(FILES) if (names := named_in(file))}
+RENAMED = {"field", "folder"}  # only inside `parameters_called`, which puts another name there
+
+
+@functools.cache
+def imported(file):
+    """The project's files that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    places = [base / name.replace(".", "/") for name in names for base in (ROOT, FOLDER)]
+    files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
+    return {file for file in files if file.is_file()}
+
+
+@functools.cache
+def met_by(script):
+    """The files whose errors a script can meet: its own, and what it imports in any way."""
+    found, further = set(), {FOLDER / f"{script}.py"}
+    while further:
+        found |= further
+        further = {each for file in further for each in imported(file)} - found
+    return found
+
+
+@functools.cache
+def taken_by(script):
+    """The parameters in any error that a person can give to a script: flags, and words without."""
+    known = known_to(script)
+    (parser,) = cli.SPEAKING
+    names = set().union(*NAMING.values())
+    words = {action.dest for action in parser._actions if not action.option_strings}
+    return {name for name in names if cli.spell(name) in known} | (names & words)
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_no_parameter_of_the_library_is_spelled_as_a_flag_that_is_not_there(script):
+def test_no_parameter_is_spelled_as_a_flag_that_is_not_there(script):
     known = known_to(script)
     fields = {f.name for kind in (*KINDS.values(), DatasetSpec) for f in dataclasses.fields(kind)}
-    for name in fields | {"source", "target", "out", "size"}:
+    for name in fields.union(*NAMING.values()):
         spelled = cli.spell(name)
         assert spelled in known or not spelled.startswith("-"), name
+
+
+@pytest.mark.parametrize("file", [file.relative_to(ROOT).as_posix() for file in NAMING])
+def test_a_parameter_in_an_error_can_be_given_to_a_script_that_meets_it(file):
+    scripts = [script for script in SCRIPTS if ROOT / file in met_by(script)]
+    taken = set().union(*map(taken_by, scripts))
+    assert NAMING[ROOT / file] - RENAMED - taken == set()
 
 
 def test_a_flag_that_was_called_otherwise_is_still_read():
