@@ -1,5 +1,5 @@
 """The rules of the house that a program can check: which parts may know which, and how errors are
-written."""
+written, in the package, in scripts and in benchmarks."""
 
 import ast
 import pathlib
@@ -7,12 +7,25 @@ import re
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parents[1] / "ma2mi_jax"
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "ma2mi_jax"
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 ERRORS = "errors.py"  # it explains what a script makes of an error, and puts errors together
 TYPED = "__main__.py"  # what a person types at a prompt
 
 MENDED = [file for file in FILES if file != ERRORS]
+SCRIPTS = sorted(path.name for path in (ROOT / "experiments").glob("*.py"))
+BENCHMARKS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+ABOVE = {  # who the package does not know: a script goes by its bare name
+    "benchmarks",
+    "experiments",
+    *(name.removesuffix(".py") for name in SCRIPTS),
+}
+WITH_FLAGS = [
+    *(f"experiments/{file}" for file in SCRIPTS),
+    *(f"benchmarks/{file}" for file in BENCHMARKS),
+]
+SPELLING = "experiments/reproduce.py"  # it spells a flag of a script that it starts
 
 FLOORS = (  # from top to bottom; parts on the same floor do not import each other
     ("reproduction",),
@@ -33,16 +46,28 @@ def test_no_flags_and_no_paths_of_scripts(file):
     assert [line.strip() for line in lines if re.search(r"--[A-Za-z]|experiments/", line)] == []
 
 
-@pytest.mark.parametrize("file", MENDED)
+@pytest.mark.parametrize("file", [*(f"ma2mi_jax/{file}" for file in MENDED), *WITH_FLAGS])
 def test_errors_are_templates(file):
     """In a text put together from values, a value could be read as the name of a parameter."""
+    texts = messages(file)
+    assert all(map(plain, texts)), [ast.unparse(text) for text in texts if not plain(text)]
+
+
+@pytest.mark.parametrize("file", [file for file in WITH_FLAGS if file != SPELLING])
+def test_errors_spell_no_flag_but_help(file):
+    """Which flag gives a parameter stands in one place, and not in a message too."""
+    texts = [text.value for text in messages(file) if plain(text)]
+    assert [text for text in texts if re.search("--(?!help)", text)] == []
+
+
+def messages(file):
+    """The first argument of every `UserError` in a file, as it is written there."""
     calls = [
         node
-        for node in ast.walk(ast.parse((PACKAGE / file).read_text()))
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("UserError")
     ]
-    texts = [call.args[0] for call in calls]
-    assert all(map(plain, texts)), [ast.unparse(text) for text in texts if not plain(text)]
+    return [call.args[0] for call in calls]
 
 
 def plain(node):
@@ -59,6 +84,17 @@ def test_imports_run_one_way(file):
     assert not wrong, f"{part} may import {sorted(allowed)}"
 
 
+@pytest.mark.parametrize("file", FILES)
+def test_the_package_knows_no_script_and_no_benchmark(file):
+    assert {name.partition(".")[0] for name in names_imported(PACKAGE / file)} & ABOVE == set()
+
+
+@pytest.mark.parametrize("file", SCRIPTS)
+def test_a_script_knows_no_benchmark(file):
+    names = names_imported(ROOT / "experiments" / file)
+    assert "benchmarks" not in {name.partition(".")[0] for name in names}
+
+
 def below(part):
     """The parts on the floors below that of `part`."""
     (floor,) = [number for number, parts in enumerate(FLOORS) if part in parts]
@@ -72,15 +108,18 @@ def part_of(path):
 
 def imported(file):
     """What a file of the package imports from the package, as paths: `clips/frames`."""
+    names = names_imported(PACKAGE / file) - {"ma2mi_jax.__version__"}
+    found = {name.removeprefix("ma2mi_jax.") for name in names if name.startswith("ma2mi_jax.")}
+    return {name.replace(".", "/") for name in found}
+
+
+def names_imported(path):
+    """What a file imports, with the modules in front: `ma2mi_jax.clips.frames.Box`."""
     found = set()
-    for node in ast.walk(ast.parse((PACKAGE / file).read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports would escape this test"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found |= {name for name in names if name.startswith("ma2mi_jax.")}
-    version = "ma2mi_jax.__version__"
-    return {name.removeprefix("ma2mi_jax.").replace(".", "/") for name in found - {version}}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
