@@ -275,7 +275,7 @@ def _image(file: bytes, what: str) -> np.ndarray:
 
 
 def _whole_jpeg(file: bytes, what: str) -> np.ndarray | None:
-    """The image in a JPEG file, None if OpenCV is to read it; OpenCV paints grey what lacks.
+    """The image in a JPEG file, None if OpenCV is to read it; OpenCV paints grey what is missing.
 
     Raises:
       FrameError: the file is damaged.

@@ -100,7 +100,7 @@ def _decode(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) ->
         if stream is None:
             raise FrameError(f"{path}: no frame could be decoded")
         stream.codec_context.thread_count = 1  # videos are decoded side by side, one a thread
-        # do not paint over what lacks, and take no memory for what only a header claims
+        # do not paint over what is missing, and take no memory for what only a header claims
         options = {"err_detect": "explode", "max_pixels": str(MOST_PIXELS)}
         stream.codec_context.options = options
         shape, ticks, ends = None, [], collections.Counter()
@@ -126,7 +126,7 @@ def _decode(file: BinaryIO, path: str, tell: Callable[[Report], None] | None) ->
                 ticks.append(picture.pts)
                 yield Frame(image, picture.time)
 
-        # ----- what lacks -----
+        # ----- what is missing -----
         if not ticks:
             raise FrameError(f"{path}: no frame could be decoded")
         if tell is not None:

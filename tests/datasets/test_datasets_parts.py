@@ -300,7 +300,7 @@ def test_what_says_nothing_has_no_vote():
         SAME,
         FROM_ONE,
         FROM_ONSET,
-    ], "of equals the first"
+    ], "ties go to the first"
 
 
 def test_rebasing_is_not_for_every_dataset_nor_for_a_few_absent_frames():

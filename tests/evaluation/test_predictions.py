@@ -15,7 +15,7 @@ def test_the_oracle_chooses_for_each_score_by_itself_and_of_equals_the_last():
         [
             [0, 0, 0, 0, 0, 1, 1, 0],  # a: 5 of 6 right, F1 .89 and .67
             [0, 0, 0, 1, 1, 1, 1, 1],  # a: 5 of 6 right, F1 .86 and .80: the best F1; b: 1 of 2
-            [0, 0, 0, 0, 1, 0, 0, 0],  # a: 5 of 6 right: the last of equals; b: 1 of 2, too
+            [0, 0, 0, 0, 1, 0, 0, 0],  # a: 5 of 6 right: ties go to the later; b: 1 of 2, too
             [0, 0, 1, 1, 1, 1, 1, 1],  # a: 4 of 6 right, the last epoch
         ]
     )[:, None]
