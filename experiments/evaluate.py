@@ -58,7 +58,7 @@ def main(argv):
             run=f.run,
         )
     written = files.read_json(f.run / run_config.RESULTS["finetune"], shape=Scores)
-    before = predictions.read_predictions(f.run / "predictions.csv", run.classes)
+    before = predictions.read_predictions(f.run / predictions.FILE, run.classes)
     after = outcome.predict_again(run, cli.LISTENER, roots_of(run, f.data_root))
     found = predictions.summary(after, run.classes)
     differing, largest = predictions.differences(before, after)

@@ -262,7 +262,7 @@ def passed_on(f, parameter: str) -> list[str]:
 
 def refusal(parameter: str, text: str, why: str) -> UserError:
     """Flags to be passed on cannot be."""
-    return UserError("--{name}={text}: {why}", name=parameter.replace("_", "-"), text=text, why=why)
+    return UserError("[{parameter}={text}]: {why}", parameter=parameter, text=text, why=why)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def compare(paths: Sequence[pathlib.Path]) -> dict[str, Any]:
     names = runs[0].classes
     for run in runs[1:]:
         _check_classes(run, runs[0])
-    first = predictions.read_predictions(paths[0] / "predictions.csv", names)
+    first = predictions.read_predictions(paths[0] / predictions.FILE, names)
     found = [first, *(predictions.read_other(path, first.clips, names) for path in paths[1:])]
     return {
         "n": len(first.clips),

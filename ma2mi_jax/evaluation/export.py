@@ -173,7 +173,7 @@ def score_of(run: Finetuned, scored_by: pathlib.Path) -> dict[str, Any]:
             difference=difference,
         )
     calibrated = calibration.of(
-        predictions.read_predictions(scored_by / "predictions.csv", other.classes)
+        predictions.read_predictions(scored_by / predictions.FILE, other.classes)
     )
     spread, asked = record["seeds"], other.stored.resolved["protocol"]
     return {

@@ -30,7 +30,7 @@ SCALE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class HeatRow:
     """One pair of frames, and where a model looks in them.
 
     Attributes:
@@ -81,7 +81,7 @@ def caption(
     return f"{clip_id}\n{label}{units}\n{verdict}: {prediction} {probability:.0%}"
 
 
-def scales(rows: Sequence[Row]) -> dict[str, float]:
+def scales(rows: Sequence[HeatRow]) -> dict[str, float]:
     """The greatest value of each kind of heat map over all rows, by the names of `MAPS`.
 
     Both Grad-CAMs are one kind. So maps can be compared over a picture, and a map that is weak
@@ -95,7 +95,7 @@ def scales(rows: Sequence[Row]) -> dict[str, float]:
     return greatest | {name: max(cams) for name in CAMS if name in greatest}
 
 
-def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
+def figure6(path: pathlib.Path, rows: Sequence[HeatRow], title: str) -> None:
     """Fig. 6: for each pair the onset, the apex, the amplified difference, and the heat maps.
 
     The heat maps lie over the onset frame, on common scales (`scales`).
@@ -121,7 +121,7 @@ def figure6(path: pathlib.Path, rows: Sequence[Row], title: str) -> None:
 
 def clip_picture(
     path: pathlib.Path,
-    row: Row,
+    row: HeatRow,
     spotted: Spotted,
     first: int,
     how: str,
@@ -249,12 +249,12 @@ def over_time(
     save(figure, path)
 
 
-def _maps(rows: Sequence[Row]) -> list[str]:
+def _maps(rows: Sequence[HeatRow]) -> list[str]:
     """The names of the heat maps that at least one row has."""
     return [name for name in MAPS if any(getattr(row, name) is not None for row in rows)]
 
 
-def _draw_pair(axes, row: Row, greatest: Mapping[str, float]) -> None:
+def _draw_pair(axes, row: HeatRow, greatest: Mapping[str, float]) -> None:
     """Onset, apex, their difference and the heat maps, each on an axis of its own."""
     change = (row.apex.astype(np.float32) - row.onset) / 127.5
     gain = visible_gain(change)

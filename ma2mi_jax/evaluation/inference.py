@@ -23,7 +23,7 @@ from ma2mi_jax.datasets.common import extract
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import calibration, gradcam, heatmaps, own_clips
 from ma2mi_jax.evaluation import predictions as scored
-from ma2mi_jax.evaluation.own_clips import LONGEST, Given, Part
+from ma2mi_jax.evaluation.own_clips import LONGEST, ClipPart, Given
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.runs.listener import SILENT, Listener
@@ -49,7 +49,7 @@ class Answer:
         the network has no such encoder.
     """
 
-    part: Part
+    part: ClipPart
     classes: tuple[str, ...]
     probabilities: np.ndarray
     heat: dict[str, np.ndarray | None]
@@ -301,7 +301,9 @@ def recorded_detector(run: Finetuned | Model) -> str:
     return run.stored.resolved.get("detector", "")
 
 
-def ask(run: Finetuned | Model, parts: Sequence[Part], listener: Listener = SILENT) -> list[Answer]:
+def ask(
+    run: Finetuned | Model, parts: Sequence[ClipPart], listener: Listener = SILENT
+) -> list[Answer]:
     """Every saved model's word on every part, at the run's temperature."""
     if not parts:
         return []
@@ -314,7 +316,7 @@ def ask(run: Finetuned | Model, parts: Sequence[Part], listener: Listener = SILE
                 told.append(gradcam.explain(run.config, params, batch_stats, pair))
             advance()
 
-    def answer(part: Part, told: Sequence[gradcam.Explanation]) -> Answer:
+    def answer(part: ClipPart, told: Sequence[gradcam.Explanation]) -> Answer:
         def stacked(name: str) -> np.ndarray | None:
             found = [getattr(each, name) for each in told]
             return None if found[0] is None else np.concatenate(found)
@@ -335,7 +337,7 @@ def temperature_of(run: Finetuned | Model) -> float:
         return (run.content["score"] or {"temperature": 1.0})["temperature"]
     if run.stored.resolved["protocol"]["name"] == "all":
         return 1.0
-    found = scored.read_predictions(run.path / "predictions.csv", run.classes)
+    found = scored.read_predictions(run.path / scored.FILE, run.classes)
     return calibration.fitted(found.probabilities.astype(np.float64), found.labels)
 
 
@@ -347,7 +349,7 @@ def draw(path: pathlib.Path, answer: Answer) -> None:
         name: None if heat is None else np.asarray(gradcam.upsample(heat[:, shown].mean(0), side))
         for name, heat in answer.heat.items()
     }
-    row = heatmaps.Row(*answer.pair, **maps)
+    row = heatmaps.HeatRow(*answer.pair, **maps)
     predicted = answer.prediction
     shown = answer.verdict if answer.doubt else f"{predicted} {answer.scores[predicted][0]:.0%}"
     title = f"{part.clip.id}: {shown}; heat maps for {predicted}. No lie detector."

@@ -13,7 +13,7 @@ from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.evaluation import calibration, drawing
 from ma2mi_jax.evaluation import predictions as scored
 from ma2mi_jax.evaluation.predictions import Predictions
-from ma2mi_jax.runs import folder
+from ma2mi_jax.runs import checkpoint, folder
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training import finetuning_run, folds, protocol
 from ma2mi_jax.training.finetuning_run import Trained
@@ -85,7 +85,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
 
     # --------------------------------------------------------------------------------- files
     path = run.folder
-    scored.write_predictions(path / "predictions.csv", found, dataset.classes)
+    scored.write_predictions(path / scored.FILE, found, dataset.classes)
     labels = np.array([clip.label for clip in dataset.clips])
     loss = np.concatenate([history.loss for history in histories], axis=1)
     accuracy = np.concatenate([history.accuracy for history in histories], axis=1)
@@ -107,7 +107,7 @@ def write(trained: Trained, other: Predictions | None = None) -> dict[str, Any]:
     drawing.per_subject(path / "per_subject.png", content["per_subject"], title)
     files.write_json(path / RESULTS["finetune"], content)  # last: it says that the run is finished
     if not run.keep_checkpoints:  # after it: until then a killed run goes on from them
-        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        shutil.rmtree(path / checkpoint.FOLDER, ignore_errors=True)
     return content
 
 

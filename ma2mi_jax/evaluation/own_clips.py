@@ -28,7 +28,7 @@ Given = str | os.PathLike | tuple[str | os.PathLike, str | os.PathLike]
 """A clip as a person names it: a video, a folder of images, or two images (onset, apex)."""
 
 
-class Part(NamedTuple):
+class ClipPart(NamedTuple):
     """A part of a clip to predict.
 
     Attributes:
@@ -174,7 +174,7 @@ def parts_of(
     onset: int | None,
     apex: int | None,
     longest: float = LONGEST,
-) -> tuple[list[Part], list[SetAside]]:
+) -> tuple[list[ClipPart], list[SetAside]]:
     """The usable parts of a clip with onset and apex, one for each candidate.
 
     With a given onset or apex it is the one part that holds what is given.
@@ -191,7 +191,7 @@ def parts_of(
             most = max(2, round(longest * clip.fps)) if clip.fps else count
             for spotted in spotted_in(images, most, *inside):
                 parts.append(
-                    Part(
+                    ClipPart(
                         clip,
                         shot.first,
                         images,
@@ -243,11 +243,11 @@ def how_found(fps: float, longest: float, onset: int | None, apex: int | None) -
     return f"{words} within {1000 * longest:.0f} ms, at {fps:.4g} frames a second"
 
 
-def by_clip(parts: Sequence[Part]) -> list[list[Part]]:
+def by_clip(parts: Sequence[ClipPart]) -> list[list[ClipPart]]:
     """The candidates of each clip together, in the order in which they are given."""
     return [list(group) for _, group in itertools.groupby(parts, key=lambda part: part.clip.id)]
 
 
-def by_strength(parts: Sequence[Part]) -> list[Part]:
+def by_strength(parts: Sequence[ClipPart]) -> list[ClipPart]:
     """What may be a micro-expression first, and then by contrast, the greatest first."""
     return sorted(parts, key=lambda part: (bool(part.nothing), -part.spotted.contrast))

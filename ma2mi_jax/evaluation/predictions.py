@@ -17,7 +17,8 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import intervals, metrics
 from ma2mi_jax.files import whole
 
-COLUMNS = ("clip", "subject", "fold", "seed", "label", "prediction")  # of predictions.csv
+FILE = "predictions.csv"  # in a run's folder
+COLUMNS = ("clip", "subject", "fold", "seed", "label", "prediction")
 SCORES = {"accuracy": metrics.accuracy, "uf1": metrics.uf1, "uar": metrics.uar}
 
 
@@ -130,7 +131,7 @@ def read_other(run: pathlib.Path, clips: Sequence[Clip], names: Sequence[str]) -
     Raises:
       UserError: `run` is not a finished run; or its clips, subjects, labels or classes are others.
     """
-    theirs = read_predictions(run / "predictions.csv", names)
+    theirs = read_predictions(run / FILE, names)
     if different := _what_differs(theirs.clips, clips, names):
         raise UserError(
             "{run}: has other clips, subjects or labels ({different}); give a run over the same "

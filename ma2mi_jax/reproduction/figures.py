@@ -146,7 +146,7 @@ def draw_figure6(
             predictions.probabilities[0, i, predicted],
             clip.action_units,
         )
-        rows.append(heatmaps.Row(pair[0], pair[1], caption=caption, **heat))
+        rows.append(heatmaps.HeatRow(pair[0], pair[1], caption=caption, **heat))
     heatmaps.figure6(path, rows, f"{shown_name(target)}: Grad-CAM for the predicted class")
     return (
         f"{shown_name(target)}: of each class the most confident right and the most confident "

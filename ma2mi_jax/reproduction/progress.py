@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction.plans import Planned
 from ma2mi_jax.runs import lock
+from ma2mi_jax.runs.folder import CONFIG
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.training import finetuning, initial, pretraining, run_config
 from ma2mi_jax.training.run_config import RESULTS, Run, Stored
@@ -56,7 +57,7 @@ def look(
         stored = run_config.read(folder)
         start = None
         if planned.init:
-            if not (out / planned.init.folder / "config.json").exists():
+            if not (out / planned.init.folder / CONFIG).exists():
                 gone = f"{folder}: its pre-training {planned.init.folder} is gone"
                 return State("other", f"{gone}; {give}")
             start = run_config.read(out / planned.init.folder)

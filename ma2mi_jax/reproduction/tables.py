@@ -14,6 +14,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import intervals
 from ma2mi_jax.evaluation.blocks import Block, Table, Text
 from ma2mi_jax.evaluation.predictions import (
+    FILE,
     Predictions,
     compare,
     read_other,
@@ -62,7 +63,7 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     """
     records = [run_config.read_results(folder, "finetune") for folder in folders]
     names = records[0]["classes"]
-    first = read_predictions(folders[0] / "predictions.csv", names)
+    first = read_predictions(folders[0] / FILE, names)
     parts = [first, *(read_other(folder, first.clips, names) for folder in folders[1:])]
     seeds = [seed for part in parts for seed in part.seeds]
     probabilities = np.concatenate([part.probabilities for part in parts])

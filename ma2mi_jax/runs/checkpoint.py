@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 
+FOLDER = "checkpoints"  # in a run's folder
 CHECKSUMS = "checksums.json"
 LATE = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what orbax writes at the very end: times
 

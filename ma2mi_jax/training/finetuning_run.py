@@ -317,7 +317,7 @@ def chunk_of(run: FinetuneRun, config: finetuning.Config, members: int) -> tuple
     """How many members are trained at once, and why."""
     if run.fold_chunk:
         return min(run.fold_chunk, members), "as asked"
-    if not run.overwrite and (run.folder / "config.json").exists():
+    if not run.overwrite and (run.folder / folder.CONFIG).exists():
         stored: Stored = run_config.read(run.folder)
         if chunk := stored.resolved.get("fold_chunk"):  # whatever device the run goes on with
             return chunk, "as the run began"

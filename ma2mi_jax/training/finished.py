@@ -105,7 +105,7 @@ def read_pretrained(path: pathlib.Path) -> Pretrained:
     stored = read_stored(path, "pretrain")
     config = _networks(path, stored, pretraining.Config)
     shapes = jax.eval_shape(lambda: pretraining.init(config, jax.random.key(0)))
-    state = checkpoint.restore(path / "checkpoints", config.steps, shapes)
+    state = checkpoint.restore(path / checkpoint.FOLDER, config.steps, shapes)
     return Pretrained(path, stored, config, state)
 
 
@@ -128,7 +128,7 @@ def read_with_weights(path: pathlib.Path) -> Finetuned:
 def check_kept(run: Finetuned) -> None:
     """Raises UserError if the run was not to keep its folds' weights."""
     asked = run.stored.asked
-    if asked and not asked.keep_checkpoints and not (run.path / "checkpoints").exists():
+    if asked and not asked.keep_checkpoints and not (run.path / checkpoint.FOLDER).exists():
         raise UserError(
             "[run={path}]: has no weights, for it was not to keep its folds' checkpoints "
             "([keep_checkpoints=false]); for weights run it again without that and with "

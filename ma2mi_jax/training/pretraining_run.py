@@ -195,12 +195,12 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     began = time.monotonic()
     with (
         contextlib.closing(iterator),  # which may have processes
-        checkpoint.manager(run.folder / "checkpoints") as checkpoints,
+        checkpoint.manager(run.folder / checkpoint.FOLDER) as checkpoints,
     ):
         newest = functools.partial(checkpoint.newest, checkpoints, listener.log)
         start = processes.from_first("checkpoint", newest) if resuming else 0
         if start:
-            state = checkpoint.restore(run.folder / "checkpoints", start, state)
+            state = checkpoint.restore(run.folder / checkpoint.FOLDER, start, state)
             iterator.set_state({"taken": start})
             listener.log(f"resuming {run.folder} at step {start}")
         with (
@@ -427,5 +427,5 @@ def stop_if_not_finite(
         bad=bad,
         names=", ".join(name for name, value in values.items() if not np.isfinite(value)),
         ids=disk.some(ids, disk.OF_A_BATCH),
-        checkpoints=path / "checkpoints",
+        checkpoints=path / checkpoint.FOLDER,
     )

@@ -160,7 +160,7 @@ def train(
     if fill is None:
         fill = jax.default_backend() != "cpu"
     size = max(map(len, parts))
-    folder = run / "checkpoints"
+    folder = run / checkpoint.FOLDER
     files_of = [folder / f"history-{number}.npz" for number in range(len(parts))]
     told, last, compiled = set(), config.epochs - 1, set()
     with listener.stoppable() as asked:
@@ -434,8 +434,8 @@ def saved(
     without_dit = dataclasses.replace(config, reconstruction=None)
     for number, members in enumerate(parts):
         expected = _weights(shapes(without_dit, members))
-        found = checkpoint.restore(run / "checkpoints", number, expected)
-        yield MemberState(jnp.zeros(len(members)), opt_state=None, **found)
+        found = checkpoint.restore(run / checkpoint.FOLDER, number, expected)
+        yield MemberState(jnp.zeros(len(members), jnp.int32), opt_state=None, **found)
 
 
 def of_members(

@@ -621,7 +621,7 @@ def read(path: pathlib.Path) -> Stored:
     Raises:
       UserError: there is none, or it is not one of this package.
     """
-    file = path / "config.json"
+    file = path / folder.CONFIG
     record = files.read_json(file, shape=dict[str, Any])
     try:
         if record.get("format") == model_folder.FORMAT:

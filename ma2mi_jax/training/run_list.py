@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 from ma2mi_jax import files, schema
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs import lock
-from ma2mi_jax.runs.folder import typed_again
+from ma2mi_jax.runs import checkpoint, lock
+from ma2mi_jax.runs.folder import CONFIG, typed_again
 from ma2mi_jax.runs.log import METRICS
 from ma2mi_jax.training import protocol, run_config
 from ma2mi_jax.training.run_config import RESULTS
 
-CONFIG = "config.json"
-MADE_BY_A_RUN = ("checkpoints", METRICS, *RESULTS.values())  # beside a config.json
+MADE_BY_A_RUN = (checkpoint.FOLDER, METRICS, *RESULTS.values())  # beside a config.json
 SCORES = ("accuracy", "uf1", "uar")
 UNFIT = (UserError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
@@ -147,7 +146,7 @@ def _count(value: Any) -> int | None:
 
 def _how_far(folder: pathlib.Path, stored: run_config.Stored) -> str:
     """What of an unfinished run is saved, in words."""
-    saved, resolved = folder / "checkpoints", stored.resolved
+    saved, resolved = folder / checkpoint.FOLDER, stored.resolved
     if stored.script == "pretrain":
         steps = _saved_steps(saved)
         return f"at step {max(steps)} of {resolved['config']['steps']}" if steps else _NOTHING

@@ -51,11 +51,11 @@ def test_heat_maps_of_a_kind_have_one_scale_over_all_rows():
 
     def row(action, position, places):
         heat = (np.full((4, 4), value) for value in (action, position, places))
-        return heatmaps.Row(frame, frame, *(next(heat), next(heat)), places=next(heat))
+        return heatmaps.HeatRow(frame, frame, *(next(heat), next(heat)), places=next(heat))
 
     rows = [row(1.0, 2.0, 30.0), row(4.0, 0.0, 60.0)]
     assert heatmaps.scales(rows) == {"action": 4.0, "position": 4.0, "places": 60.0}
-    alone = heatmaps.Row(frame, frame, np.ones((4, 4)), None)
+    alone = heatmaps.HeatRow(frame, frame, np.ones((4, 4)), None)
     assert heatmaps.scales([alone]) == {"action": 1.0}
 
 
@@ -67,7 +67,7 @@ def test_the_face_is_seen_through_its_heat_map(tmp_path, monkeypatch):
     frame[::8] = 250
     heat = np.zeros((64, 64))
     heat[:32, :32] = 1
-    rows = [heatmaps.Row(frame, frame, strength * heat, None) for strength in (1, 0.1, 0)]
+    rows = [heatmaps.HeatRow(frame, frame, strength * heat, None) for strength in (1, 0.1, 0)]
     heatmaps.figure6(tmp_path / "6.png", rows, "three strengths")
     (figure,) = seen
     labels = [
@@ -89,8 +89,8 @@ def test_pictures_have_a_column_for_each_map(tmp_path, missing):
         name: None if name in missing else rng.uniform(0, 1, (32, 32)) for name in heatmaps.MAPS
     }
     rows = [
-        heatmaps.Row(onset, apex, caption="a clip", **maps),
-        heatmaps.Row(onset, onset, **maps | {"action": np.zeros((32, 32))}),
+        heatmaps.HeatRow(onset, apex, caption="a clip", **maps),
+        heatmaps.HeatRow(onset, onset, **maps | {"action": np.zeros((32, 32))}),
     ]
     heatmaps.figure6(tmp_path / "6.png", rows, "two clips")
     height, width, _ = cv2.imread(str(tmp_path / "6.png")).shape

@@ -230,7 +230,7 @@ def answer(probabilities, **known):
         "searched": True,
     }
     return inference.Answer(
-        own_clips.Part(**fields | known), ("a", "b"), np.array(probabilities, np.float32), {}
+        own_clips.ClipPart(**fields | known), ("a", "b"), np.array(probabilities, np.float32), {}
     )
 
 
