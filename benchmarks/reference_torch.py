@@ -38,23 +38,27 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The trunk, under torchvision's names."""
+    """The trunk, under torchvision's names, with so many blocks in each stage."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, blocks: tuple[int, ...]):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
+        self.stages = len(blocks)
         before = width
-        for stage in range(4):
+        for stage, count in enumerate(blocks):
             features, stride = width * 2**stage, 1 if stage == 0 else 2
-            blocks = BasicBlock(before, features, stride), BasicBlock(features, features, 1)
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            first = BasicBlock(before, features, stride)
+            others = [BasicBlock(features, features, 1) for _ in range(count - 1)]
+            self.add_module(f"layer{stage + 1}", nn.Sequential(first, *others))
             before = features
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(functional.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in range(self.stages):
+            x = getattr(self, f"layer{stage + 1}")(x)
+        return x
 
 
 class MIACNet(nn.Module):
@@ -64,10 +68,11 @@ class MIACNet(nn.Module):
         super().__init__()
         if architecture.fusion not in ("mul", "action") or architecture.pooling != "gap":
             raise ValueError("expected fusion mul or action, and the mean over places")
-        self.action_encoder = ResNet18(architecture.width)
+        sizes = (architecture.width, architecture.encoder_blocks)
+        self.action_encoder = ResNet18(*sizes)
         self.position_encoder = None
         if architecture.fusion == "mul":
-            self.position_encoder = ResNet18(architecture.width)
+            self.position_encoder = ResNet18(*sizes)
 
     def action(self, frame: Tensor, future: Tensor) -> Tensor:
         return self.action_encoder(future - frame).float()

@@ -9,7 +9,7 @@ import torch
 from benchmarks import reference_torch as reference
 from benchmarks import steps
 from benchmarks.measure import Built, peak_of_process
-from ma2mi_jax.models.autoencoder import SD_VAE
+from ma2mi_jax.models.autoencoder import Autoencoder
 from ma2mi_jax.training import finetuning, pretraining
 
 Mode = Literal["eager", "channels-last", "compile"]
@@ -26,12 +26,12 @@ def build(
     mode: Mode,
     until: Literal["update", "gradients", "loss"] = "update",
 ) -> Built:
-    """The pre-training step on a batch that lies on the device."""
+    """The pre-training step on a batch that lies on the device; it gives its loss."""
     # As JAX does by default on NVIDIA cards: float32 is multiplied as TF32.
     torch.set_float32_matmul_precision("high")
     network = reference.MA2MI(config.architecture, config.position_loss, config.dtype)
     batch = to_device(steps.batch_of(config, given))
-    encode = autoencoder() if given == "autoencoder" else None
+    encode = autoencoder(config.vae, mode) if config.vae else None
     loss = laid_out(network, mode)
     update = updater(network, config.learning_rate, config.decay ** (1 / config.steps), 0.01)
 
@@ -49,26 +49,27 @@ def build(
     def run():
         if until == "loss":
             with torch.no_grad():
-                of_batch().item()
+                found = of_batch()
         elif until == "gradients":
             network.zero_grad()
-            of_batch().backward()
-            finish()
+            found = of_batch()
+            found.backward()
         else:
-            update(of_batch)
-            finish()
+            found = update(of_batch)
+        finish()
+        return found.detach()
 
     return Built(run, peak_bytes)
 
 
 def build_folds(config: finetuning.Config, frames: np.ndarray, members: int, mode: Mode) -> Built:
-    """One fine-tuning step of each of several folds, one after the other."""
+    """One fine-tuning step of each of several folds, one after the other; it gives the losses."""
     torch.set_float32_matmul_precision("high")
     data = to_device({"frames": frames})["frames"]
     label = torch.arange(len(data), device=device()) % config.classes
     rng = np.random.default_rng(0)
 
-    def fold() -> Callable[[], None]:
+    def fold() -> Callable[[], torch.Tensor]:
         network = reference.Recognition(config.architecture, config.classes, config.dtype)
         loss = laid_out(network, mode)
         update = updater(network, config.learning_rate, 0.999, config.weight_decay)
@@ -78,16 +79,16 @@ def build_folds(config: finetuning.Config, frames: np.ndarray, members: int, mod
             tau = reference.random_tau(
                 config.batch_size, config.rotation, config.translation, device(), config.flip
             )
-            update(lambda: loss(data[chosen], tau, label[chosen]))
+            return update(lambda: loss(data[chosen], tau, label[chosen])).detach()
 
         return step
 
     folds = [fold() for _ in range(members)]
 
     def run():
-        for step in folds:
-            step()
+        found = [step() for step in folds]
         finish()
+        return found
 
     return Built(run, peak_bytes)
 
@@ -120,39 +121,45 @@ def laid_out(network: torch.nn.Module, mode: Mode) -> Callable:
 
 
 def updater(network: torch.nn.Module, rate: float, decay: float, weight_decay: float) -> Callable:
-    """A function that takes one step of fused AdamW down a loss."""
+    """A function that takes one step of fused AdamW down a loss, and returns it."""
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=rate, weight_decay=weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
 
-    def update(loss: Callable[[], torch.Tensor]) -> None:
+    def update(loss: Callable[[], torch.Tensor]) -> torch.Tensor:
         optimizer.zero_grad()
-        loss().backward()
+        found = loss()
+        found.backward()
         optimizer.step()
         schedule.step()
+        return found
 
     return update
 
 
-def autoencoder() -> Callable[[torch.Tensor], torch.Tensor]:
-    """diffusers' own encoder in PyTorch, frozen, random weights, float32: Z of pairs."""
+def autoencoder(config: Autoencoder, mode: Mode) -> Callable[[torch.Tensor], torch.Tensor]:
+    """diffusers' own encoder in PyTorch, frozen, random weights, float32.
+
+    It makes Z (B, 2, 4, S, S) of frames (B, 2, H, W, 3) uint8.
+    """
     from diffusers import AutoencoderKL
 
-    stages = len(SD_VAE.block_out_channels)
-    network = AutoencoderKL(
-        block_out_channels=SD_VAE.block_out_channels,
-        layers_per_block=SD_VAE.layers_per_block,
-        latent_channels=SD_VAE.latent_channels,
-        norm_num_groups=SD_VAE.norm_num_groups,
+    stages = len(config.block_out_channels)
+    whole = AutoencoderKL(
+        block_out_channels=config.block_out_channels,
+        layers_per_block=config.layers_per_block,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.norm_num_groups,
         down_block_types=("DownEncoderBlock2D",) * stages,
         up_block_types=("UpDecoderBlock2D",) * stages,
-    ).to(device(), memory_format=torch.channels_last)
+    )
+    moments = laid_out(torch.nn.Sequential(whole.encoder, whole.quant_conv), mode)
 
     @torch.no_grad()
     def encode(frames: torch.Tensor) -> torch.Tensor:
-        both = [network.encode(reference.to_float(frames[:, k])).latent_dist.mean for k in range(2)]
-        return SD_VAE.scaling_factor * torch.stack(both, 1)
+        both = [moments(reference.to_float(frames[:, k])).chunk(2, 1)[0] for k in range(2)]
+        return config.scaling_factor * torch.stack(both, 1)
 
     return encode
 

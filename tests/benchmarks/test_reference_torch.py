@@ -8,15 +8,16 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from weights import WHY_TORCH, shaken
+from weights import WHY_TORCH, shaken, state_of
 
 from ma2mi_jax.images import random_affine
+from ma2mi_jax.models import autoencoder
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.weights.torchvision import to_torchvision
-from ma2mi_jax.training import pretraining
+from ma2mi_jax.training import finetuning, pretraining
 
 torch = pytest.importorskip("torch", reason=WHY_TORCH)
-from benchmarks import reference_torch  # noqa: E402
+from benchmarks import reference_torch, torch_steps  # noqa: E402
 
 ARCHITECTURE = Architecture(
     image_size=96, width=4, depth=2, dit_width=16, heads=2, pixel_patch=16, space="pixel"
@@ -34,11 +35,25 @@ def tensors_of(params, batch_stats):
     for encoder, learned in params["miacnet"].items():
         named = to_torchvision(learned, batch_stats[encoder])
         found |= {f"miacnet.{encoder}.{name}": tensor(value) for name, value in named.items()}
-    for path, leaf in flatten_dict(params["dit"]).items():
-        name = re.sub(r"^block(\d+)\.", r"blocks.\1.", ".".join(path[:-1]) + ".")
+    dense = {name: params[name] for name in ("dit", "classifier") if name in params}
+    for path, leaf in flatten_dict(dense).items():
+        name = re.sub(r"^dit\.block(\d+)\.", r"dit.blocks.\1.", ".".join(path[:-1]) + ".")
         kind = "weight" if path[-1] == "kernel" else "bias"
-        found[f"dit.{name}{kind}"] = tensor(np.array(leaf).T)
+        found[f"{name}{kind}"] = tensor(np.array(leaf).T)
     return found
+
+
+def pairs():
+    """Blurred noise, so that a place of an image is like the one beside it."""
+    coarse = np.random.default_rng(0).uniform(0, 255, (BATCH, 2, 12, 12, 3))
+    return np.kron(coarse, np.ones((1, 1, 8, 8, 1))).astype(np.uint8)
+
+
+def check_gradients(network, expected):
+    for name, weight in network.named_parameters():
+        scale = expected[name].abs().max().item()
+        assert scale > 0, name
+        assert (weight.grad - expected[name]).abs().max().item() < 2e-2 * scale, name
 
 
 @pytest.mark.parametrize(
@@ -57,13 +72,10 @@ def test_losses_and_gradients_are_ours(change):
     state = jax.eval_shape(partial(pretraining.init, config), jax.random.key(0))
     params, batch_stats = shaken((state.params, state.batch_stats))
 
-    rng = np.random.default_rng(0)
-    coarse = rng.uniform(0, 255, (BATCH, 2, 12, 12, 3))
-    batch = {"frames": np.kron(coarse, np.ones((1, 1, 8, 8, 1))).astype(np.uint8)}
-    latents = None
+    batch, latents = {"frames": pairs()}, None
     if architecture.space == "latent":
         shape = (BATCH, 2, *architecture.latent_shape)
-        batch["latents"] = rng.normal(size=shape).astype(np.float16)
+        batch["latents"] = np.random.default_rng(1).normal(size=shape).astype(np.float16)
         latents = tensor(np.moveaxis(batch["latents"], -1, 2))
     keys = jax.random.split(jax.random.key(0), BATCH)
 
@@ -85,8 +97,42 @@ def test_losses_and_gradients_are_ours(change):
     assert {k: v.item() for k, v in theirs.items()} == pytest.approx(
         {k: float(v) for k, v in ours.items()}, rel=1e-4, abs=1e-5
     )
-    expected = tensors_of(grads, batch_stats)
-    for name, weight in network.named_parameters():
-        scale = expected[name].abs().max().item()
-        assert scale > 0, name
-        assert (weight.grad - expected[name]).abs().max().item() < 2e-2 * scale, name
+    check_gradients(network, tensors_of(grads, batch_stats))
+
+
+def test_the_loss_and_gradients_of_fine_tuning_are_ours():
+    config = finetuning.Config(ARCHITECTURE, classes=3, batch_size=BATCH)
+    state = state_of(finetuning.init, config)
+    frames, label, key = pairs(), np.array([2, 0, 1, 2], np.int32), jax.random.key(0)
+    data, indices = {"frames": frames, "label": label}, np.arange(BATCH)
+    step = jax.jit(partial(finetuning.fold_step, config))
+    after, ours = step(state, data, indices, key, np.int32(9), np.bool_(True))
+    # The first step of Adam keeps a tenth of the gradient, as its mean.
+    grads = jax.tree.map(lambda mean: 10 * mean, after.opt_state[0].mu)
+
+    network = reference_torch.Recognition(ARCHITECTURE, config.classes)
+    network.load_state_dict(tensors_of(state.params, state.batch_stats))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, 0), indices)
+    tau = random_affine(
+        keys, rotation=config.rotation, translation=config.translation, flip=config.flip
+    )
+    theirs = network(tensor(frames), reference_torch.Tau(*map(tensor, tau)), tensor(label).long())
+    theirs.backward()
+    assert theirs.item() == pytest.approx(float(ours["loss"]), rel=1e-4)
+    check_gradients(network, tensors_of(grads, state.batch_stats))
+
+
+def test_the_mode_is_that_of_the_autoencoder_too(monkeypatch):
+    """Compiling is only noted here: it takes long."""
+    compiled, seen = [], {}
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    for mode in torch_steps.MODES:
+        torch.manual_seed(0)
+        encode = torch_steps.autoencoder(autoencoder.TINY, mode)
+        seen[mode] = encode(tensor(pairs())).numpy()
+        assert len(compiled) == (mode == "compile")
+        assert seen[mode].shape == (BATCH, 2, 4, 12, 12)
+        np.testing.assert_allclose(seen[mode], seen["eager"], atol=1e-4)
+    assert np.ptp(seen["eager"]) > 0.01
+    kernels = [weight for weight in compiled[0].parameters() if weight.ndim == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
