@@ -12,13 +12,12 @@ import functools
 import itertools
 from typing import Literal, get_args
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measure import Built, Row
-from benchmarks.steps import filled, peak_bytes
+from benchmarks.steps import filled, peak_bytes, with_attribute
 from ma2mi_jax.clips.pairs import steps_per_epoch
 from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.training import finetuning, folds, protocol
@@ -32,6 +31,11 @@ SUBJECTS, PAIRS, CLASSES = 26, 249, 5  # of CASME II; here each subject has 9 or
 
 def config_of(preset: str, precision: str, batch_size: int) -> finetuning.Config:
     return finetuning.Config(PRESETS[preset], CLASSES, batch_size=batch_size, dtype=precision)
+
+
+def at_once(config: finetuning.Config) -> int:
+    """As many folds as one of these devices trains at once where nothing else is asked for."""
+    return -(-protocol.chunk_size(config, SUBJECTS)[0] // jax.device_count())
 
 
 def members() -> list[Member]:
@@ -48,7 +52,7 @@ def frames_of(config: finetuning.Config) -> np.ndarray:
 
 
 def build(config: finetuning.Config, count: int, form: Form) -> Built:
-    """One step of each of the first `count` folds."""
+    """One step of each of the first `count` folds; it gives their losses."""
     frames, chosen = frames_of(config), members()[:count]
     label = np.arange(len(frames), dtype=np.int32) % CLASSES
     data = jax.device_put({"frames": frames, "label": label})
@@ -65,12 +69,13 @@ def build(config: finetuning.Config, count: int, form: Form) -> Built:
         state = [jax.tree.map(lambda x, k=k: jnp.copy(x[k]), state) for k in range(count)]
 
         def advance(states):
-            return [step(s, data, *rest)[0] for s, rest in zip(states, each, strict=True)]
+            found = [step(s, data, *rest) for s, rest in zip(states, each, strict=True)]
+            return [s for s, _ in found], {"loss": [metrics["loss"] for _, metrics in found]}
 
     elif form == "unrolled":
 
         def advance(states):
-            return step_members(config, None, states, data, indices, keys, total, active)[0]
+            return step_members(config, None, states, data, indices, keys, total, active)
 
     else:
         fold_step = functools.partial(finetuning.fold_step, config)
@@ -79,11 +84,12 @@ def build(config: finetuning.Config, count: int, form: Form) -> Built:
         mapped = jax.jit(jax.vmap(fold_step, in_axes=(0, None, 0, 0, 0, 0)), donate_argnums=0)
 
         def advance(states):
-            return mapped(states, data, indices, keys, total, active)[0]
+            return mapped(states, data, indices, keys, total, active)
 
     def run():
         nonlocal state
-        state = jax.block_until_ready(advance(state))
+        state, metrics = jax.block_until_ready(advance(state))
+        return metrics["loss"]
 
     return Built(run, peak_bytes)
 
@@ -107,19 +113,7 @@ def im2col(x, kernel, strides, padding, **_):
 
 def with_im2col(fn):
     """`fn`, in which every convolution of Flax is `im2col`."""
-
-    def intercept(next_call, args, kwargs, context):
-        changed = getattr(context.module, "conv_general_dilated", im2col) is im2col
-        if changed or context.method_name != "__call__":
-            return next_call(*args, **kwargs)
-        apart = context.module.clone(parent=None, conv_general_dilated=im2col)
-        return apart.apply(context.module.variables, *args, **kwargs)
-
-    def intercepted(*args):
-        with nn.intercept_methods(intercept):
-            return fn(*args)
-
-    return intercepted
+    return with_attribute(fn, "conv_general_dilated", im2col)
 
 
 # ----- the whole protocol -------------------------------------------------------------------------
@@ -130,13 +124,16 @@ def whole_protocol(row: Row, config: finetuning.Config, count: int, together: bo
 
     Args:
       row: with `seconds`, of a step of `count` folds.
-      together: folds are trained in chunks of at most `count`, which wait for the longest.
+      together: folds are trained in chunks of at most `count`, which wait for the longest. All
+        devices but a CPU fill shorter chunks up.
     """
     if "seconds" not in row:
         return row
-    size = count if together else 1
+    chunks = protocol.chunks(members(), count if together else 1)
+    least = 0 if jax.default_backend() == "cpu" else max(map(len, chunks))
     steps = [
-        max(steps_per_epoch(len(m.fold.train), config.batch_size) for m in chunk) * len(chunk)
-        for chunk in protocol.chunks(members(), size)
+        max(steps_per_epoch(len(m.fold.train), config.batch_size) for m in chunk)
+        * max(least, len(chunk))
+        for chunk in chunks
     ]
     return row | {"protocol_seconds": config.epochs * sum(steps) * row["seconds"] / count}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -77,19 +78,42 @@ def start(config: Config) -> pretraining.PretrainState:
     return zeros.replace(params=filled(shapes.params))
 
 
+def with_attribute(fn: Callable, name: str, value: Any) -> Callable:
+    """`fn`, in which every Flax module that has the attribute `name` has `value` there.
+
+    Those modules must not change a variable, as BatchNorm does.
+    """
+
+    def intercept(next_call, args, kwargs, context):
+        module = context.module
+        if context.method_name != "__call__" or getattr(module, name, value) == value:
+            return next_call(*args, **kwargs)
+        changed = module.clone(parent=None, **{name: value})
+        return changed.apply(module.variables, *args, **kwargs)
+
+    def intercepted(*args):
+        with nn.intercept_methods(intercept):
+            return fn(*args)
+
+    return intercepted
+
+
 def build(
     config: Config,
     given: Input,
     until: Literal["update", "gradients", "loss"] = "update",
     batches: Callable[[Config], Iterator[Any]] | None = None,
     drawn: bool = False,
+    attention: Literal["xla", "cudnn"] | None = None,
 ) -> Built:
-    """The step; `flops` are those of the uncompiled program.
+    """The step, which gives its loss; `flops` are those of the uncompiled program.
 
     Args:
       until: what of the step is run.
       batches: reads them; by default one batch that lies on the device serves all steps.
       drawn: begin with the initial values of a pre-training, whose draws take long to compile.
+      attention: of DiT's blocks, see `DiTBlock`. There are no `flops` then: those of cuDNN's
+        attention are not counted.
     """
     batch = jax.device_put(batch_of(config, given))
     if drawn:
@@ -102,6 +126,8 @@ def build(
     else:
         part = pretraining.gradients if until == "gradients" else _loss
         fn, donated = partial(part, config), ()
+    if attention:
+        fn = with_attribute(fn, "attention", attention)
     lowered = jax.jit(fn, donate_argnums=donated).lower(state, batch, vae_params)
     step = lowered.compile()
     stream = batches(config) if batches else itertools.repeat(batch)
@@ -110,9 +136,12 @@ def build(
         nonlocal state
         found = jax.block_until_ready(step(state, next(stream), vae_params))
         if until == "update":
-            state = found[0]
+            state, metrics = found
+            return metrics["loss"]
+        return found[1][1]["loss"] if until == "gradients" else found
 
-    return Built(run, peak_bytes, {"flops": lowered.cost_analysis()["flops"]})
+    facts = {} if attention else {"flops": lowered.cost_analysis()["flops"]}
+    return Built(run, peak_bytes, facts)
 
 
 def _loss(config: Config, state, batch, vae_params):

@@ -30,11 +30,16 @@ EMBEDDING = nn.initializers.normal(0.02)  # DiT's, of the two layers that embed 
 
 
 class DiTBlock(nn.Module):
-    """Transformer block with adaLN-Zero: T tokens `x`, condition `c`."""
+    """Transformer block with adaLN-Zero: T tokens `x`, condition `c`.
+
+    Attributes:
+      attention: the `implementation` of `jax.nn.dot_product_attention`; None is JAX's own choice.
+    """
 
     heads: int
     mlp_ratio: int = 4
     dtype: Any = jnp.float32
+    attention: Literal["xla", "cudnn"] | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], c: Float[Array, "B D"]) -> Float[Array, "B T D"]:
@@ -49,7 +54,7 @@ class DiTBlock(nn.Module):
         qkv = nn.Dense(3 * width, kernel_init=dense, dtype=self.dtype, name="qkv")(h)
         by_head = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1)
         q, k, v = jnp.moveaxis(by_head, 2, 0)  # each (B, T, heads, D / heads)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        h = jax.nn.dot_product_attention(q, k, v, implementation=self.attention).reshape(x.shape)
         x = x + gate1 * nn.Dense(width, kernel_init=dense, dtype=self.dtype, name="proj")(h)
 
         h = modulate(_norm(self.dtype)(x), shift2, scale2)
