@@ -10,7 +10,7 @@ one subject out), latents (the autoencoder by precision), reading (pairs a secon
 step, for its pairs), devices (what several devices tell each other).
 
 Each way has a process of its own; they take turns, and medians after a warm-up count. Run it on a
-quiet machine. Prints tables, and writes all of it as JSON.
+quiet machine. Prints tables, and writes all of it as JSON, after each size too.
 """
 
 import datetime
@@ -33,21 +33,31 @@ from ma2mi_jax.models.architecture import PRESETS
 
 FRAMEWORKS, MODES = ("jax", "torch"), ("eager", "channels-last", "compile")
 PRECISIONS = ("float32", "bfloat16")
-QUICK = {  # a CPU's choice; an accelerator takes all there is
+QUICK = {  # a CPU's choice
     "presets": ["tiny"],
     "inputs": ["pixels"],
     "precisions": ["float32"],
     "batch_sizes": [16],
     "modes": ["eager", "channels-last"],
     "counts": [1, 2],
+    "folds": 4,
 }
-FULL = {
+FULL = {  # an accelerator's, of the part `step`
     "presets": ["tiny", "small", "paper"],
     "inputs": list(steps.INPUTS),
     "precisions": list(PRECISIONS),
     "batch_sizes": [8, 32, 128, 256],
     "modes": list(MODES),
     "counts": [1, 2, 4, 8],
+}
+# An accelerator's of other parts, which would take hours in every size: those of the paper.
+ONE_SIZE = {"precisions": ("bfloat16",), "batch_sizes": (32,)}
+OWN = {
+    "ablation": ONE_SIZE,
+    "start": ONE_SIZE,
+    "folds": ONE_SIZE | {"batch_sizes": (16,)},
+    "reading": ONE_SIZE,
+    "waiting": ONE_SIZE | {"inputs": ("latents", "pixels")},
 }
 
 
@@ -64,10 +74,10 @@ def asked(argv) -> tuple[Asked, pathlib.Path]:
         p.add_argument(flag, type=cli.listed(allowed, kind), dest=dest, help=shown)
 
     chosen("--parts", tuple(parts.PARTS), "all")
-    chosen("--frameworks", FRAMEWORKS, "those that are installed")
+    chosen("--frameworks", FRAMEWORKS, "those that can be used here")
     chosen("--presets", tuple(PRESETS), "tiny; on an accelerator tiny,small,paper")
     chosen("--inputs", tuple(steps.INPUTS), "pixels; on an accelerator all")
-    chosen("--precisions", PRECISIONS, "float32; on an accelerator both")
+    chosen("--precisions", PRECISIONS, "float32; on an accelerator both for step")
     chosen("--torch-modes", MODES, "eager,channels-last; on an accelerator all", "modes")
     chosen("--forms", folds.FORMS, "all")
     chosen("--devices", tuple(range(1, 9)), "1,2; on an accelerator those it has", "counts", int)
@@ -76,9 +86,13 @@ def asked(argv) -> tuple[Asked, pathlib.Path]:
         "--batch-sizes",
         type=cli.listed(even, int),
         metavar="N,N",
-        help="even numbers by commas (16; on an accelerator 8,32,128,256)",
+        help="even numbers by commas (16; on an accelerator 8,32,128,256 for step)",
     )
-    p.add_argument("--folds", type=cli.positive, default=4, help="folds at once (4)")
+    p.add_argument(
+        "--folds",
+        type=cli.positive,
+        help="folds at once (4; on an accelerator as many as finetune.py takes, at most 8)",
+    )
     p.add_argument("--repeats", type=cli.positive, default=7, help="turns that count (7)")
     p.add_argument("--out", type=pathlib.Path, metavar="FILE.json", help="(runs/bench/<time>.json)")
     f = p.parse_args(argv)
@@ -87,9 +101,11 @@ def asked(argv) -> tuple[Asked, pathlib.Path]:
     real = 8 if on_cpu else jax.device_count()  # those of a CPU are not
     if f.counts and max(f.counts) > real:
         raise UserError("[devices={count}]: only {real} are here", count=max(f.counts), real=real)
+    unasked = {name for name, value in vars(f).items() if value is None}
     for name, value in (QUICK if on_cpu else FULL).items():
-        if getattr(f, name) is None:
+        if name in unasked:
             setattr(f, name, value)
+    own = {part: {k: v for k, v in of.items() if k in unasked} for part, of in OWN.items()}
     made = Asked(
         parts=tuple(f.parts or parts.PARTS),
         frameworks=frameworks(f.frameworks, on_cpu),
@@ -103,6 +119,7 @@ def asked(argv) -> tuple[Asked, pathlib.Path]:
         folds=f.folds,
         repeats=f.repeats,
         matmul_size=1024 if on_cpu else 8192,
+        own={} if on_cpu else own,
     )
     now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S")
     out = f.out or pathlib.Path("runs/bench") / f"{now}.json"
@@ -111,28 +128,34 @@ def asked(argv) -> tuple[Asked, pathlib.Path]:
 
 
 def frameworks(wanted: list[str] | None, on_cpu: bool) -> tuple[str, ...]:
-    """The frameworks to measure: without a wish those that are there.
+    """The frameworks to measure: without a wish those that can be used on this machine.
 
     Raises:
       UserError: PyTorch is wanted and absent, or it cannot use the GPU that JAX uses.
     """
-    there = importlib.util.find_spec("torch") is not None
-    if wanted is None and not there:
-        cli.log("PyTorch is absent (requirements-test.txt), so there is nothing to compare with")
-    chosen = wanted or (FRAMEWORKS if there else ("jax",))
-    if "torch" not in chosen:
-        return tuple(chosen)
-    if not there:
-        raise UserError("[frameworks=torch]: PyTorch is absent; pip install torch")
-    if not on_cpu:
-        import torch
+    if wanted and "torch" not in wanted:
+        return tuple(wanted)
+    problem = _unusable_torch(on_cpu)
+    if not problem:
+        return tuple(wanted or FRAMEWORKS)
+    if wanted:
+        raise UserError(
+            "[frameworks=torch]: {problem}; install one that can be used, or give [frameworks=jax]",
+            problem=problem,
+        )
+    cli.log(f"{problem}, so there is nothing to compare with")
+    return ("jax",)
 
-        if not torch.cuda.is_available():
-            raise UserError(
-                "[frameworks=torch]: JAX uses an accelerator and this PyTorch has no CUDA; install "
-                "one that has, or give [frameworks=jax]"
-            )
-    return tuple(chosen)
+
+def _unusable_torch(on_cpu: bool) -> str:
+    """Why PyTorch cannot be measured beside JAX; empty if it can."""
+    if importlib.util.find_spec("torch") is None:
+        return "PyTorch is absent (requirements-test.txt)"
+    if on_cpu:
+        return ""
+    import torch
+
+    return "" if torch.cuda.is_available() else "JAX uses an accelerator, this PyTorch has no CUDA"
 
 
 def main(argv) -> None:
@@ -147,9 +170,10 @@ def main(argv) -> None:
     parts.show(parts.MATMUL, rates)
     for name in f.parts:
         cli.log(f"measuring: {name}")
-        rows = parts.PARTS[name].measure(f, parts.fastest(rates))
-        content["tables"][name] = rows
-        files.write_json(out, content)  # after each part, for the next one may take long
+        rows = content["tables"][name] = []
+        for together in parts.PARTS[name].measure(f.of(name), parts.fastest(rates)):
+            rows += together
+            files.write_json(out, content)  # for the next ones may take long
         parts.show(parts.PARTS[name].table, rows)
     cli.say(f"written: {out}")
 

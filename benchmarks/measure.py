@@ -27,7 +27,7 @@ class Built:
     """Something that can be timed.
 
     Attributes:
-      run: does it once, to the end.
+      run: does it once, to the end, and returns what came out.
       peak: the most bytes that were in use, see `peak_of_process`.
       facts: what else is known of it, by name.
     """
@@ -61,11 +61,24 @@ def peak_of_process() -> int:
 def compare(ways: Sequence[Way], repeats: int, warm_up: int = 1) -> list[Row]:
     """Times all ways in turns: 1, 2, 3, then 3, 2, 1, and so on.
 
+    They share a GPU's memory, which may hold one of them but not all. So a way that fails beside
+    others is tried once more, alone.
+
     Returns:
       For each way its `row` and its facts, with `first` (seconds to build it and run it once,
       imports not counted), `seconds` (median of `repeats`), `fastest` and `peak_bytes`; or with
-      `failed`, which says why there are none.
+      `failed`, which says why there are none. `alone` says why it failed beside the others.
     """
+    rows = _in_turns(ways, repeats, warm_up)
+    if len(ways) == 1:
+        return rows
+    return [
+        _in_turns([way], repeats, warm_up)[0] | {"alone": row["failed"]} if "failed" in row else row
+        for way, row in zip(ways, rows, strict=True)
+    ]
+
+
+def _in_turns(ways: Sequence[Way], repeats: int, warm_up: int) -> list[Row]:
     with contextlib.ExitStack() as stack:
         # One after the other: nothing runs beside a first step.
         processes = [stack.enter_context(_process(way)) for way in ways]

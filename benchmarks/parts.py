@@ -23,10 +23,12 @@ class Asked:
 
     Attributes:
       modes: of PyTorch.
-      forms: of folds; `folds` of them are trained at once.
+      forms: of folds; `folds` of them are trained at once, or with None as many as finetune.py
+        takes.
       counts: of devices.
       repeats: turns that count.
       matmul_size: side of the matrices whose product is the measure of the device.
+      own: what a part takes in place of these, by part and name of the attribute.
     """
 
     parts: tuple[str, ...]
@@ -38,9 +40,14 @@ class Asked:
     modes: tuple[str, ...]
     forms: tuple[str, ...]
     counts: tuple[int, ...]
-    folds: int
+    folds: int | None
     repeats: int
     matmul_size: int
+    own: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def of(self, part: str) -> "Asked":
+        """What this part is to measure."""
+        return dataclasses.replace(self, **self.own.get(part, {}))
 
     def sizes(self) -> Iterator[tuple[Row, dict[str, Any]]]:
         """Of every size what its rows say, and what its step is built of."""
@@ -52,6 +59,7 @@ class Asked:
 
 
 Rates = Mapping[str, float]  # precision -> FLOP/s of a matrix product
+Groups = Iterator[list[Row]]  # a part's rows, as many at a time as are measured together
 
 
 def fastest(rates: Sequence[Row]) -> dict[str, float]:
@@ -66,14 +74,23 @@ def fastest(rates: Sequence[Row]) -> dict[str, float]:
 # ----- the pre-training step ----------------------------------------------------------------------
 
 
-def pretraining_steps(asked: Asked, rates: Rates) -> list[Row]:
-    """A step by every way of every size; `mfu` is the share of the matrix product's rate."""
-    rows = []
+def pretraining_steps(asked: Asked, rates: Rates) -> Groups:
+    """A step by every way of every size; `mfu` is the share of the matrix product's rate.
+
+    On a GPU, in bfloat16, one of the ways is ours with cuDNN's attention.
+    """
     for same, arguments in asked.sizes():
-        found = compare(_ways(asked, same, arguments), asked.repeats)
+        ways = _ways(asked, same, arguments)
+        half = same["precision"] == "bfloat16"
+        if "jax" in asked.frameworks and half and jax.default_backend() == "gpu":
+            own = {**arguments, "attention": "cudnn"}
+            ways.append(Way(same | {"way": "jax, attention by cuDNN"}, steps.build, own))
+        found = compare(ways, asked.repeats)
         flops = next((row["flops"] for row in found if "flops" in row), None)
-        rows += [_with_mfu(row, flops, rates.get(same["precision"])) for row in found]
-    return rows
+        # Inside such a step the autoencoder computes in float32, at another rate than the rest.
+        two_rates = half and same["input"] == "autoencoder"
+        rate = None if two_rates else rates.get(same["precision"])
+        yield [_with_mfu(row, flops, rate) for row in found]
 
 
 def _ways(asked: Asked, row: Row, arguments: Mapping[str, Any]) -> list[Way]:
@@ -97,25 +114,22 @@ def _with_mfu(row: Row, flops: float | None, rate: float | None) -> Row:
     return row | {"flops": flops, "mfu": flops / row["seconds"] / rate}
 
 
-def ablations(asked: Asked, rates: Rates) -> list[Row]:
+def ablations(asked: Asked, rates: Rates) -> Groups:
     """The step, whole and without each of its parts, in each framework.
 
     PyTorch runs in the last of its modes that are asked for.
     """
     changes = {steps.WHOLE: {}} | steps.ABLATIONS
     last = dataclasses.replace(asked, modes=asked.modes[-1:])
-    rows = []
     for same, whole in asked.sizes():
         for name, change in changes.items():
             arguments = whole | {"config": steps.without(whole["config"], change)}
             arguments |= {k: v for k, v in change.items() if k == "until"}
-            rows += compare(_ways(last, same | {"part": name}, arguments), asked.repeats)
-    return rows
+            yield compare(_ways(last, same | {"part": name}, arguments), asked.repeats)
 
 
-def first_steps(asked: Asked, rates: Rates) -> list[Row]:
+def first_steps(asked: Asked, rates: Rates) -> Groups:
     """Seconds from nothing to the end of the first step: the cache is empty, then filled."""
-    rows = []
     for same, whole in asked.sizes():
         for way in _ways(asked, same, whole):
             arguments = {**way.arguments, **({"drawn": True} if way.build is steps.build else {})}
@@ -132,23 +146,22 @@ def first_steps(asked: Asked, rates: Rates) -> list[Row]:
                         arguments=arguments,
                         environment=environment,
                     )
-                    rows += compare([again], repeats=0, warm_up=0)
-    return rows
+                    yield compare([again], repeats=0, warm_up=0)
 
 
 # ----- folds, devices -----------------------------------------------------------------------------
 
 
-def many_folds(asked: Asked, rates: Rates) -> list[Row]:
+def many_folds(asked: Asked, rates: Rates) -> Groups:
     """A step of several folds by each form, and what CASME II's size would take from it."""
-    rows = []
     choices = itertools.product(asked.presets, asked.precisions, asked.batch_sizes)
     for preset, precision, batch_size in choices:
         config = folds.config_of(preset, precision, batch_size)
-        same = {"preset": preset, "precision": precision, "batch": batch_size, "folds": asked.folds}
+        count = asked.folds or folds.at_once(config)
+        same = {"preset": preset, "precision": precision, "batch": batch_size, "folds": count}
         ways = []
         if "jax" in asked.frameworks:
-            arguments = {"config": config, "count": asked.folds}
+            arguments = {"config": config, "count": count}
             ways += [
                 Way(same | {"way": form}, folds.build, {**arguments, "form": form})
                 for form in asked.forms
@@ -157,7 +170,7 @@ def many_folds(asked: Asked, rates: Rates) -> list[Row]:
             from benchmarks import torch_steps
 
             arguments = {"config": config, "frames": folds.frames_of(config)}
-            arguments["members"] = asked.folds
+            arguments["members"] = count
             ways += [
                 Way(
                     same | {"way": f"torch {mode}"},
@@ -166,41 +179,38 @@ def many_folds(asked: Asked, rates: Rates) -> list[Row]:
                 )
                 for mode in asked.modes
             ]
-        for row in compare(ways, asked.repeats):
-            together = row["way"] in folds.FORMS and row["way"] != "separate"
-            rows.append(folds.whole_protocol(row, config, asked.folds, together))
-    return rows
+        together = set(folds.FORMS) - {"separate"}
+        yield [
+            folds.whole_protocol(row, config, count, row["way"] in together)
+            for row in compare(ways, asked.repeats)
+        ]
 
 
-def devices(asked: Asked, rates: Rates) -> list[Row]:
+def devices(asked: Asked, rates: Rates) -> Groups:
     """What devices tell each other in a step, and the step's time with as many pairs on each.
 
     The devices of a CPU are not real: they share its cores, and their times say nothing.
     """
-    ways = []
     fake = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     for preset, precision, count in itertools.product(
         asked.presets, asked.precisions, asked.counts
     ):
         size = asked.batch_sizes[0]
         config = steps.config_of(preset, "pixels", precision, size * count)
-        ways.append(
-            Way(
-                {"preset": preset, "precision": precision, "devices": count, "batch": size * count},
-                collectives.build,
-                {"config": config, "given": "pixels", "count": count},
-                fake if jax.default_backend() == "cpu" else {},
-            )
+        way = Way(
+            {"preset": preset, "precision": precision, "devices": count, "batch": size * count},
+            collectives.build,
+            {"config": config, "given": "pixels", "count": count},
+            fake if jax.default_backend() == "cpu" else {},
         )
-    return [row for way in ways for row in compare([way], asked.repeats)]
+        yield compare([way], asked.repeats)
 
 
-def latents_by_precision(asked: Asked, rates: Rates) -> list[Row]:
+def latents_by_precision(asked: Asked, rates: Rates) -> Groups:
     """Latents of a frame by each precision of the autoencoder, in JAX alone.
 
     A frame takes a CPU seconds, so that one at a time is enough for it.
     """
-    rows = []
     count = 1 if jax.default_backend() == "cpu" else min(asked.batch_sizes)
     for preset in asked.presets:
         size = PRESETS[preset].image_size
@@ -213,21 +223,19 @@ def latents_by_precision(asked: Asked, rates: Rates) -> list[Row]:
             for precision in latents.PRECISIONS
         ]
         found = compare(ways, asked.repeats)
-        rows += [row | _if_timed(row, "of_a_frame", lambda s: s / count) for row in found]
-    return rows
+        yield [row | _if_timed(row, "of_a_frame", lambda s: s / count) for row in found]
 
 
 # ----- reading ------------------------------------------------------------------------------------
 
 
-def reading_pairs(asked: Asked, rates: Rates) -> list[Row]:
+def reading_pairs(asked: Asked, rates: Rates) -> Groups:
     """Pairs a second of the same frames, prepared and not, by our stream and by DataLoader."""
     builds = {"ours": reading.build} if "jax" in asked.frameworks else {}
     if "torch" in asked.frameworks:
         from benchmarks import torch_reading
 
         builds["DataLoader"] = torch_reading.build
-    rows = []
     for preset, batch_size in itertools.product(asked.presets, asked.batch_sizes):
         size = PRESETS[preset].image_size
         with reading.drawn(size) as frames:
@@ -242,33 +250,31 @@ def reading_pairs(asked: Asked, rates: Rates) -> list[Row]:
             ]
             found = compare(ways, asked.repeats)
         pairs = reading.BATCHES * batch_size
-        rows += [row | _if_timed(row, "pairs_per_second", lambda s: pairs / s) for row in found]  # noqa: B023
-    return rows
+        yield [row | _if_timed(row, "pairs_per_second", lambda s: pairs / s) for row in found]  # noqa: B023
 
 
-def waiting(asked: Asked, rates: Rates) -> list[Row]:
-    """The share of a step from read frames that a step from a batch at hand does not take."""
-    rows = []
-    choices = itertools.product(asked.presets, asked.precisions, asked.batch_sizes)
-    for preset, precision, batch_size in choices:
-        config = steps.config_of(preset, "pixels", precision, batch_size)
-        same = {"preset": preset, "precision": precision, "batch": batch_size}
-        arguments = {"config": config, "given": "pixels"}
-        with reading.drawn(config.architecture.image_size) as frames:
+def waiting(asked: Asked, rates: Rates) -> Groups:
+    """The share of a step from read pairs that a step from a batch at hand does not take.
+
+    Cached latents are read beside prepared frames; JPEG files have none.
+    """
+    for same, arguments in asked.sizes():
+        given = arguments["given"]
+        with reading.drawn(arguments["config"].architecture.image_size) as frames:
             ways = [Way(same | {"frames": "at hand"}, steps.build, arguments)]
             ways += [
                 Way(
                     same | {"frames": form},
                     steps.build,
-                    {**arguments, "batches": functools.partial(reading.batches, clips)},
+                    {**arguments, "batches": functools.partial(reading.batches, clips, given)},
                 )
                 for form, clips in frames.items()
+                if form == "prepared" or given != "latents"
             ]
             found = compare(ways, asked.repeats)
-        at_hand = found[0].get("seconds", 0.0)
+        at_hand = found[0].get("seconds")
         share = functools.partial(_waited, at_hand)
-        rows += [row | _if_timed(row, "waiting", share) for row in found]
-    return rows
+        yield [row | _if_timed(row, "waiting", share) if at_hand else row for row in found]
 
 
 def _waited(at_hand: float, seconds: float) -> float:
@@ -315,7 +321,7 @@ MATMUL = Table(
 class Part:
     """A part of the benchmark."""
 
-    measure: Callable[[Asked, Rates], list[Row]]
+    measure: Callable[[Asked, Rates], Groups]
     table: Table
 
 
@@ -333,8 +339,9 @@ PARTS = {
             }
             | FIRST
             | PEAK,
-            "MFU: share of the matrix product's rate. Peak: of the accelerator; on a CPU, of the "
-            "whole process.",
+            "MFU: share of the matrix product's rate; none where the step is in bfloat16 and the "
+            "autoencoder inside it in float32, which have two rates. Peak: of the accelerator; on "
+            "a CPU, of the whole process.",
         ),
     ),
     "ablation": Part(
@@ -390,8 +397,9 @@ PARTS = {
     "waiting": Part(
         waiting,
         Table(
-            "how long a step in pixels waits for its pairs",
-            _plain("preset", "precision", "batch", "frames")
+            "how long a step waits for its pairs",
+            SIZE
+            | _plain("frames")
             | SECONDS
             | {"waiting": ("waits", lambda share: f"{100 * share:.0f} %")},
         ),
@@ -410,14 +418,17 @@ PARTS = {
 
 
 def show(table: Table, rows: Sequence[Row]) -> None:
-    """Prints rows; what could not be measured says why."""
+    """Prints rows; what could not be measured, or only alone, says why."""
     headings = [heading for heading, _ in table.columns.values()]
     shown = [
         [text(row[name]) if name in row else "-" for name, (_, text) in table.columns.items()]
         for row in rows
     ]
     cli.table(table.title, tuple(headings), shown, table.caption)
+    told = {"failed": "not measured", "alone": "measured alone, for beside the others it failed"}
     for row in rows:
-        if "failed" in row:
-            named = ", ".join(str(row[name]) for name in table.columns if name in row)
-            cli.say(f"not measured: {named}: {row['failed']}")
+        why = next((name for name in told if name in row), None)
+        if why:
+            words = [name for name, (_, text) in table.columns.items() if text is str]
+            named = ", ".join(str(row[name]) for name in words if name in row)
+            cli.say(f"{told[why]}: {named}: {row[why]}")

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import Built, peak_of_process
-from benchmarks.reading import BATCHES, many
+from benchmarks.reading import last_of_turn, many
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.clips.pairs import DEFAULT_DELTA, future_pair, read_pair
 
@@ -29,7 +29,7 @@ class Pairs(Dataset):
 
 
 def build(clips: Sequence[Clip], size: int, batch_size: int) -> Built:
-    """`BATCHES` batches."""
+    """`reading.BATCHES` batches; it gives the last."""
     loader = DataLoader(
         Pairs(many(clips), size),
         batch_size,
@@ -40,4 +40,4 @@ def build(clips: Sequence[Clip], size: int, batch_size: int) -> Built:
         persistent_workers=True,
     )
     endless = itertools.chain.from_iterable(itertools.repeat(loader))
-    return Built(lambda: list(itertools.islice(endless, BATCHES)), peak_of_process)
+    return Built(lambda: last_of_turn(endless), peak_of_process)
