@@ -43,7 +43,7 @@ def parts_of(argv):
         ("--target=synthetic --table=7", ["--table", "7"]),
         ("--target=synthetic --figure=1", ["--figure"]),
         ("--target=synthetic,samm --all", ["stands alone"]),
-        ("--target=casme3 --all", ["casme2", "smic", "megc2019", "csv"]),
+        ("--target=casm --all", ["casme2", "smic", "megc2019", "csv"]),
         ("--target=synthetic --all --pretrain-flags=--seed=3", ["--pretrain-flags", "--seed"]),
         (
             "--target=synthetic --all --finetune-flags=epochs=3",
