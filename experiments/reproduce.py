@@ -170,26 +170,26 @@ def add_size(p) -> None:
     size.add_argument("--data-root", "--data", dest="root", metavar="FOLDER", help=help)
     help = "csv: the sheet; of another target where it is not found under its folder"
     size.add_argument("--annotations", help=help)
-    help = "size of the networks (paper; bench for --target=synthetic)"
+    help = f"size of the networks (paper; {DRAWN['preset']} for --target=synthetic)"
     size.add_argument("--preset", choices=PRESETS, help=help)
-    help = "of MA2MI (latent; pixel for --target=synthetic)"
+    help = f"of MA2MI (latent; {DRAWN['space']} for --target=synthetic)"
     size.add_argument("--space", choices=("latent", "pixel"), help=help)
     help = f"latent space: the frozen autoencoder ({SD_VAE_HUB})"
     size.add_argument("--vae", default=SD_VAE_HUB, help=help)
     length = size.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=cli.positive, help="of pre-training")
-    help = "of pre-training (2000 for --target=synthetic)"
+    help = f"of pre-training ({DRAWN_STEPS} for --target=synthetic)"
     length.add_argument("--steps", type=cli.positive, help=help)
     size.add_argument("--finetune-epochs", type=cli.positive, help="of fine-tuning")
     help = "of fine-tuning, how many: 0, 1, ... (1)"
     size.add_argument("--seeds", type=cli.positive, default=1, help=help)
     help = "pre-trainings of each row, how many: 0, 1, ... (1)"
     size.add_argument("--pretrain-seeds", type=cli.positive, default=1, help=help)
-    help = "synthetic source: number of clips (600; 1000 for --target=synthetic)"
+    help = f"synthetic source: number of clips (600; {DRAWN_CLIPS} for --target=synthetic)"
     size.add_argument("--clips", type=cli.positive, help=help)
-    help = "synthetic target: number of subjects (40)"
+    help = f"synthetic target: number of subjects ({DRAWN['subjects']})"
     size.add_argument("--subjects", type=cli.positive, help=help)
-    help = "synthetic target: clips of each (4)"
+    help = f"synthetic target: clips of each ({DRAWN['clips_per_subject']})"
     size.add_argument("--clips-per-subject", type=cli.positive, help=help)
     usual = {name: " ".join(words) for name, words in DRAWN_FLAGS.items()}
     help = (

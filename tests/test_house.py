@@ -6,6 +6,7 @@ import pathlib
 import re
 
 import pytest
+from imports import names_imported
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "ma2mi_jax"
@@ -111,15 +112,3 @@ def imported(file):
     names = names_imported(PACKAGE / file) - {"ma2mi_jax.__version__"}
     found = {name.removeprefix("ma2mi_jax.") for name in names if name.startswith("ma2mi_jax.")}
     return {name.replace(".", "/") for name in found}
-
-
-def names_imported(path):
-    """What a file imports, with the modules in front: `ma2mi_jax.clips.frames.Box`."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports would escape this test"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found

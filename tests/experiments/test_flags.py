@@ -16,6 +16,7 @@ import flags
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from imports import names_imported
 from stored_runs import to_first_format, write_config
 
 from ma2mi_jax.datasets import registry
@@ -507,12 +508,8 @@ RENAMED = {"field", "folder"}  # only inside `parameters_called`, which puts ano
 @functools.cache
 def imported(file):
     """The project's files that a file imports."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    names = names_imported(file)
+    names |= {name.rpartition(".")[0] for name in names if "." in name}  # `from here import it`
     places = [base / name.replace(".", "/") for name in names for base in (ROOT, FOLDER)]
     files = [file for p in places for file in (p.with_suffix(".py"), p / "__init__.py")]
     return {file for file in files if file.is_file()}
