@@ -283,7 +283,7 @@ def predict_clips(
     clips: Sequence[np.ndarray],
     *,
     mesh: Mesh | None = None,
-) -> list[Float[np.ndarray, "clips classes"]]:
+) -> list[Float[np.ndarray, "_ classes"]]:
     """Class probabilities by each member of its own list of clips.
 
     Args:

@@ -440,7 +440,7 @@ def saved(
 
 def of_members(
     parts: Sequence[Sequence[Member]], histories: Sequence[History]
-) -> list[list[Float[np.ndarray, "E clips classes"]]]:
+) -> list[list[Float[np.ndarray, "E _ classes"]]]:
     """For each chunk and member the history's `tests`, cut to the member's own clips."""
     return [
         [h.tests[:, k, : len(m.fold.test)] for k, m in enumerate(part)]
@@ -450,7 +450,7 @@ def of_members(
 
 def pool(
     parts: Sequence[Sequence[Member]],
-    tests: Sequence[Sequence[Float[np.ndarray, "*any tested classes"]]],
+    tests: Sequence[Sequence[Float[np.ndarray, "*any _ classes"]]],
     seeds: Sequence[int],
     clips: int,
 ) -> Float[np.ndarray, "*any seeds clips classes"]:
