@@ -19,7 +19,7 @@ from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import outcome, predictions
 from ma2mi_jax.models.weights import torchvision
-from ma2mi_jax.training import finished, run_config
+from ma2mi_jax.training import finished, run_files
 from ma2mi_jax.training.finished import Finetuned
 
 
@@ -51,13 +51,13 @@ def main(argv):
         return 0
 
     run = finished.read_finetuned(f.run)
-    if "no_score" in run_config.read_results(f.run, "finetune"):
+    if "no_score" in run_files.read_results(f.run, "finetune"):
         raise UserError(
             "[run={run}]: trained on all subjects, so that nothing was tested; give a run that "
             "leaves subjects out",
             run=f.run,
         )
-    written = files.read_json(f.run / run_config.RESULTS["finetune"], shape=Scores)
+    written = files.read_json(f.run / run_files.RESULTS["finetune"], shape=Scores)
     before = predictions.read_predictions(f.run / predictions.FILE, run.classes)
     after = outcome.predict_again(run, cli.LISTENER, roots_of(run, f.data_root))
     found = predictions.summary(after, run.classes)
@@ -94,7 +94,7 @@ def roots_of(run: Finetuned, text: str | None) -> dict[str, str]:
 
 def export(path: pathlib.Path, out: pathlib.Path) -> None:
     """Writes every encoder of a run, fine-tuned or pre-trained."""
-    if run_config.read(path).script == "pretrain":
+    if run_files.read(path).script == "pretrain":
         run = finished.read_pretrained(path)
         found = [("pretrained", run.state.params, run.state.batch_stats)]
     else:

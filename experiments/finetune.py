@@ -22,7 +22,7 @@ import flags
 from ma2mi_jax.evaluation import cautions, intervals, outcome, predictions
 from ma2mi_jax.reproduction import paper
 from ma2mi_jax.runs import lock, processes
-from ma2mi_jax.training import finetuning_run, run_config
+from ma2mi_jax.training import finetuning_run, run_files
 from ma2mi_jax.training.run_config import FinetuneRun
 
 SCORES = ("accuracy", "uf1", "uar")
@@ -30,7 +30,7 @@ SCORES = ("accuracy", "uf1", "uar")
 
 def main(argv):
     run = flags.parse(FinetuneRun, argv, __doc__)
-    run_config.check(run)
+    run_files.check(run)
     listener = cli.join(argv, apart=True)
     with lock.alone(run.folder, "run"):
         cli.keep_compiled_programs()
@@ -106,7 +106,7 @@ def print_unscored(found, path) -> None:
 def print_end(found, path) -> None:
     """What was set aside, and where the run lies."""
     aside = [(each["id"], each["reason"]) for each in found["set_aside"]]
-    cli.print_set_aside(aside, run_config.RESULTS["finetune"])
+    cli.print_set_aside(aside, run_files.RESULTS["finetune"])
     cli.say(f"run: {path}")
 
 

@@ -24,7 +24,7 @@ from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs.folder import CONFIG, as_typed, is_installed
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_config, run_files
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 Kind = Literal["source", "target"]
@@ -325,8 +325,8 @@ def _absolute(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _from_config(kind: type, file: pathlib.Path) -> Any:
-    stored = run_config.read(file.parent if file.name == CONFIG else file)
-    asked = stored.asked or run_config.as_meant(from_command(stored.command), stored.resolved)
+    stored = run_files.read(file.parent if file.name == CONFIG else file)
+    asked = stored.asked or run_files.as_meant(from_command(stored.command), stored.resolved)
     if not isinstance(asked, kind):
         raise UserError(
             "[config={file}]: is of {there}.py; give the config.json of a run of {here}.py",

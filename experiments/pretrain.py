@@ -14,13 +14,13 @@ import flags
 
 from ma2mi_jax.evaluation import drawing, reconstructions
 from ma2mi_jax.runs import lock, processes
-from ma2mi_jax.training import learned, pretraining_run, run_config
+from ma2mi_jax.training import learned, pretraining_run, run_files
 from ma2mi_jax.training.run_config import PretrainRun
 
 
 def main(argv):
     run = flags.parse(PretrainRun, argv, __doc__)
-    run_config.check(run)
+    run_files.check(run)
     listener = cli.join(argv, apart=False)
     pretraining_run.check_devices(run)
     with lock.alone(run.folder, "run"):

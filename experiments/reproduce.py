@@ -44,7 +44,7 @@ from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.reproduction import page, paper, plans, progress
 from ma2mi_jax.reproduction.plans import Planned, Size
 from ma2mi_jax.runs import lock, processes
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_files
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun, Run
 
 ASKING = 0.1  # seconds: a signal is passed on soon, so that it counts as the terminal's own
@@ -309,7 +309,7 @@ def check_runs(todo, out: pathlib.Path, elsewhere: bool) -> None:
     for planned in todo:
         run = planned.placed(out)
         with told_by(run.script):
-            run_config.check(run)
+            run_files.check(run)
         for spec in () if elsewhere else run.datasets:
             root = registry.located(spec)
             if not (registry.is_drawn(spec) or root.is_dir()):

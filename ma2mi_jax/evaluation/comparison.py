@@ -10,7 +10,7 @@ from ma2mi_jax import files
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import cautions, drawing, predictions
 from ma2mi_jax.evaluation.predictions import SCORES, Predictions
-from ma2mi_jax.training import finished, run_config
+from ma2mi_jax.training import finished, run_files
 from ma2mi_jax.training.finished import Finetuned
 
 COLUMNS = ("run", "minus", "score", "value", "low", "high", "p", "seeds", "subjects", "n")
@@ -59,7 +59,7 @@ def compare(paths: Sequence[pathlib.Path]) -> dict[str, Any]:
 
 def _read(path: pathlib.Path) -> Finetuned:
     run = finished.read_finetuned(path)
-    if "no_score" in run_config.read_results(path, "finetune"):
+    if "no_score" in run_files.read_results(path, "finetune"):
         raise UserError(
             "{path}: trained on all subjects, so that it has no score; give runs that leave "
             "subjects out",
@@ -81,7 +81,7 @@ def _check_classes(run: Finetuned, first: Finetuned) -> None:
 
 
 def _scored(run: Finetuned, found: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    record = run_config.read_results(run.path, "finetune")
+    record = run_files.read_results(run.path, "finetune")
     seeds = predictions.summary(found, names)["seeds"]
     return {
         "run": str(run.path),

@@ -12,9 +12,9 @@ from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError, parameters_called
 from ma2mi_jax.evaluation import calibration, model_card, predictions
 from ma2mi_jax.runs.folder import first_difference
-from ma2mi_jax.training import finished, model_folder, run_config
+from ma2mi_jax.training import finished, model_folder, run_files
 from ma2mi_jax.training.finished import Finetuned, Pretrained
-from ma2mi_jax.training.run_config import RESULTS
+from ma2mi_jax.training.run_files import RESULTS
 
 SCORES = ("accuracy", "uf1", "uar")
 OWN = (folder.READER.name, annotated.READER.name)  # data of whoever trains
@@ -38,7 +38,7 @@ def export(
       UserError: there is no such run, it left subjects out, or `scored_by` is not of its kind.
     """
     model_folder.check_free(out)
-    if run_config.read(run).script == "pretrain":
+    if run_files.read(run).script == "pretrain":
         if scored_by:
             raise UserError(
                 "[scored_by={scored_by}]: a pre-training has no classes, and so no score; leave "

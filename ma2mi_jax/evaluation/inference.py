@@ -27,7 +27,7 @@ from ma2mi_jax.evaluation.own_clips import LONGEST, ClipPart, Given
 from ma2mi_jax.images import to_float
 from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import finished, model_folder, pretraining, run_config
+from ma2mi_jax.training import finished, model_folder, pretraining, run_files
 from ma2mi_jax.training.finished import Finetuned, Pretrained
 from ma2mi_jax.training.model_folder import Model
 
@@ -176,7 +176,7 @@ def open_run(path: str | os.PathLike) -> OpenRun:
       UserError: no such run, an unfinished one, or one that kept no weights.
     """
     path = pathlib.Path(path)
-    if run_config.read(path).script == "pretrain":
+    if run_files.read(path).script == "pretrain":
         return OpenRun(finished.read_pretrained(path))
     return OpenRun(finished.read_with_weights(path))
 
@@ -390,7 +390,7 @@ def record_of(run: Finetuned | Model) -> dict[str, Any]:
     left subjects out, if such are known.
     """
     if isinstance(run, Finetuned):
-        return run_config.read_results(run.path, "finetune")
+        return run_files.read_results(run.path, "finetune")
     data, score = run.content["data"], run.content["score"] or {}
     record = {"target": data["name"], "n": data["n"], "subjects": data["subjects"]}
     scores = {name: score[name] for name in ("accuracy", "uf1") if name in score}

@@ -20,7 +20,7 @@ from ma2mi_jax.training.finetuning_run import Trained
 from ma2mi_jax.training.finished import Finetuned, check_kept
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import predict_clips
-from ma2mi_jax.training.run_config import RESULTS
+from ma2mi_jax.training.run_files import RESULTS
 
 NO_SCORE = (
     "trained on all subjects: nobody is left to test on, so there is no score; "

@@ -26,7 +26,7 @@ from ma2mi_jax.models.architecture import Architecture
 from ma2mi_jax.models.miacnet import features, fuse
 from ma2mi_jax.runs.compiling import ONCE
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import finetuning, initial, members, run_config
+from ma2mi_jax.training import finetuning, initial, members, run_files
 from ma2mi_jax.training.finetuning import Data
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.initial import Initial
@@ -72,7 +72,7 @@ def read(run: FinetuneRun) -> Initial:
             "[run={path}]: no such folder; expected a pre-training run (runs/...), or none",
             path=path,
         )
-    if run.init != "none" and run_config.read(path).script == "finetune":
+    if run.init != "none" and run_files.read(path).script == "finetune":
         raise UserError(
             "[run={path}]: is a fine-tuning, whose folds have seen labelled subjects; "
             "give the pre-training run that it started from, or none",

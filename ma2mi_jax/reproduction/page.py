@@ -16,7 +16,7 @@ from ma2mi_jax.reproduction.plans import Part, Planned, Row, Size
 from ma2mi_jax.reproduction.progress import duration
 from ma2mi_jax.reproduction.tables import Scores
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_files
 from ma2mi_jax.training.run_config import Run
 
 
@@ -107,7 +107,7 @@ def about(page: Page) -> list[str]:
 def warnings_of(page: Page) -> list[str]:
     """What keeps the numbers of finished runs from meaning much, in sentences."""
     found = {
-        planned.run: run_config.read_results(page.out / planned.folder, planned.run.script)
+        planned.run: run_files.read_results(page.out / planned.folder, planned.run.script)
         for planned in plans.runs_of(page.parts)
         if not page.outcome[planned]
     }
@@ -171,7 +171,7 @@ def run_blocks(page: Page) -> list[Block]:
         if page.outcome[planned]:
             rows.append((planned.folder, "not finished", "", ""))
             continue
-        found = run_config.read_results(page.out / planned.folder, planned.run.script)
+        found = run_files.read_results(page.out / planned.folder, planned.run.script)
         versions = found["versions"]
         told = ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "flax"))
         rows.append((planned.folder, duration(found["seconds"]), versions["device"], told))

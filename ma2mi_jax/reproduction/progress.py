@@ -12,8 +12,9 @@ from ma2mi_jax.reproduction.plans import Planned
 from ma2mi_jax.runs import lock
 from ma2mi_jax.runs.folder import CONFIG
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import finetuning, initial, pretraining, run_config
-from ma2mi_jax.training.run_config import RESULTS, Run, Stored
+from ma2mi_jax.training import finetuning, initial, pretraining, run_files
+from ma2mi_jax.training.run_config import Run
+from ma2mi_jax.training.run_files import RESULTS, Stored
 
 CONFIGS = {"pretrain": pretraining.Config, "finetune": finetuning.Config}
 # Fields of these that data, device or the pre-training decide.
@@ -54,13 +55,13 @@ def look(
         return State("absent")
     give = f"delete that folder, or give another folder of runs than {out}"
     try:
-        stored = run_config.read(folder)
+        stored = run_files.read(folder)
         start = None
         if planned.init:
             if not (out / planned.init.folder / CONFIG).exists():
                 gone = f"{folder}: its pre-training {planned.init.folder} is gone"
                 return State("other", f"{gone}; {give}")
-            start = run_config.read(out / planned.init.folder)
+            start = run_files.read(out / planned.init.folder)
         why = mismatch(planned.placed(out), stored, start, from_command)
     except UserError as error:
         return State("other", str(error))
@@ -94,11 +95,11 @@ def mismatch(
     if asked is None:
         if from_command is None:
             return "it was made by an earlier version"
-        asked = run_config.as_meant(from_command(stored.command), stored.resolved)
+        asked = run_files.as_meant(from_command(stored.command), stored.resolved)
     if stored.script == "finetune":  # the pre-training is the same, wherever it lies
         asked = dataclasses.replace(asked, init=wanted.init)
     if asked != wanted:
-        return run_config.first_difference(asked, wanted)
+        return run_files.first_difference(asked, wanted)
     there = stored.resolved["config"]
     there = {**there, **there["architecture"]}
     for name, now in json.loads(json.dumps(_settings(wanted))).items():  # tuples become lists
@@ -127,7 +128,7 @@ def finished_results(
 ) -> dict[Planned, Mapping[str, Any]]:
     """Run -> content of its result file, for those that are finished."""
     return {
-        planned: run_config.read_results(out / planned.folder, planned.run.script)
+        planned: run_files.read_results(out / planned.folder, planned.run.script)
         for planned in plan
         if look(planned).kind == "finished"
     }

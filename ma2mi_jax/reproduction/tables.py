@@ -23,7 +23,7 @@ from ma2mi_jax.evaluation.predictions import (
 )
 from ma2mi_jax.reproduction import paper, plans
 from ma2mi_jax.reproduction.plans import Part, Row
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_files
 
 PAIRED = (  # a score of the paper, ours, their difference, and our interval; then the other score
     "",
@@ -61,7 +61,7 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     Raises:
       UserError: a run is not finished, or was made over other clips or classes than the first.
     """
-    records = [run_config.read_results(folder, "finetune") for folder in folders]
+    records = [run_files.read_results(folder, "finetune") for folder in folders]
     names = records[0]["classes"]
     first = read_predictions(folders[0] / FILE, names)
     parts = [first, *(read_other(folder, first.clips, names) for folder in folders[1:])]

@@ -18,10 +18,11 @@ from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.runs import folder, processes
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.runs.log import MetricsLog
-from ma2mi_jax.training import finetuning, folds, initial, protocol, run_config
+from ma2mi_jax.training import finetuning, folds, initial, protocol, run_config, run_files
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import Member, device_mesh, load_data, placed
-from ma2mi_jax.training.run_config import FinetuneRun, Stored
+from ma2mi_jax.training.run_config import FinetuneRun
+from ma2mi_jax.training.run_files import Stored
 
 INNER = 0.2  # share of the training clips that inner selection holds out
 
@@ -185,8 +186,8 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     }
     if dataset.detector:
         resolved["detector"] = dataset.detector
-    content = run_config.to_json(run, resolved)
-    resuming = folder.open_run(run.folder, content, run_config.RESULTS["finetune"], run.overwrite)
+    content = run_files.to_json(run, resolved)
+    resuming = folder.open_run(run.folder, content, run_files.RESULTS["finetune"], run.overwrite)
     if resolved["folds"] and processes.is_first():
         folds.write_file(run.folder / "folds.csv", resolved["folds"])
     parts = protocol.chunks(members, size)
@@ -318,7 +319,7 @@ def chunk_of(run: FinetuneRun, config: finetuning.Config, members: int) -> tuple
     if run.fold_chunk:
         return min(run.fold_chunk, members), "as asked"
     if not run.overwrite and (run.folder / folder.CONFIG).exists():
-        stored: Stored = run_config.read(run.folder)
+        stored: Stored = run_files.read(run.folder)
         if chunk := stored.resolved.get("fold_chunk"):  # whatever device the run goes on with
             return chunk, "as the run began"
     return protocol.chunk_size(config, members)

@@ -12,10 +12,10 @@ from ma2mi_jax import files, schema
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint, folder
-from ma2mi_jax.training import finetuning, pretraining, protocol, run_config
+from ma2mi_jax.training import finetuning, pretraining, protocol, run_files
 from ma2mi_jax.training.folds import Fold
 from ma2mi_jax.training.members import Member
-from ma2mi_jax.training.run_config import RESULTS, Stored
+from ma2mi_jax.training.run_files import RESULTS, Stored
 
 WORDS = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
@@ -71,7 +71,7 @@ def read_stored(path: pathlib.Path, script: str) -> Stored:
     Raises:
       UserError: no such run, or an unfinished one.
     """
-    stored = run_config.read(path)
+    stored = run_files.read(path)
     known = {"path": path, "what": WORDS[script], "script": script}
     if stored.script != script:
         raise UserError(

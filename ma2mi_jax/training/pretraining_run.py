@@ -24,7 +24,7 @@ from ma2mi_jax.models.weights import diffusers, torchvision
 from ma2mi_jax.runs import checkpoint, compiling, folder, processes
 from ma2mi_jax.runs.listener import SILENT, Listener
 from ma2mi_jax.runs.log import MetricsLog
-from ma2mi_jax.training import learned, pretraining, run_config
+from ma2mi_jax.training import learned, pretraining, run_config, run_files
 from ma2mi_jax.training.run_config import PretrainRun
 
 SHOWN = {  # metrics beside the bar, and their names there
@@ -147,8 +147,8 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     if dataset.detector:
         resolved["detector"] = dataset.detector
     resolved["config"] = dataclasses.asdict(config)
-    content = run_config.to_json(run, resolved)
-    resuming = folder.open_run(run.folder, content, run_config.RESULTS["pretrain"], run.overwrite)
+    content = run_files.to_json(run, resolved)
+    resuming = folder.open_run(run.folder, content, run_files.RESULTS["pretrain"], run.overwrite)
 
     # ---------------------------------------------------------------------- state and batches
     mesh = Mesh(np.array(jax.devices()), ("data",))
@@ -266,7 +266,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     if not processes.is_first():
         return done
     files.write_json(
-        run.folder / run_config.RESULTS["pretrain"],
+        run.folder / run_files.RESULTS["pretrain"],
         {
             "source": run.dataset.name,
             "clips_used": len(clips),

@@ -16,8 +16,8 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint, lock
 from ma2mi_jax.runs.folder import CONFIG, typed_again
 from ma2mi_jax.runs.log import METRICS
-from ma2mi_jax.training import protocol, run_config
-from ma2mi_jax.training.run_config import RESULTS
+from ma2mi_jax.training import protocol, run_files
+from ma2mi_jax.training.run_files import RESULTS
 
 MADE_BY_A_RUN = (checkpoint.FOLDER, METRICS, *RESULTS.values())  # beside a config.json
 SCORES = ("accuracy", "uf1", "uar")
@@ -93,7 +93,7 @@ def look(folder: pathlib.Path) -> Listed | None:
     known = {"made": _made(file, record), "commit": _text(record, "commit")}
     known["command"] = typed_again(_text(record, "command"))
     try:
-        stored = run_config.read(folder)
+        stored = run_files.read(folder)
         known["script"] = stored.script
         if (folder / RESULTS[stored.script]).exists():
             return Listed(folder, state="finished", **known, **_found(folder, stored.script))
@@ -122,7 +122,7 @@ def _made(file: pathlib.Path, record: Mapping[str, Any]) -> str:
 
 def _found(folder: pathlib.Path, script: str) -> dict[str, Any]:
     """`scores`, `n` and `note` of a finished run."""
-    record = run_config.read_results(folder, script)
+    record = run_files.read_results(folder, script)
     if script == "finetune":
         scores = {name: record.get(name) for name in SCORES}
         note = "no score: trained on all subjects" if "no_score" in record else ""
@@ -144,7 +144,7 @@ def _count(value: Any) -> int | None:
     return value if type(value) is int else None
 
 
-def _how_far(folder: pathlib.Path, stored: run_config.Stored) -> str:
+def _how_far(folder: pathlib.Path, stored: run_files.Stored) -> str:
     """What of an unfinished run is saved, in words."""
     saved, resolved = folder / checkpoint.FOLDER, stored.resolved
     if stored.script == "pretrain":

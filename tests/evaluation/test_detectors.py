@@ -13,7 +13,7 @@ from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import inference
 from ma2mi_jax.training.finished import Finetuned
 from ma2mi_jax.training.model_folder import Model
-from ma2mi_jax.training.run_config import Stored
+from ma2mi_jax.training.run_files import Stored
 
 
 def run(recorded="", **chosen):

@@ -22,7 +22,7 @@ from stored_runs import to_first_format, write_config
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_files
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 KINDS = {"pretrain": PretrainRun, "finetune": FinetuneRun}
@@ -234,7 +234,7 @@ def test_several_targets_lie_in_one_folder_or_each_in_its_own(tmp_path):
 
 def test_a_config_of_several_targets_is_the_base_of_others(tmp_path):
     run = FinetuneRun(SEVERAL[0], further=SEVERAL[1:], epochs=3)
-    content = run_config.to_json(run, {}) | {"command": flags.command(run)}
+    content = run_files.to_json(run, {}) | {"command": flags.command(run)}
     (tmp_path / "config.json").write_text(json.dumps(content))
     config = f"--config={tmp_path}/config.json"
     assert flags.parse(FinetuneRun, [config]) == run

@@ -16,7 +16,7 @@ from stored_runs import Scripts, to_first_format
 
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction import figures, plans, progress
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_files
 
 TINY = [
     *("--target=synthetic", "--table=4", "--clips=12", "--steps=2", "--subjects=2"),
@@ -355,10 +355,10 @@ def test_runs_of_the_first_format_are_read_evaluated_and_taken(made, tmp_path, c
     *_, todo = parts_of(argv)
     for planned in todo[-2:]:  # FPE, with L_pos
         shutil.copytree(there / planned.folder, tmp_path / planned.folder)
-    before, after = (run_config.read(tmp_path / planned.folder) for planned in todo[-2:])
+    before, after = (run_files.read(tmp_path / planned.folder) for planned in todo[-2:])
     for planned in todo[-2:]:
         to_first_format(tmp_path / planned.folder)
-    then, tuned = (run_config.read(tmp_path / planned.folder) for planned in todo[-2:])
+    then, tuned = (run_files.read(tmp_path / planned.folder) for planned in todo[-2:])
 
     assert then.asked is None
     assert then.resolved == before.resolved

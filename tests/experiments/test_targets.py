@@ -12,7 +12,7 @@ import pytest
 from ma2mi_jax.datasets.common import merged
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.training import finetuning_run, run_config
+from ma2mi_jax.training import finetuning_run, run_files
 from ma2mi_jax.training.run_config import FinetuneRun
 
 SMALL = ["--preset=smoke", "--epochs=1", "--batch-size=4", "--init=none", "--fold-chunk=1"]
@@ -96,9 +96,9 @@ def test_the_classes_of_a_set_are_shared_by_the_dataset_to_test_on(data, tmp_pat
     monkeypatch.setenv("MA2MI_CACHE", str(tmp_path))
     casme2 = DatasetSpec("casme2", "target", root=str(data / "casme2"), classes=3)
     run = FinetuneRun(casme2, test_target="smic", test_root=str(data / "smic"))
-    run_config.check(dataclasses.replace(run, test_target="samm", run=str(tmp_path / "run")))
+    run_files.check(dataclasses.replace(run, test_target="samm", run=str(tmp_path / "run")))
     with pytest.raises(UserError, match=r"classes=3: test_target=synthetic has no such class set"):
-        run_config.check(dataclasses.replace(run, test_target="synthetic", test_root=None))
+        run_files.check(dataclasses.replace(run, test_target="synthetic", test_root=None))
     shared = finetuning_run.read_shared(run.datasets, 64, across=True)
     assert finetuning_run.told_classes(shared) == {
         "classes": ("negative", "positive", "surprise"),

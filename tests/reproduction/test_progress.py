@@ -16,7 +16,7 @@ from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.reproduction import plans, progress
 from ma2mi_jax.reproduction.plans import Size
 from ma2mi_jax.runs.listener import Listener
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import run_files
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 REAL = ("casme2", "samm", "mmew")
@@ -43,7 +43,7 @@ def differ(tmp_path):
         run = planned.placed(tmp_path)
         there = dataclasses.replace(run, **changes)
         write_config(there, start and start.resolved, **config or {})
-        return progress.mismatch(run, run_config.read(there.folder), start)
+        return progress.mismatch(run, run_files.read(there.folder), start)
 
     return differ
 
@@ -54,7 +54,7 @@ def stored(tmp_path):
 
     def stored(planned, **config):
         write_config(planned.placed(tmp_path), **config)
-        return run_config.read(tmp_path / planned.folder)
+        return run_files.read(tmp_path / planned.folder)
 
     return stored
 
@@ -136,7 +136,7 @@ def test_what_no_field_decides_must_be_as_today(differ, tmp_path):
     record = files.read_json(file)
     del record["resolved"]["config"]["position_scale"]  # made before there was that choice
     file.write_text(json.dumps(record))
-    why = progress.mismatch(planned.run, run_config.read(file.parent), None)
+    why = progress.mismatch(planned.run, run_files.read(file.parent), None)
     assert why == "position_scale is None there, 'unit' here"
 
 
@@ -144,7 +144,7 @@ def test_a_fine_tune_from_another_start_is_not_taken(differ, stored, tmp_path):
     planned = plans.finetuning(SIZE, "samm", plans.pretraining(SIZE, 0))
     start = stored(planned.init)
     assert differ(planned, start) == ""
-    there = run_config.read(tmp_path / planned.folder)
+    there = run_files.read(tmp_path / planned.folder)
     other = stored(planned.init, learning_rate=1.0)
     run = planned.placed(tmp_path)
     assert progress.mismatch(run, there, other) == "it starts from another pre-training"

@@ -13,7 +13,7 @@ from ma2mi_jax import files, schema
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.evaluation import predictions
-from ma2mi_jax.training import finetuning, initial, pretraining, pretraining_run, run_config
+from ma2mi_jax.training import finetuning, initial, pretraining, pretraining_run, run_files
 
 NAMES = ["happiness", "disgust", "surprise"]
 VERSIONS = {"device": "1 x cpu", "python": "3.11", "jax": "0.10", "flax": "0.12"}
@@ -51,7 +51,7 @@ def write_config(run, start=None, **changes):
     content = resolved(run, start, **changes)
     made = {"command": shlex.join([f"experiments/{run.script}.py", *flags.of(run)])}
     run.folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(run.folder / "config.json", run_config.to_json(run, content) | made)
+    files.write_json(run.folder / "config.json", run_files.to_json(run, content) | made)
     return content
 
 
@@ -63,7 +63,7 @@ def to_first_format(folder, command=()):
     """
     file = folder / "config.json"
     record = files.read_json(file)
-    run = run_config.read(folder).asked
+    run = run_files.read(folder).asked
     there = record["resolved"]
     if run.script == "pretrain":
         content = {"data": without(there, "config"), "pretrain": there["config"]}
@@ -154,5 +154,5 @@ class Scripts:
         if run.script == "finetune":
             write_results(run.folder, seed=len(folder), hits=0.5)
         else:
-            files.write_json(run.folder / run_config.RESULTS["pretrain"], RESULTS["pretrain"])
+            files.write_json(run.folder / run_files.RESULTS["pretrain"], RESULTS["pretrain"])
         return 0

@@ -15,7 +15,7 @@ from weights import shaken
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import Architecture
-from ma2mi_jax.training import finetuning, initial, model_folder, pretraining, run_config
+from ma2mi_jax.training import finetuning, initial, model_folder, pretraining, run_files
 from ma2mi_jax.training.model_folder import CONFIG, WEIGHTS
 from ma2mi_jax.training.run_config import FinetuneRun
 
@@ -153,7 +153,7 @@ def test_what_is_missing_is_one_line(write, tmp_path):
 def test_a_model_folder_is_no_run(write):
     folder, _ = write(FINETUNED)
     with pytest.raises(UserError, match="is a model folder, not a run; give it as model"):
-        run_config.read(folder)
+        run_files.read(folder)
 
 
 # ----- what fine-tuning starts from ---------------------------------------------------------------
