@@ -8,7 +8,7 @@ import pytest
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.training import run_config
+from ma2mi_jax.training import finetuning, pretraining, run_config
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 DFEW = DatasetSpec("dfew", "source")
@@ -92,6 +92,22 @@ def test_auto_is_bfloat16_where_that_is_faster(monkeypatch):
 
 
 # ----- names and protocols ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("run", "config", "own"),
+    [
+        (PretrainRun, pretraining.Config, {"steps", "vae"}),
+        (FinetuneRun, finetuning.Config, set()),
+    ],
+)
+def test_a_config_of_the_library_has_the_defaults_of_the_run_object(run, config, own):
+    """Whoever calls the library without a run object trains as the scripts do."""
+    of_run = {f.name.removeprefix("tau_"): f.default for f in dataclasses.fields(run)}
+    of_config = {f.name: f.default for f in dataclasses.fields(config)}
+    shared = of_run.keys() & of_config.keys() - own
+    assert {"learning_rate", "weight_decay", "decay", "batch_size", "rotation", "flip"} <= shared
+    assert {name: of_config[name] for name in shared} == {name: of_run[name] for name in shared}
 
 
 def test_what_changes_no_number_tells_no_runs_apart():
