@@ -106,7 +106,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The entry of predictions.json, but for the name of its picture."""
         part, votes = self.part, self.probabilities.argmax(-1)
-        names, spotted = getattr(part.clip.frames, "names", ()), part.spotted
+        names, spotted = part.clip.frames.names, part.spotted
         return {
             "clip": part.clip.id,
             "frames": len(part.frames),
