@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -320,6 +321,24 @@ def frame_number(name: str) -> int | None:
     """
     numbers = re.findall(r"[0-9]+", os.path.splitext(name)[0])
     return int(numbers[-1]) if numbers else None
+
+
+def frame_numbers(names: Sequence[str]) -> list[int | None]:
+    """The number of each frame of a clip: `frame_number`, if that tells its frames apart.
+
+    If it does not, and another integer of the names does, alone, that is the number:
+    `000012_0.jpg` and `000013_0.jpg` are frames 12 and 13.
+    """
+    last = [frame_number(name) for name in names]
+    integers = [re.findall(r"[0-9]+", os.path.splitext(name)[0]) for name in names]
+    counts = {len(found) for found in integers if found}
+    if len(counts) != 1:
+        return last
+    columns = zip(*([int(n) for n in found] for found in integers if found), strict=True)
+    telling = [at for at, column in enumerate(columns) if len(set(column)) == len(column)]
+    if len(telling) != 1:
+        return last
+    return [int(found[telling[0]]) if found else None for found in integers]
 
 
 def frame_order(name: str) -> tuple:

@@ -8,6 +8,7 @@ The columns offset, fps, action_units and dataset are read if they are there. Su
 datasets are different persons.
 """
 
+import collections
 import dataclasses
 import os
 import re
@@ -15,12 +16,13 @@ from collections.abc import Callable, Sequence
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset, Repair, SetAside
-from ma2mi_jax.clips.frames import IMAGE_SUFFIXES, ImageFolder, frame_order
+from ma2mi_jax.clips.frames import IMAGE_SUFFIXES, ImageFolder, frame_numbers, frame_order
 from ma2mi_jax.datasets.common import disk, extract, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
 
 COLUMNS = ("subject", "clip", "onset", "apex", "label")
+FURTHER = ("offset", "fps", "actionunits", "dataset")  # read if they are there
 SPELLED = "subjects in two spellings, taken as one person"
 VIDEOS = "clips that are videos, whose frames count from 0"
 
@@ -33,7 +35,8 @@ def read(
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """The clips of the sheet; its labels, in lower case, are the classes.
+    """The clips of the sheet; its labels, in lower case, are the classes (`micro.SPELLINGS`: those
+    that are spelled in several ways have one name, as "happy" is happiness).
 
     Onset, apex and offset are the numbers in the names of the frames. Where these do not fit, they
     count from 1 in each clip; that is told (`frame_numbers.py`). The frames of a video count from
@@ -43,7 +46,8 @@ def read(
     The arguments are those of `casme2.read`.
 
     Raises:
-      UserError: there is no sheet, it lacks a column, or none of its rows can be used.
+      UserError: there is no sheet, it lacks a column or has it twice, or none of its rows can be
+        used.
     """
     sheet = micro.find_sheet("csv", root, root, "annotations", annotations)
     lines = _lines(sheet)
@@ -53,7 +57,7 @@ def read(
     rows: list[dict[str, str]] = []
     folders: dict[str, ImageFolder] = {}
     items: list[extract.Item] = []
-    set_aside, seen = [], {}
+    set_aside, seen, lines_of = [], {}, {}
     for number, row in lines:
         path = os.path.abspath(disk.inside(root, row["clip"].replace("\\", "/")))
         inside = path.startswith(os.path.join(os.path.abspath(root), ""))
@@ -65,17 +69,16 @@ def read(
         elif not inside or not os.path.exists(path):
             reason = f"no such folder of frames or video below {root}: {row['clip']}"
         else:
-            seen[path], reason = number, ""
+            seen[path], lines_of[id], reason = number, number, ""
+            if os.path.isdir(path):
+                folders[id] = _images(path)
+                reason = _unclear(folders[id])
+            else:
+                items.append(extract.Item(id, path, seconds=float("inf")))
         if reason:
             set_aside.append(SetAside(id, f"line {number}: {reason}"))
-            continue
-        rows.append(_as_sheet(row))
-        if os.path.isdir(path):
-            folder = disk.innermost(path)
-            names = sorted(disk.files(folder, IMAGE_SUFFIXES), key=frame_order)
-            folders[id] = ImageFolder(folder, tuple(names))
         else:
-            items.append(extract.Item(id, path, seconds=float("inf")))
+            rows.append(_as_sheet(row))
 
     # ----- videos -----
     rates = {}
@@ -90,7 +93,7 @@ def read(
             reason = f"{len(each.verdict.shots)} shots, a clip has no hard cut"
             if len(each.verdict.shots) < 2:
                 reason = each.set_aside[0].reason
-            line = seen[each.item.path]
+            line = lines_of[each.item.id]
             set_aside.append(SetAside(each.item.id, f"line {line}: {reason}"))
 
     refused = {each.id for each in set_aside}
@@ -113,9 +116,12 @@ def read(
         sheet=sheet,
         cache=cache,
         detector=detector,
+        exact={item.id for item in items},
         progress=progress,
     )
     rates |= {f"{row['subject']}/{row['filename']}": _rate(row) for row in rows if _rate(row)}
+    for each in found.set_aside:
+        set_aside.append(SetAside(each.id, f"line {lines_of[each.id]}: {each.reason}"))
     partly, lacking = extract.told(extracted)
     notes = [*found.notes, *disk.notes_of(repairs), *partly]
     if items:
@@ -123,7 +129,7 @@ def read(
     return dataclasses.replace(
         found,
         clips=tuple(dataclasses.replace(c, fps=rates.get(c.id, 0.0)) for c in found.clips),
-        set_aside=tuple(sorted((*found.set_aside, *set_aside), key=lambda each: each.id)),
+        set_aside=tuple(sorted(set_aside, key=lambda each: each.id)),
         notes=tuple(notes),
         repairs=(*found.repairs, *repairs, *lacking),
     )
@@ -133,6 +139,29 @@ def _rate(row: dict[str, str]) -> float:
     """Frames per second that a row tells, 0 if it tells none."""
     text = row["fps"].replace(",", ".")
     return float(text) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", text) else 0.0
+
+
+# ----- frames -------------------------------------------------------------------------------------
+
+
+def _images(path: str) -> ImageFolder:
+    folder = disk.innermost(path)
+    return ImageFolder(folder, tuple(sorted(disk.files(folder, IMAGE_SUFFIXES), key=frame_order)))
+
+
+def _unclear(images: ImageFolder) -> str:
+    """Why nobody can say which frame has which number; empty if it is clear."""
+    by_number = collections.defaultdict(list)
+    for name, number in zip(images.names, frame_numbers(images.names), strict=True):
+        if number is not None:
+            by_number[number].append(name)
+    for number, names in by_number.items():
+        if len(names) > 1:
+            return (
+                f"the last integer in the names of its frames is to be the frame's number, and "
+                f"{number} is that of {names[0]} and {names[1]}; rename them"
+            )
+    return ""
 
 
 # ----- the sheet ----------------------------------------------------------------------------------
@@ -147,9 +176,10 @@ def _lines(path: str) -> list[tuple[int, dict[str, str]]]:
     best, lacking = "no line has any of them", len(COLUMNS)
     for page in sheets.pages(path).values():
         for at, cells in enumerate(page):
-            headings = [re.sub("[^a-z]", "", cell.lower()) for cell in cells]
+            headings = [re.sub("[^a-z0-9]", "", cell.lower()) for cell in cells]
             missing = [column for column in COLUMNS if column not in headings]
             if not missing:
+                _check_once(path, headings)
                 return [
                     (number, dict(zip(headings, row, strict=True)))
                     for number, row in enumerate(page[at + 1 :], at + 2)
@@ -163,6 +193,19 @@ def _lines(path: str) -> list[tuple[int, dict[str, str]]]:
         columns=", ".join(COLUMNS),
         found=best,
     )
+
+
+def _check_once(path: str, headings: Sequence[str]) -> None:
+    """Raises UserError if two columns have the same heading, and it is one that is read."""
+    for column in (*COLUMNS, *FURTHER):
+        if headings.count(column) > 1:
+            raise UserError(
+                "annotation sheet {path}: {count} columns are called {column}, and only one can "
+                "count; rename the others",
+                path=path,
+                count=headings.count(column),
+                column=column,
+            )
 
 
 def _one_spelling(

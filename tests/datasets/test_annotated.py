@@ -125,3 +125,69 @@ def test_blanks_around_the_names_of_clips_do_not_matter(root, tmp_path):
     write(root, *ROWS, ["ben", "ben/film.mp4", 0, 4, "surprise", "", "", ""])
     found = read("csv", root, tmp_path, detector=SEES)
     assert {clip.id for clip in found.clips} == {*CLIPS, "ben/ben/film.mp4"}
+
+
+def test_clips_whose_names_differ_in_letter_case_alone_are_two(root, tmp_path):
+    miniatures.clip(root / "anna" / "S1", range(1, 10), "{}.jpg", 5)
+    miniatures.clip(root / "anna" / "s1", range(1, 10), "{}.jpg", 5)
+    if len({entry.name.lower() for entry in (root / "anna").iterdir()}) > 2:
+        pytest.skip("the file system does not tell letter case apart")
+    rows = [["anna", f"anna/{name}", 1, 5, name + "!", "", "", ""] for name in ("S1", "s1")]
+    write(root, *ROWS, *rows)
+    found = read("csv", root, tmp_path)
+    assert {c.id: c.frames.folder for c in found.clips if "s1" in c.id.lower()} == {
+        "anna/anna/S1": str(root / "anna" / "S1"),
+        "anna/anna/s1": str(root / "anna" / "s1"),
+    }
+
+
+def test_further_columns_with_a_digit_are_not_those_that_are_read(root, tmp_path):
+    headings = [*HEADINGS[:5], "label2", "Apex 2"]
+    rows = [["anna", "anna/smile", 46, 49, "happy", "sad", ""]]
+    write(root, *rows, headings=headings)
+    assert records(read("csv", root, tmp_path))["anna/anna/smile"][1:6] == (
+        "happiness",
+        10,
+        0,
+        3,
+        9,
+    )
+    write(root, *rows, headings=[*HEADINGS[:5], "Label", "x"])
+    assert "2 columns are called label, and only one" in error_of("csv", root, tmp_path)
+
+
+def test_the_frames_of_a_video_count_from_0_however_the_others_do(root, tmp_path):
+    """Two folders begin elsewhere, and the sheet counts from 1 in each of them."""
+    images = [drawn.face(160, 110, 120, mouth=i / 20) for i in range(20)]
+    drawn.video(root / "eva.mp4", images, fps=20)
+    rows = []
+    for name, first in (("x", 5001), ("y", 7001)):
+        miniatures.clip(root / name, range(first, first + 20), "{:06d}.jpg", first + 9)
+        rows.append([name, name, 3, 9, "happy", 15, "", ""])
+    write(root, *rows, ["eva", "eva.mp4", 3, 9, "happy", 15, "", ""])
+    found = read("csv", root, tmp_path, detector=SEES)
+    places = {clip.id: (clip.onset, clip.apex, clip.offset) for clip in found.clips}
+    assert places == {"eva/eva.mp4": (3, 9, 15), "x/x": (2, 8, 14), "y/y": (2, 8, 14)}
+    assert set(repairs(found, frame_numbers.REBASED)) == {"x/x", "y/y"}
+
+
+def test_the_integer_that_tells_frames_apart_is_their_number(root, tmp_path):
+    """`000012_0.jpg` is frame 12 with the first face in it."""
+    miniatures.clip(root / "eva", range(1, 31), "{:06d}_0.jpg", 15)
+    miniatures.clip(root / "times", [], "{}.jpg")
+    for at in range(30):
+        miniatures.clip(root / "times", [at % 25], f"{at // 25}.{{:02d}}.jpg")
+    row = [10, 15, "happy", 20, "", ""]
+    write(root, *ROWS, ["eva", "eva", *row], ["tim", "times", *row])
+    found = read("csv", root, tmp_path)
+    [clip] = [clip for clip in found.clips if clip.subject == "eva"]
+    assert (clip.onset, clip.apex, clip.offset) == (9, 14, 19)
+    assert found.repairs == read("csv", root, tmp_path).repairs
+    assert "0 is that of 0.00.jpg and 1.00.jpg; rename them" in reasons(found)["tim/times"]
+
+
+def test_a_row_without_enough_frames_is_told_by_its_line(root, tmp_path):
+    miniatures.clip(root / "eva", [1], "{}.jpg")
+    write(root, *ROWS, ["eva", "eva", 1, 1, "happy", "", "", ""])
+    said = reasons(read("csv", root, tmp_path))
+    assert said == {"eva/eva": "line 4: onset and apex need two frames, its folder holds 1"}

@@ -12,7 +12,7 @@ import miniatures
 import pytest
 from reading import error_of, notes, read, records, repairs
 
-from ma2mi_jax.clips import faces, yunet_model
+from ma2mi_jax.clips import faces, frames, yunet_model
 from ma2mi_jax.clips import pairs as pipeline
 from ma2mi_jax.clips.clip import SetAside
 from ma2mi_jax.clips.frames import Box, ImageFolder, read_frame
@@ -271,13 +271,34 @@ def test_an_estimated_apex_is_kept_until_the_clip_changes(root, tmp_path, monkey
     miniatures.casme2(root, 2019)
     first, estimated, estimate = read("casme2", root, tmp_path), [], micro.estimate_apex
     monkeypatch.setattr(
-        micro, "estimate_apex", lambda clip: estimated.append(clip.id) or estimate(clip)
+        micro, "estimate_apex", lambda clip, *_: estimated.append(clip.id) or estimate(clip)
     )
     assert read("casme2", root, tmp_path) == first
     assert estimated == []
     miniatures.clip(root / "Cropped" / "Cropped" / "sub05" / "EP09_05f", [18], "reg_img{}.jpg")
     read("casme2", root, tmp_path)
     assert estimated == ["sub05/EP09_05f"]
+
+
+def test_what_a_disk_did_not_answer_is_asked_again(root, tmp_path, monkeypatch):
+    """Raw frames that cannot be read for once are no face crops for good."""
+    miniatures.samm(root)
+    sees = faces.Detector("fake", lambda image: [faces.Face(160, 120, 100)])
+    first = read("samm", root, tmp_path / "first", detector=sees)
+    read_file = frames.read_file
+
+    def flaky(path):
+        if "006_1_2" in path:
+            raise frames.Unreachable(f"{path}: cannot be read: Input/output error")
+        if "028_4_1" in path and not path.endswith(("1100.jpg", "1110.jpg")):
+            raise frames.Unreachable(f"{path}: cannot be read: Input/output error")
+        return read_file(path)
+
+    monkeypatch.setattr(frames, "read_file", flaky)
+    without = read("samm", root, tmp_path / "second", detector=sees)
+    assert set(without.set_aside) - set(first.set_aside) == {SetAside("006/006_1_2", micro.UNREAD)}
+    monkeypatch.setattr(frames, "read_file", read_file)
+    assert read("samm", root, tmp_path / "second", detector=sees) == first
 
 
 def test_a_class_of_the_published_size_is_not_told(root, tmp_path, monkeypatch):

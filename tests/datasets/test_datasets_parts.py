@@ -326,6 +326,14 @@ def test_an_apex_a_few_frames_beyond_the_files_is_the_nearest():
     assert frame_numbers.locate(files, 1, reach + 1, reach + 1)[:3] == (0, -1, 74)
 
 
+def test_a_row_without_an_onset_is_rebased_where_that_needs_none():
+    """Where the sheet counts from 1 in each clip, the first file says by how much."""
+    place = frame_numbers.locate(range(5001, 5031), None, 9, 15, counts=FROM_ONE)
+    assert place[:3] == (0, 8, 14)
+    assert dict(place.faults)[frame_numbers.REBASED] == "by +5000"
+    assert frame_numbers.locate(range(5001, 5031), None, 9, 15, counts=FROM_ONSET)[:2] == (0, -1)
+
+
 def test_an_onset_outside_the_files_is_the_first_of_them():
     place = frame_numbers.locate(range(1, 76), 300, 40, None)
     assert place[:3] == (0, 39, 74)

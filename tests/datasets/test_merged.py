@@ -452,7 +452,7 @@ def test_estimates_and_boxes_are_shared_with_the_datasets_read_alone(tmp_path, m
     miniatures.megc2019(tmp_path)
     found = read("megc2019", tmp_path, tmp_path)
     monkeypatch.setattr(
-        micro, "estimate_apex", lambda clip: pytest.fail(f"{clip.id} is estimated again")
+        micro, "estimate_apex", lambda clip, *_: pytest.fail(f"{clip.id} is estimated again")
     )
     assert read("smic", tmp_path / "smic", tmp_path).clips[0].apex == 4
     assert read("megc2019", tmp_path, tmp_path) == found

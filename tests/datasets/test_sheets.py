@@ -168,6 +168,21 @@ def test_rows_of_a_text_file_are_at_their_lines(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_quote_that_is_never_closed_swallows_no_rows(tmp_path, end):
+    path = tmp_path / "s.csv"
+    path.write_text('a,b\nc,"12 inch\nd,e\nf,g' + end)
+    with pytest.raises(UserError, match=r"a quote in the row on line 2 is never closed"):
+        sheets.pages(str(path))
+    path.write_text('a,b\nc,"12"" inch"\nd,e 12"\nf,"g"' + end)
+    assert sheets.pages(str(path))[""] == [
+        ["a", "b"],
+        ["c", '12" inch'],
+        ["d", 'e 12"'],
+        ["f", "g"],
+    ]
+
+
 def test_a_book_keeps_its_empty_rows_in_front(tmp_path):
     book = openpyxl.Workbook()
     book.active.cell(3, 2, "a")

@@ -25,6 +25,7 @@ onset. It gives what to add to the sheet's numbers to get the files' numbers.
 The most particular claim comes first. The last one says least: it always finds the onset, so nearly
 every row agrees with it.
 """
+*PARTICULAR, ANYWHERE = COUNTINGS
 
 REBASED = "frame numbers of the sheet rebased to the files'"
 STRAYS = (
@@ -79,8 +80,8 @@ def locate(
             bounds.append(f"no {' and no '.join(lacking)}")
 
     # ----- from the sheet's numbers to the files' -----
-    if counts is not None and onset is not None:
-        own = _counting_of_row(numbers, onset, offset, counts)
+    if counts is not None and (onset is not None or counts != ANYWHERE):
+        own = counts if onset is None else _counting_of_row(numbers, onset, offset, counts)
         shift = COUNTINGS[own](numbers[0], onset)
         if own != counts:
             faults.append((STRAYS, f"by {shift:+d}: {own}"))
@@ -173,15 +174,14 @@ def _counting_of_row(numbers: Sequence[int], onset: int, offset: int | None, cou
     own way if its onset and offset are among the files by a more particular counting: numbers that
     count from elsewhere hardly ever are by chance.
     """
-    *particular, anywhere = COUNTINGS
     ends = [onset] if offset is None else [onset, offset]
-    if counts == anywhere:
-        fitting = [name for name in particular if not _beyond(numbers, onset, ends, name)]
+    if counts == ANYWHERE:
+        fitting = [name for name in PARTICULAR if not _beyond(numbers, onset, ends, name)]
         if not fitting:
-            return anywhere
+            return ANYWHERE
         own = fitting[0]
-        same_shift = COUNTINGS[own](numbers[0], onset) == COUNTINGS[anywhere](numbers[0], onset)
-        return anywhere if same_shift else own
+        same_shift = COUNTINGS[own](numbers[0], onset) == COUNTINGS[ANYWHERE](numbers[0], onset)
+        return ANYWHERE if same_shift else own
 
     if _beyond(numbers, onset, [onset], counts) <= CLOSE:
         return counts

@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -35,8 +35,9 @@ from ma2mi_jax.clips.frames import (
     Box,
     FrameError,
     ImageFolder,
+    Unreachable,
     crop,
-    frame_number,
+    frame_numbers,
     read_frame,
 )
 from ma2mi_jax.clips.opencv import threads
@@ -60,6 +61,7 @@ SPELLINGS = {
 KNOWN = "known faults of the sheet, answered as corrections.py says"
 ELSEWHERE = "no face on the onset frame, that of another frame taken"
 FACE_OF_SUBJECT = "no face found, the box of the subject's other clips taken"
+UNREAD = "none of its frames can be read: its box is not known"
 NO_FACE = "no face found, the square in the middle of the frame taken"
 
 
@@ -108,6 +110,7 @@ def read(
     sheet: str,
     cache: str,
     classes: Mapping[str, int | None] | None = None,
+    exact: Collection[str] = (),
     cropped: bool = False,
     detector: faces.Detector | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -117,11 +120,13 @@ def read(
     Args:
       traits: what is particular to the dataset.
       rows: of the sheet, as from `sheets.read`.
-      folders: the clips on the disk by id, `<subject>/<file name>`.
+      folders: the clips on the disk by id, `<subject>/<file name>`. Letter case counts only where
+        two of them differ in nothing else.
       sheet: path of the sheet.
       cache: folder that keeps boxes and estimated apices. They are found again if a clip's folder
         or its first file changes.
       classes: other emotions than `traits.published`, each with the number of clips published.
+      exact: ids of clips whose rows count frames as the files do, however the others count.
       cropped: True takes frames as they are. False crops those that are wider than 5:4, as frames
         of a camera are.
       detector: finds faces; None is `faces.haar()`.
@@ -132,16 +137,16 @@ def read(
     """
     if classes:
         traits = dataclasses.replace(traits, published=classes)
-    by_id = {id.lower(): numbered(frames) for id, frames in folders.items()}
-    votes = _votes(traits, rows, by_id) if traits.rebases else {}
+    there = _as_on_disk([_id(traits, row) for row in rows], folders)
+    by_id = {id: numbered(folders[spelled]) for id, spelled in there.items()}
+    votes = _votes(traits, rows, by_id, exact) if traits.rebases else {}
     counts = next(iter(votes), None)
 
     # ----- rows -----
     samples: dict[str, Sample] = {}
-    set_aside, others, used = [], collections.Counter(), set()
+    set_aside, others = [], collections.Counter()
     for row in rows:
         id, label = _id(traits, row), emotion(row)
-        used.add(id.lower())
         if label not in traits.published:
             others[label or "none given"] += 1
         elif reason := _unusable(traits, row, id, by_id, samples):
@@ -149,12 +154,12 @@ def read(
         else:
             clip = Clip(
                 id,
-                by_id[id.lower()],
+                by_id[id],
                 subject=traits.subject_name(row["subject"]),
                 label=list(traits.published).index(label),
                 fps=sheets.whole(row.get("fps", "")) or traits.fps,
             )
-            samples[id] = _sample(row, clip, counts, traits.ends)
+            samples[id] = _sample(row, clip, None if id in exact else counts, traits.ends)
     if not samples:
         raise _no_row(traits, rows, sheet, set_aside)
 
@@ -162,8 +167,11 @@ def read(
     ordered = [samples[id] for id in sorted(samples)]
     with disk.remembered(os.path.join(cache, "found.json")) as found:
         if not cropped:
-            ordered = _crop(ordered, found, detector or faces.haar(), progress)
+            ordered, unread = _crop(ordered, found, detector or faces.haar(), progress)
+            set_aside += unread
         ordered = _estimate(ordered, found)
+    if not ordered:
+        raise _no_row(traits, rows, sheet, set_aside)
 
     # ----- what is told -----
     clips = tuple(sample.clip for sample in ordered)
@@ -177,7 +185,8 @@ def read(
     if others:
         told = f"{others.total()} ({_listed(others)})"
         notes.append(f"rows of other emotions, which the protocol leaves out: {told}")
-    if unlisted := [id for id in folders if id.lower() not in used]:
+    listed = set(there.values())
+    if unlisted := [id for id in folders if id not in listed]:
         told = f"{len(unlisted)} ({disk.some(unlisted)})"
         notes.append(f"clips on disk that the sheet does not list: {told}")
     notes += _differences(traits, clips)
@@ -249,7 +258,8 @@ def find_sheet(dataset: str, root: str, frames: str, pattern: str, annotations: 
     """
     if annotations:
         return annotations
-    near = [root, *_inside(root), frames, os.path.dirname(frames)]
+    beside = os.path.dirname(os.path.abspath(frames))
+    near = [root, *_inside(root), frames, beside]
     found = _sheets(near)
     if not any(re.match(pattern, os.path.basename(path), re.IGNORECASE) for path in found):
         deeper = [inner for folder in _inside(root) for inner in _inside(folder)]
@@ -290,6 +300,20 @@ def _id(traits: Traits, row: Mapping[str, str]) -> str:
     return f"{traits.subject_name(row['subject']) or row['subject']}/{row['filename']}"
 
 
+def _as_on_disk(ids: Sequence[str], folders: Mapping[str, ImageFolder]) -> dict[str, str]:
+    """Each id whose clip is there, with the id as the disk spells it."""
+    alike = collections.defaultdict(list)
+    for id in folders:
+        alike[id.lower()].append(id)
+    found = {}
+    for id in ids:
+        if id in folders:
+            found[id] = id
+        elif len(alike[id.lower()]) == 1:
+            found[id] = alike[id.lower()][0]
+    return found
+
+
 def emotion(row: Mapping[str, str]) -> str:
     """The name of a row's class."""
     written = row["estimatedemotion"].lower()
@@ -304,7 +328,7 @@ def _unusable(
     samples: Mapping[str, Sample],
 ) -> str:
     """Why a row of one of the classes cannot be used; empty if it can."""
-    frames = by_id.get(id.lower())
+    frames = by_id.get(id)
     if traits.subject_name(row["subject"]) is None:
         return f"subject {row['subject']!r} has no number; mend the sheet"
     if not row["filename"]:
@@ -336,22 +360,27 @@ def _no_row(traits: Traits, rows: Sequence, sheet: str, set_aside: Sequence[SetA
 
 def numbered(frames: ImageFolder) -> ImageFolder:
     """The images that have a number, in the order of their numbers; the others are no frames."""
-    names = [name for name in frames.names if frame_number(name) is not None]
-    return ImageFolder(frames.folder, tuple(sorted(names, key=frame_number)))
-
-
-def _numbers(frames: ImageFolder) -> list[int]:
-    return [frame_number(name) for name in frames.names]
+    by_name = dict(zip(frames.names, frame_numbers(frames.names), strict=True))
+    names = [name for name in frames.names if by_name[name] is not None]
+    return ImageFolder(frames.folder, tuple(sorted(names, key=by_name.__getitem__)))
 
 
 def _votes(
-    traits: Traits, rows: Sequence[Mapping[str, str]], by_id: Mapping[str, ImageFolder]
+    traits: Traits,
+    rows: Sequence[Mapping[str, str]],
+    by_id: Mapping[str, ImageFolder],
+    exact: Collection[str],
 ) -> Mapping[str, int]:
     """How the sheet counts frames. Rows that the protocol leaves out have a vote too."""
-    there = [(row, frames) for row in rows if (frames := by_id.get(_id(traits, row).lower()))]
+    ids = [_id(traits, row) for row in rows]
     return counting(
-        (_numbers(frames), sheets.whole(row["onsetframe"]), sheets.whole(row["offsetframe"]))
-        for row, frames in there
+        (
+            frame_numbers(by_id[id].names),
+            sheets.whole(row["onsetframe"]),
+            sheets.whole(row["offsetframe"]),
+        )
+        for id, row in zip(ids, rows, strict=True)
+        if by_id.get(id) and id not in exact
     )
 
 
@@ -366,7 +395,7 @@ def _sample(row: Mapping[str, str], clip: Clip, counts: str | None, ends: bool) 
 
     columns = ("onsetframe", "apexframe", "offsetframe")
     onset, apex, offset = (sheets.whole(row[column]) for column in columns)
-    place = locate(_numbers(clip.frames), onset, apex, offset, counts=counts, ends=ends)
+    place = locate(frame_numbers(clip.frames.names), onset, apex, offset, counts=counts, ends=ends)
     repairs += [Repair(clip.id, kind, what) for kind, what in place.faults]
     clip = dataclasses.replace(
         clip,
@@ -386,8 +415,8 @@ def _crop(
     found: dict,
     detector: faces.Detector,
     progress: Callable[[int, int], None] | None,
-) -> list[Sample]:
-    """The samples with a face box for each clip of raw frames.
+) -> tuple[list[Sample], list[SetAside]]:
+    """The samples with a face box for each clip of raw frames, and those without a readable frame.
 
     Args:
       found: what was found out before, by key; what is found out now is added.
@@ -396,8 +425,9 @@ def _crop(
     results = []
     with threads() as pool:
         searched = pool.map(search, [sample.clip for sample in samples])
-        for done, (key, result) in enumerate(searched, 1):
-            found[key] = result  # at once, so that an interrupted search goes on from here
+        for done, (key, result, keep) in enumerate(searched, 1):
+            if keep:
+                found[key] = result  # at once, so that an interrupted search goes on from here
             results.append(result)
             if progress:
                 progress(done, len(samples))
@@ -406,7 +436,13 @@ def _crop(
     for sample, result in zip(samples, results, strict=True):
         if result["box"]:
             boxes[sample.clip.subject, *result["shape"]].append(result["box"])
-    return [_boxed(sample, result, boxes) for sample, result in zip(samples, results, strict=True)]
+    boxed, unread = [], []
+    for sample, result in zip(samples, results, strict=True):
+        if any(result["shape"]):
+            boxed.append(_boxed(sample, result, boxes))
+        else:
+            unread.append(SetAside(sample.clip.id, UNREAD))
+    return boxed, unread
 
 
 def _boxed(sample: Sample, result: dict, boxes: Mapping[tuple, list]) -> Sample:
@@ -436,23 +472,25 @@ def _boxed(sample: Sample, result: dict, boxes: Mapping[tuple, list]) -> Sample:
     return Sample(dataclasses.replace(clip, box=Box(*box) if box else None), repairs)
 
 
-def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dict]:
+def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dict, bool]:
     """Looks whether frames are raw, and for the face on the first frame that shows one.
 
     The onset comes first, then apex and offset, then frames spread over the clip.
 
     Returns:
-      A key for `found`, and the result: "raw", "box" (None if there is no face), "shape" of the
-      last frame looked at, and in "looks" how many raw frames were searched.
+      A key for `found`; the result: "raw", "box" (None if there is no face), "shape" of the last
+      frame looked at, zeros if none can be read, and in "looks" how many raw frames were searched;
+      and whether it is to be kept: another run may reach what could not be reached now.
     """
     spread = faces.spread(len(clip.frames))
     order = list(dict.fromkeys(i for i in (clip.onset, clip.apex, clip.offset, *spread) if i >= 0))
     result = {"raw": False, "box": None, "shape": [0, 0], "looks": 0}
     key = disk.stamp(clip.frames, "crop", RULES)
-    if key in found:
-        return key, found[key]
+    if key in found and any(found[key]["shape"]):
+        return key, found[key], True
 
-    readable = (image for i in order if (image := _image(clip, i)) is not None)
+    failures: list[FrameError] = []
+    readable = (image for i in order if (image := _image(clip, i, failures)) is not None)
     for image in readable:
         result["shape"], result["raw"] = list(image.shape[:2]), not extract.squarish(image.shape)
         if not result["raw"]:
@@ -460,20 +498,29 @@ def _search(clip: Clip, detector: faces.Detector, found: dict) -> tuple[str, dic
         if not result["looks"]:
             key = disk.stamp(clip.frames, "box", RULES, detector.name, order)
             if key in found:
-                return key, found[key]
+                return key, found[key], True
         result["looks"] += 1
         if box := faces.steady_box([detector(image)]):
             result["box"] = list(dataclasses.astuple(box))
             break
-    return key, result
+    return key, result, not _unreached(failures)
 
 
-def _image(clip: Clip, position: int) -> np.ndarray | None:
-    """A frame; None if it cannot be read: the pipeline takes another one then, and says so."""
+def _image(clip: Clip, position: int, failures: list[FrameError]) -> np.ndarray | None:
+    """A frame; None if it cannot be read: the pipeline takes another one then, and says so.
+
+    Why it cannot be read is added to `failures`.
+    """
     try:
         return read_frame(clip.frames, position)
-    except FrameError:
+    except FrameError as error:
+        failures.append(error)
         return None
+
+
+def _unreached(failures: Sequence[FrameError]) -> bool:
+    """Whether one of them may be of today alone: a disk that does not answer."""
+    return any(isinstance(error, Unreachable) for error in failures)
 
 
 # ----- apices -------------------------------------------------------------------------------------
@@ -487,8 +534,9 @@ def _estimate(samples: list[Sample], found: dict) -> list[Sample]:
         apices = dict(zip(lacking, results, strict=True))
 
     samples = list(samples)
-    for i, (key, apex) in apices.items():
-        found[key] = apex
+    for i, (key, apex, keep) in apices.items():
+        if keep:
+            found[key] = apex
         clip, repairs = samples[i]
         told = f"; {clip.frames.names[apex]} taken"
         repairs = tuple(
@@ -499,26 +547,33 @@ def _estimate(samples: list[Sample], found: dict) -> list[Sample]:
     return samples
 
 
-def _remembered_apex(clip: Clip, found: dict) -> tuple[str, int]:
+def _remembered_apex(clip: Clip, found: dict) -> tuple[str, int, bool]:
+    """A key for `found`, the apex, and whether it is to be kept, as for `_search`."""
     box = clip.box and dataclasses.astuple(clip.box)
     key = disk.stamp(clip.frames, "apex", RULES, box, clip.onset, clip.offset)
-    return key, found[key] if key in found else estimate_apex(clip)
+    if key in found:
+        return key, found[key], True
+    failures: list[FrameError] = []
+    apex = estimate_apex(clip, failures)
+    return key, apex, not _unreached(failures)
 
 
-def estimate_apex(clip: Clip) -> int:
+def estimate_apex(clip: Clip, failures: list[FrameError] | None = None) -> int:
     """Position of the frame after the onset, up to the offset, that differs most from the onset.
 
     The difference is the mean absolute one between grey values of the face crops, SIZE × SIZE.
     Ties go to the earlier frame. If no frame lies between onset and offset, the rest of the clip is
     searched; and if the onset is the last frame, what is before it. If the onset cannot be read, or
-    none of these frames, the one in the middle of them is taken.
+    none of these frames, the one in the middle of them is taken. Why a frame cannot be read is
+    added to `failures`.
     """
     candidates = _candidates(clip)
-    start = _grey(clip, clip.onset)
+    failures = [] if failures is None else failures
+    start = _grey(clip, clip.onset, failures)
 
     changes = {}
     for i in candidates if start is not None else ():
-        picture = _grey(clip, i)
+        picture = _grey(clip, i, failures)
         if picture is not None:
             changes[i] = float(np.abs(picture - start).mean())
     if not changes:
@@ -535,13 +590,12 @@ def _candidates(clip: Clip) -> range:
     return range(clip.onset + 1, end + 1)
 
 
-def _grey(clip: Clip, position: int) -> np.ndarray | None:
-    """float32 (SIZE, SIZE), grey values from 0 to 255; None if the frame cannot be read."""
-    try:
-        image = crop(read_frame(clip.frames, position), clip.box, SIZE)
-    except FrameError:
+def _grey(clip: Clip, position: int, failures: list[FrameError]) -> np.ndarray | None:
+    """float32 (SIZE, SIZE), grey values from 0 to 255; None as for `_image`."""
+    image = _image(clip, position, failures)
+    if image is None:
         return None
-    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return cv2.cvtColor(crop(image, clip.box, SIZE), cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 # ----- counts -------------------------------------------------------------------------------------

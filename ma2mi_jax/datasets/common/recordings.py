@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from ma2mi_jax.clips.frames import ImageFolder, frame_number
+from ma2mi_jax.clips.frames import ImageFolder, frame_numbers
 from ma2mi_jax.datasets.common import micro, sheets
 from ma2mi_jax.datasets.common.frame_numbers import CLOSE
 
@@ -22,7 +22,7 @@ def cut(recording: ImageFolder, row: Mapping[str, str], fps: float) -> ImageFold
       fps: frames per second.
     """
     recording = micro.numbered(recording)
-    numbers = [frame_number(name) for name in recording.names]
+    numbers = frame_numbers(recording.names)
     if not numbers:
         return recording
     columns = ("onsetframe", "apexframe", "offsetframe")

@@ -22,6 +22,8 @@ many. A stray cell far from the table makes more."""
 MOST_BYTES = 200_000_000  # of a sheet, as it lies on the disk and as it is unpacked
 DIGITS = 15  # of a number that counts something; Python refuses to read more than 4,300
 
+END = "\x1e end of the sheet"  # where a quote is never closed, it is a part of the last cell
+
 REQUIRED = ("subject", "filename", "onsetframe", "apexframe", "offsetframe", "estimatedemotion")
 SPELLINGS = {
     "sub": "subject",
@@ -216,10 +218,13 @@ def _divided(path: str) -> list[list[str]]:
     """The rows of a text file, at the numbers of the lines on which they begin."""
     text, _ = _decoded(_contents(path))
     try:
-        rows = max(
-            (_rows(text, divider) for divider in ",;\t"),
-            key=lambda rows: sum(map(len, rows)),
-        )
+        divided = {divider: _rows(text, divider) for divider in ",;\t"}
+        closed = {divider: rows.pop() == [END] for divider, rows in divided.items()}
+        best = max(divided, key=lambda d: sum(map(len, divided[d])) if closed[d] else text.count(d))
+        rows = divided[best]
+        if not closed[best]:
+            last = max(at for at, row in enumerate(rows, 1) if row)
+            raise csv.Error(f"a quote in the row on line {last} is never closed")
     except csv.Error as error:
         raise _unreadable(path, "text with commas, semicolons or tabs", error) from None
     width = max(map(len, rows), default=0)
@@ -228,8 +233,10 @@ def _divided(path: str) -> list[list[str]]:
 
 
 def _rows(text: str, divider: str) -> list[list[str]]:
+    """The rows of a text with END on a line of its own behind it."""
     rows: list[list[str]] = []
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=divider)
+    ended = f"{text}{END}" if text.endswith("\n") else f"{text}\n{END}"
+    lines = csv.reader(io.StringIO(ended, newline=""), delimiter=divider)
     for row in lines:
         rows.append(row)
         rows += [[] for _ in range(lines.line_num - len(rows))]  # a cell of several lines
