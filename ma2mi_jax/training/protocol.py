@@ -1,6 +1,6 @@
 """A whole protocol: members (seeds x folds) trained in chunks, each chunk one vmapped batch.
 
-Of several processes each trains every so many-th chunk, by itself. They meet in the run's folder.
+Of n processes each trains every n-th chunk, by itself. They meet in the run's folder.
 
 In the run's `checkpoints/`:
 
