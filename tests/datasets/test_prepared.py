@@ -556,6 +556,21 @@ def test_latents_go_on_where_they_were_stopped_and_follow_their_frames(source, t
     np.testing.assert_array_equal(read_latents(frames, 0), means(read_frame(frames, 0)[None])[0])
 
 
+def test_a_shard_without_a_readable_frame_has_latents_of_none(source, tmp_path):
+    out = tmp_path / "out"
+    for image in pathlib.Path(source.clips[3].frames.folder).iterdir():
+        image.write_bytes(b"no image")
+    prepare(source, out)
+    assert json.loads((out / "frames-00003.json").read_text())["records"] == 0
+    prepared.add_latents(out, means, autoencoder="abc", vae="here", batch_size=4)
+    assert prepared.verify(out) == []
+    clips = prepared.read(out, "casme2", "target").clips
+    assert [clip.id for clip in clips] == ["a", "b", "c", "e", "f"]
+    for frames in (clip.frames for clip in clips):
+        expected = means(read_frame(frames, 1)[None])[0]
+        np.testing.assert_array_equal(read_latents(frames, 1), expected)
+
+
 def test_latents_of_other_weights_or_sizes_are_refused(source, tmp_path):
     out = tmp_path / "out"
     prepare(source, out)
