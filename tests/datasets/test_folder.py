@@ -782,7 +782,7 @@ def test_what_a_killed_run_left_is_swept_and_what_another_run_writes_is_not(tmp_
 
 
 @pytest.mark.parametrize("closed", ["verdict.json", "found.json", "index-"])
-def test_a_cache_that_another_account_closed_is_told_and_kept(tmp_path, monkeypatch, caplog, closed):
+def test_a_cache_closed_by_another_account_is_told_and_kept(tmp_path, monkeypatch, caplog, closed):
     """As root may read everything, the system's answer is made up."""
     drawn.video(tmp_path / "data" / "a.mp4", walls(3))
     cache = tmp_path / "cache"

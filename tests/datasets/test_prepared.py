@@ -268,6 +268,18 @@ def test_work_that_was_stopped_goes_on_with_what_is_not_done(source, tmp_path):
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_shard_that_was_killed_before_its_record_is_made_again(source, tmp_path, overwrite):
+    out = tmp_path / "out"
+    prepare(source, out)
+    before = files(out)
+    for record in out.glob("*.json"):
+        record.unlink()
+    (out / "frames-00004.array_record").rename(out / "frames-00004.array_record.part")
+    prepare(source, out, overwrite=overwrite)
+    assert files(out) == before
+
+
 @pytest.mark.parametrize("fault", ["missing", "cut", "flipped"])
 def test_a_damaged_shard_is_named_and_mended_alone(source, tmp_path, fault):
     out = tmp_path / "out"

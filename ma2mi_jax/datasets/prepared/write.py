@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -37,6 +38,8 @@ from ma2mi_jax.files import fingerprint, whole
 SHARD = 8192  # frames in a shard at most, unless one clip has more: about 200 MB
 SHARDS = 64  # shards at least, because shards are what is made in parallel ...
 LEAST = 256  # ... but none of fewer frames than this
+OURS = re.compile(r"(frames-[0-9]+\.array_record|latents-[0-9]+\.(npy|json)|.*\.part)", re.DOTALL)
+"""Names of what killed work may leave in a prepared folder in which nothing is finished."""
 STAND_IN = (
     "a frame that could not be read was replaced by the nearest readable one when the data were "
     "prepared"
@@ -135,7 +138,8 @@ def _claim(out: pathlib.Path, identity: dict, overwrite: bool) -> None:
         elif finished:
             _claim_prepared(out, finished[0], identity, overwrite)
         else:
-            strangers = [path.name for path in out.iterdir() if not path.name.endswith(".part")]
+            # a shard whose record was not yet written when the work was killed is no stranger
+            strangers = [path.name for path in out.iterdir() if not OURS.fullmatch(path.name)]
             if strangers:
                 raise UserError(
                     "[out={out}]: holds {stranger} and no prepared data; give a new or empty "
