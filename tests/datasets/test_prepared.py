@@ -195,6 +195,52 @@ def test_the_prepared_data_can_be_prepared_again(source, tmp_path):
     assert [c.id for c in once.clips] == [c.id for c in twice.clips]
 
 
+def test_numbers_of_frames_stay_when_data_are_prepared_again(source, tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    prepare(prepare(source, once), twice)
+    assert prepared.frame_numbers(twice) == prepared.frame_numbers(once)
+    assert prepared.frame_numbers(twice)["a"] == [46, 47, 48, 60, 61, 100]
+
+
+def film(path, level, clips=2):
+    """Clips of an even grey, as a film is drawn; the class of each is told by turns."""
+    np.save(path, np.full((2 * clips, SIZE, SIZE, 3), level, np.uint8))
+    drawn = (
+        Clip(f"{i}", ArrayFrames(str(path), 2 * i, 2), label=(i + level) % 2) for i in range(clips)
+    )
+    return Dataset("synthetic", tuple(drawn), ("x", "y"))
+
+
+def grey(dataset):
+    sys.modules[StoreFrames.__module__]._opened.cache_clear()  # as in another process
+    return [int(read_frame(clip.frames, 0)[0, 0, 0]) for clip in dataset.clips]
+
+
+def test_other_drawn_faces_are_made_anew_and_the_same_are_kept(tmp_path):
+    out = tmp_path / "out"
+    for level in (20, 71):  # each film has a name of its own
+        found = prepare(film(tmp_path / f"{level}.npy", level), out)
+        assert grey(found) == [level, level]
+        assert [clip.label for clip in found.clips] == [level % 2, 1 - level % 2]
+    (shard,) = out.glob("frames-*.array_record")
+    written = shard.stat().st_mtime_ns
+    (tmp_path / "elsewhere").mkdir()
+    prepare(film(tmp_path / "elsewhere" / "71.npy", 71), out)
+    assert shard.stat().st_mtime_ns == written
+
+
+def test_what_is_prepared_from_prepared_data_follows_them(tmp_path):
+    raw, moved, out = tmp_path / "raw", tmp_path / "moved", tmp_path / "out"
+    assert grey(prepare(prepare(film(tmp_path / "20.npy", 20), raw), out)) == [20, 20]
+    (shard,) = out.glob("frames-*.array_record")
+    written = shard.stat().st_mtime_ns
+    raw.rename(moved)
+    prepare(prepared.read(moved, "synthetic", "target"), out)
+    assert shard.stat().st_mtime_ns == written
+    moved_anew = prepare(film(tmp_path / "71.npy", 71), tmp_path / "anew")
+    assert grey(prepare(moved_anew, out)) == [71, 71]
+
+
 def test_an_unreadable_frame_is_replaced_counted_and_listed(source, tmp_path):
     folders = {clip.id: pathlib.Path(clip.frames.folder) for clip in source.clips[:5]}
     (folders["a"] / "img48.jpg").write_bytes(b"no image")
