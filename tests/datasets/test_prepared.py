@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
+from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside, fingerprint
 from ma2mi_jax.clips.frames import (
     ArrayFrames,
     Box,
@@ -239,6 +239,23 @@ def test_what_is_prepared_from_prepared_data_follows_them(tmp_path):
     assert shard.stat().st_mtime_ns == written
     moved_anew = prepare(film(tmp_path / "71.npy", 71), tmp_path / "anew")
     assert grey(prepare(moved_anew, out)) == [71, 71]
+
+
+def test_the_content_of_prepared_data_is_known_wherever_they_lie(tmp_path):
+    def of(root):
+        return prepared.content_of(prepared.read(root, "synthetic", "target").clips)
+
+    a, b = film(tmp_path / "20.npy", 20), film(tmp_path / "70.npy", 70)
+    prepare(a, tmp_path / "a")
+    before = of(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    prepare(b, tmp_path / "a")
+    assert of(tmp_path / "moved") == before != of(tmp_path / "a")
+    clips = [prepared.read(tmp_path / name, "synthetic", "target").clips for name in ("a", "moved")]
+    assert fingerprint(clips[0]) == fingerprint(clips[1])  # which does not tell
+    assert prepared.content_of(a.clips) == ""
+    both = [(*clips[0][:1], *clips[1][1:]), clips[0]]
+    assert prepared.content_of(both[0]) != prepared.content_of(both[1])
 
 
 def test_an_unreadable_frame_is_replaced_counted_and_listed(source, tmp_path):
@@ -760,6 +777,9 @@ def test_prepare_then_pretrain_from_it(tmp_path):
     ]
     done = command("pretrain", *flags, f"--vae={tmp_path / 'vae'}", f"--run={tmp_path / 'first'}")
     assert "latents: from the prepared data" in done.stderr
+    resolved = json.loads((tmp_path / "first" / "config.json").read_text())["resolved"]
+    clips = prepared.read(out, "synthetic", "source").clips
+    assert resolved["prepared"] == prepared.content_of(clips)
     losses = [
         json.loads(line)["loss_rec"]
         for line in (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypedDict
 
@@ -27,7 +27,7 @@ from ma2mi_jax.clips.frames import StoreFrames
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import plain, read_json, sha256, write_json
+from ma2mi_jax.files import fingerprint, plain, read_json, sha256, write_json
 from ma2mi_jax.schema import mismatch
 
 Progress = Callable[[int, int], None]
@@ -248,6 +248,22 @@ def stored(clips: Iterable[Clip]) -> Stored:
         for clip in manifest["clips"]:
             found.numbers[files[clip["shard"]], clip["first"]] = _numbers(clip)
     return found
+
+
+def content_of(clips: Sequence[Clip]) -> str:
+    """A short hash of what the frames are of those clips that lie in prepared folders; empty if no
+    clip does. Where the folders lie does not count.
+
+    Raises:
+      UserError: as for `stored`.
+    """
+    sha256 = stored(clips).sha256
+    content = [
+        f"{sha256[clip.frames.path]} {clip.frames.first}\n"
+        for clip in clips
+        if isinstance(clip.frames, StoreFrames)
+    ]
+    return fingerprint(content) if content else ""
 
 
 def verify(root: str | os.PathLike, progress: Progress | None = None) -> list[str]:
