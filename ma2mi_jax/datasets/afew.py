@@ -136,14 +136,22 @@ def read(
 
 
 def _aligned(place: str, split: str, cache: str) -> dict[str, ImageFolder]:
-    """The folders of aligned faces in a split's folder, by clip id."""
+    """The folders of aligned faces in a split's folder, by clip id.
+
+    If there are several of a clip, it is the first that holds two frames.
+    """
     homes = [
         disk.find(os.path.join(place, name), "Faces")
         for name in disk.folders(place)
         if name.strip().startswith("AlignedFaces")
     ]
-    found = [listing.clip_folders(home, 1, cache=cache) for home in homes if home]
-    return {f"{split}/{name}": frames for each in found for name, frames in each.items()}
+    found: dict[str, ImageFolder] = {}
+    for home in filter(None, homes):
+        for name, frames in listing.clip_folders(home, 1, cache=cache).items():
+            id = f"{split}/{name}"
+            if id not in found or len(found[id]) < 2 <= len(frames):
+                found[id] = frames
+    return found
 
 
 def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:

@@ -11,7 +11,7 @@ the Wild", ACM Multimedia 2020): 16,372 clips of films, cropped to the face. The
 import csv
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
@@ -50,10 +50,13 @@ def read(
     Raises:
       UserError: the clips or the split are not there, or no clip can be used.
     """
-    frames = next((found for name in FRAMES if (found := disk.find(root, "Clip", name))), None)
-    folders = listing.clip_folders(frames, 1, cache=cache, progress=progress) if frames else {}
+    frames, folders = None, {}
+    for frames in filter(None, (disk.find(root, "Clip", name) for name in FRAMES)):
+        folders = listing.clip_folders(frames, 1, cache=cache, progress=progress)
+        if any(map(len, folders.values())):
+            break
     ids = {int(id): id for id in folders if id.isdecimal()}
-    videos = _videos(root, known=ids)
+    videos = _videos(root, ids, without={id for id in folders if len(folders[id]) >= 2})
     if not videos and not any(map(len, folders.values())):
         if frames is None and disk.find(root, "Clip", "clip_224x224_16f"):
             raise UserError(
@@ -83,16 +86,21 @@ def read(
     )
 
 
-def _videos(root: str, known: Collection[int]) -> dict[str, str]:
-    """The videos `1.mp4` by id (`00001`), without those of the numbers `known`."""
+def _videos(root: str, ids: Mapping[int, str], without: Collection[str]) -> dict[str, str]:
+    """The videos `1.mp4` by id (`00001`).
+
+    Args:
+      ids: the clips that have a folder, by number.
+      without: ids of clips that need no video.
+    """
     place = disk.find(root, "Clip", "original")
     names = disk.files(place, VIDEO_SUFFIXES) if place else []
-    named = {disk.stem(name): name for name in names}
-    return {
-        f"{int(number):05d}": os.path.join(place, name)
-        for number, name in named.items()
-        if number.isdecimal() and int(number) not in known
+    numbers = {int(disk.stem(name)): name for name in names if disk.stem(name).isdecimal()}
+    paths = {
+        ids.get(number, f"{number:05d}"): os.path.join(place, name)
+        for number, name in numbers.items()
     }
+    return {id: path for id, path in paths.items() if id not in without}
 
 
 def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str, int]], int]:

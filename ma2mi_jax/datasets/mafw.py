@@ -76,12 +76,16 @@ def read(
 
 
 def _frames(root: str, cache: str) -> dict[str, ImageFolder]:
-    """The folders of frames by id; those nearest to the root, if there are several of a clip."""
+    """The folders of frames by id.
+
+    If there are several of a clip, it is the one nearest to the root that holds two frames.
+    """
     place, found = disk.find(root, "data", "frames"), {}
     for depth in (1, 2) if place else ():
         for path, images in listing.clip_folders(place, depth, cache=cache).items():
-            if id := _id(path):
-                found.setdefault(id, images)
+            id = _id(path)
+            if id and (id not in found or len(found[id]) < 2 <= len(images)):
+                found[id] = images
     return found
 
 

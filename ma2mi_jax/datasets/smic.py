@@ -6,6 +6,7 @@ no apex is known.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 from ma2mi_jax.clips import faces
@@ -36,8 +37,13 @@ def read(
     Raises:
       UserError: the frames are not there, or no clip can be used.
     """
-    frames = disk.find(root, "SMIC_all_cropped", "HS")
-    listed = listing.clip_folders(frames, 4, cache=cache) if frames else {}
+    for frames in _places(root):
+        listed = listing.clip_folders(frames, 4, cache=cache)
+        if any(map(len, listed.values())):
+            break
+    else:
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
+
     folders: dict[str, ImageFolder] = {}
     rows = []  # as of a sheet
     for path, images in listed.items():
@@ -69,6 +75,13 @@ def read(
         progress=progress,
     )
     return dataclasses.replace(found, annotations="")
+
+
+def _places(root: str) -> list[str]:
+    """The folders called HS, that of the cropped frames first."""
+    beside = (disk.find(os.path.join(root, name), "HS") for name in disk.folders(root))
+    found = (disk.find(root, "SMIC_all_cropped", "HS"), *beside)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 READER = Reader(

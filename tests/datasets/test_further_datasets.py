@@ -134,14 +134,84 @@ def test_4dme(root, tmp_path, places, flags):
     assert found.notes[1].endswith("columns of flags" if flags else "column of emotions")
 
 
+# ----- folders without images ---------------------------------------------------------------------
+
+
+def scenes_alone(root):
+    miniatures.ferv39k(root)
+    (root / "2_ClipsforFaceCrop" / "2_ClipsforFaceCrop").rename(root / "scenes")
+    (root / "2_ClipsforFaceCrop").rename(root / "outermost")
+
+
+def dfew_as_jpg_256(root):
+    miniatures.dfew(root)
+    renamed(root / "Clip", "clip_224x224", "jpg_256")
+
+
+def renamed(place, old, new):
+    """A folder under another name, and the one of the same name in it."""
+    (place / old).rename(place / new)
+    (place / new / old).rename(place / new / new)
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "empty"),
+    [
+        ("casme2", lambda root: miniatures.casme2(root, 2019, frames="CASME2-RAW"),
+         ["Cropped/sub01/EP02_01f"]),
+        ("samm", lambda root: miniatures.samm(root / "SAMM"), ["A copy/006/006_1_2"]),
+        ("smic", lambda root: miniatures.smic(root, "SMIC_all_raw/HS"),
+         ["SMIC_all_cropped/HS/s01/micro/negative/s01_ne_01"]),
+        ("casme", lambda root: miniatures.casme(root, ("Section A",), "{}-{{:03d}}.jpg"),
+         ["Cropped/sub01/EP01_5", "Section B/sub01/EP01_5"]),
+        ("casme_sq", lambda root: miniatures.casme_sq(root, "selectedpic"),
+         ["cropped/15/disgust1_1", "selectedpic/s015/disgust1_1"]),
+        ("casme3", miniatures.casme3, ["data/ME_A/label_v2"]),
+        ("casme3", lambda root: miniatures.casme3(root, cut_out=True),
+         ["Part_A_ME_clip/empty/spNo.1_a_55"]),
+        ("4dme", lambda root: miniatures.fourdme(root, ("gray",)), ["RGB/01/1_01"]),
+        ("mafw", lambda root: miniatures.mafw(root, "frames/aligned"), ["data/frames/00001"]),
+        ("afew", miniatures.afew, ["Train_AFEW/AlignedFaces_other/Faces/001"]),
+        ("ferv39k", scenes_alone, ["2_ClipsforFaceCrop"]),
+        ("dfew", dfew_as_jpg_256, ["Clip/clip_224x224/00001"]),
+    ],
+)  # fmt: skip
+def test_a_folder_without_images_hides_no_other(root, tmp_path, name, build, empty):
+    build(root)
+    clips = [(c.id, c.label, c.box, c.frames) for c in read(name, root, tmp_path).clips]
+    assert clips
+    for each in empty:
+        (root / each).mkdir(parents=True)
+    found = read(name, root, tmp_path)
+    assert [(c.id, c.label, c.box, c.frames) for c in found.clips] == clips
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "videos"),
+    [
+        ("dfew", "Clip/clip_224x224/{}", "Clip/original/{}.mp4"),
+        ("ferv39k", "2_ClipsforFaceCrop/{}", "0_7_LabelClips/{}.mp4"),
+    ],
+)
+def test_a_folder_without_two_frames_hides_no_video(root, tmp_path, name, folders, videos):
+    ids = {"dfew": ["1", "2", "3"], "ferv39k": [f"Action/Sad/{n}" for n in (1, 2, 3)]}[name]
+    for id, frames in zip(ids, (0, 1, 5), strict=True):
+        (root / folders.format(id)).mkdir(parents=True)
+        miniatures.clip(root / folders.format(id), range(frames), "{}.jpg", 2)
+        talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
+        miniatures.drawn.video(root / videos.format(id), talk)
+    found = read(name, root, tmp_path)
+    assert {c.id: len(c.frames) for c in found.clips} == dict(zip(ids, (9, 9, 5), strict=True))
+    assert found.set_aside == ()
+
+
 # ----- other forms of the paper's sources ---------------------------------------------------------
 
 
 def test_dfew_under_another_name_and_as_videos(root, tmp_path):
     miniatures.dfew(root)
     own = read("dfew", root, tmp_path / "1")
-    (root / "Clip" / "clip_224x224").rename(root / "Clip" / "jpg_256")
-    (root / "Clip" / "jpg_256" / "clip_224x224").rename(root / "Clip" / "jpg_256" / "jpg_256")
+    renamed(root / "Clip", "clip_224x224", "jpg_256")
     talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
     for n in (1, 6):  # of clip 1 there are frames too
         miniatures.drawn.video(root / "Clip" / "original" / f"{n}.mp4", talk)
