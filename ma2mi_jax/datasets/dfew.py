@@ -19,6 +19,7 @@ from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import printable
 
 SHOWN = "Clip/clip_224x224/<clip>/*.jpg"
 FRAMES = ("clip_224x224", "jpg_224", "jpg_256")
@@ -67,10 +68,12 @@ def read(
             )
         raise disk.not_found("source", "dfew", root, SHOWN)
 
-    lists, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
+    found, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
+    lists, several = macro.by_name(found)
     notes = macro.places(frames if folders else None, "original" if videos else None)
     if unread:
         notes.append(f"lines of the lists that name no clip or no label of 1 ... 7: {unread}")
+    notes += several
     return macro.dataset(
         "dfew",
         folders,
@@ -103,16 +106,20 @@ def _videos(root: str, ids: Mapping[int, str], without: Collection[str]) -> dict
     return {id: path for id, path in paths.items() if id not in without}
 
 
-def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str, int]], int]:
-    """The lists by name, and how many of their lines could not be understood.
+def _splits(
+    folder: str | None, ids: dict[int, str]
+) -> tuple[list[tuple[str, str, dict[str, int]]], int]:
+    """The lists as `macro.by_name` takes them, and how many of their lines could not be
+    understood.
 
     Args:
       folder: where the lists lie; None is nowhere.
       ids: the clips on the disk by number. The lists write the numbers without zeros in front.
     """
-    lists, unread = {}, 0
+    lists, unread = [], 0
     for path in disk.files_below(folder, (".csv",)) if folder else ():
-        name = _split_name(os.path.relpath(path, folder))
+        inside = os.path.relpath(path, folder)
+        name = _split_name(inside)
         if name is None:
             continue
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
@@ -120,13 +127,14 @@ def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str
         if rows and sheets.whole(rows[0][0]) is None:  # the header
             rows = rows[1:]
 
-        found = lists.setdefault(name, {})
+        said = {}
         for row in rows:
             clip, label = (sheets.whole(cell) for cell in (*row, "")[:2])
             known = label in range(1, 8)
             if clip is not None:
-                found[ids.get(clip, f"{clip:05d}")] = label - 1 if known else -1
+                said[ids.get(clip, f"{clip:05d}")] = label - 1 if known else -1
             unread += clip is None or not known
+        lists.append((name, printable(inside), said))
     return lists, unread
 
 

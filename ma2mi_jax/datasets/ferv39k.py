@@ -51,9 +51,11 @@ def read(
 
     ids = [*folders, *videos]
     labels = {id: label for id in ids if (label := macro.emotion(id.split("/")[1])) >= 0}
-    lists, unread = _splits(disk.find(root, "4_setups") or disk.find(root, "All_scenes"))
+    found, unread = _splits(disk.find(root, "4_setups") or disk.find(root, "All_scenes"))
+    lists, several = macro.by_name(found)
     notes = macro.places(frames if folders else None, films if videos else None)
     notes += [f"lines of the lists that name no clip or no emotion: {unread}"] if unread else []
+    notes += several
     return macro.dataset(
         "ferv39k",
         folders,
@@ -98,24 +100,26 @@ def _scenes(root: str) -> str | None:
     return None
 
 
-def _splits(folder: str | None) -> tuple[dict[str, dict[str, int]], int]:
-    """The lists by name, and how many of their lines could not be understood.
+def _splits(folder: str | None) -> tuple[list[tuple[str, str, dict[str, int]]], int]:
+    """The lists as `macro.by_name` takes them, and how many of their lines could not be
+    understood.
 
     The lists have no header. A line is `Action/Happy/0267 Happy`, with or without folders before.
     """
-    lists, unread = {}, 0
+    lists, unread = [], 0
     line_of_a_clip = (
         r"(?:.*(?:2_ClipsforFaceCrop|0_7_LabelClips)/)?([^/]+/[^/]+/[^/\s,]+?)(?:\.\w+)?[\s,]+(\w+)"
     )
     for path in disk.files_below(folder, (".csv",)) if folder else ():
         name = re.sub("_all$", "", os.path.splitext(os.path.basename(path))[0], flags=re.IGNORECASE)
-        found = lists.setdefault(name, {})
+        said = {}
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             for line in filter(None, map(str.strip, file)):
                 parts = re.fullmatch(line_of_a_clip, line.replace("\\", "/"))
                 if parts:
-                    found[parts[1]] = macro.emotion(parts[2])
-                unread += not parts or found[parts[1]] < 0
+                    said[parts[1]] = macro.emotion(parts[2])
+                unread += not parts or said[parts[1]] < 0
+        lists.append((name, printable(os.path.relpath(path, folder)), said))
     return lists, unread
 
 

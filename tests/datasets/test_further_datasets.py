@@ -205,6 +205,42 @@ def test_a_folder_without_two_frames_hides_no_video(root, tmp_path, name, folder
     assert found.set_aside == ()
 
 
+# ----- what is there twice ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "own", "other", "line", "differing"),
+    [
+        ("dfew", miniatures.dfew, "EmoLabel_DataSplit/train(single-labeled)/set_1.csv",
+         "EmoLabel_DataSplit/train/set_1.csv", "12,7\n",
+         "train_1 in train/set_1.csv, train(single-labeled)/set_1.csv"),
+        ("ferv39k", miniatures.ferv39k, "4_setups/All_scenes/train_All.csv",
+         "4_setups/more/train_all.csv", "Daily/Happy/0009 Sad\n",
+         "train in All_scenes/train_All.csv, more/train_all.csv"),
+        ("mafw", lambda root: miniatures.mafw(root, "frames"),
+         "Train & Test Set/single/no_caption/set_1/train.txt",
+         "Train & Test Set/single/set_1/train.txt", "00002.mp4 fear\n",
+         "train_1 in single/no_caption/set_1/train.txt, single/set_1/train.txt"),
+    ],
+)  # fmt: skip
+def test_lists_of_one_name_that_differ_are_told(
+    root, tmp_path, name, build, own, other, line, differing
+):
+    build(root)
+    split = differing.partition(" ")[0]
+    clips = read(name, root, tmp_path, split=split).clips
+    (root / other).parent.mkdir(parents=True, exist_ok=True)
+    (root / other).write_bytes((root / own).read_bytes())
+    copied = read(name, root, tmp_path, split=split)
+    assert (copied.clips, notes(copied, "lists of one name")) == (clips, [])
+    (root / other).write_text((root / own).read_text() + line)
+    more = read(name, root, tmp_path, split=split)
+    assert len(more.clips) == len(clips) + 1
+    assert notes(more, "lists of one name") == [
+        f"lists of one name that differ, taken as one: 1 ({differing})"
+    ]
+
+
 # ----- other forms of the paper's sources ---------------------------------------------------------
 
 
