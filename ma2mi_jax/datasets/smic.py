@@ -7,10 +7,10 @@ no apex is known.
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
-from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.clip import Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder, frame_number
 from ma2mi_jax.datasets.common import disk, listing, micro
 from ma2mi_jax.datasets.common.reader import Reader
@@ -46,11 +46,10 @@ def read(
 
     folders: dict[str, ImageFolder] = {}
     rows = []  # as of a sheet
-    for path, images in listed.items():
-        subject, kind, emotion, name = path.split("/")
-        if kind.lower() != "micro":
-            continue
-        folders[f"{TRAITS.subject_name(subject) or subject}/{name}"] = images
+    paths, twice = _once(listed)
+    for id, path in paths.items():
+        subject, _, emotion, name = path.split("/")
+        folders[id] = images = listed[path]
         numbers = [str(n) for file in images.names if (n := frame_number(file)) is not None]
         rows.append(
             {
@@ -74,7 +73,30 @@ def read(
         detector=detector,
         progress=progress,
     )
-    return dataclasses.replace(found, annotations="")
+    set_aside = sorted((*found.set_aside, *twice), key=lambda each: each.id)
+    return dataclasses.replace(found, annotations="", set_aside=tuple(set_aside))
+
+
+def _once(listed: Mapping[str, ImageFolder]) -> tuple[dict[str, str], list[SetAside]]:
+    """The paths of the micro-expressions by id, and the others of the same subject and name.
+
+    Of several the first counts that holds two frames.
+    """
+    of_id: dict[str, list[str]] = {}
+    for path in listed:
+        subject, kind, _, name = path.split("/")
+        if kind.lower() == "micro":
+            of_id.setdefault(f"{TRAITS.subject_name(subject) or subject}/{name}", []).append(path)
+    paths, twice = {}, []
+    for id, several in of_id.items():
+        first = next((path for path in several if len(listed[path]) >= 2), several[0])
+        paths[id] = first
+        twice += [
+            SetAside(id, f"there are several of its name: {path} is passed over, {first} counts")
+            for path in several
+            if path != first
+        ]
+    return paths, twice
 
 
 def _places(root: str) -> list[str]:

@@ -5,6 +5,7 @@ import miniatures
 import pytest
 from reading import notes, read, records, repairs
 
+from ma2mi_jax.datasets import afew
 from ma2mi_jax.datasets.common import frame_numbers, macro, merged
 
 
@@ -238,6 +239,41 @@ def test_lists_of_one_name_that_differ_are_told(
     assert len(more.clips) == len(clips) + 1
     assert notes(more, "lists of one name") == [
         f"lists of one name that differ, taken as one: 1 ({differing})"
+    ]
+
+
+@pytest.mark.parametrize("frames", [9, 1])
+def test_a_clip_of_smic_under_two_classes_counts_once_and_is_told(root, tmp_path, frames):
+    """With the frames and the class of one folder: the first that holds two frames."""
+    miniatures.smic(root)
+    own = read("smic", root, tmp_path)
+    place = root / "SMIC_all_cropped/HS/s01/micro"
+    if frames == 1:
+        (place / "negative" / "s01_ne_01").rename(place / "surprise" / "s01_ne_01")
+        miniatures.clip(place / "negative" / "s01_ne_01", [1], "reg_image{}.bmp")
+    else:
+        miniatures.clip(place / "surprise/s01_ne_01", range(1, 10), "reg_image{}.bmp")
+    found = read("smic", root, tmp_path)
+    counts, over = ("surprise", "negative") if frames == 1 else ("negative", "surprise")
+    (clip,) = (clip for clip in found.clips if clip.id == "s01/s01_ne_01")
+    assert found.classes[clip.label] == counts
+    assert clip.frames.folder == str(place / counts / "s01_ne_01")
+    assert len(found.clips) == len(own.clips)
+    (told,) = {each.reason for each in found.set_aside} - {each.reason for each in own.set_aside}
+    paths = [f"s01/micro/{each}/s01_ne_01" for each in (over, counts)]
+    assert told == "there are several of its name: {} is passed over, {} counts".format(*paths)
+
+
+def test_a_video_of_afew_under_two_emotions_counts_once_and_is_told(root, tmp_path):
+    miniatures.afew(root)
+    own = read("afew", root, tmp_path)
+    (root / "Train_AFEW" / "Sad").mkdir()
+    video = root / "Train_AFEW" / "Sad" / "002.avi"
+    video.write_bytes((root / "Train_AFEW" / "Angry" / "002.avi").read_bytes())
+    found = read("afew", root, tmp_path)
+    assert found.clips == own.clips
+    assert notes(found, "videos that are called") == [
+        f"{afew.TWICE} in Train_AFEW: 1 (Sad/002.avi)"
     ]
 
 
