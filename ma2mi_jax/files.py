@@ -5,11 +5,11 @@ A process can be killed at any moment, and a disk can be full. So a file is writ
 name first and renamed when it is complete. Whoever finds a file under its own name can rely on it.
 """
 
+import collections
 import contextlib
 import errno
 import fcntl
 import functools
-import glob
 import hashlib
 import json
 import logging
@@ -17,9 +17,9 @@ import math
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 import zipfile
 import zlib
@@ -75,6 +75,16 @@ def unwritable(path: str | os.PathLike, error: OSError) -> UserError:
     """The error for a file or folder that the system does not let us write."""
     return UserError(
         "{path}: cannot be written ({reason}); free the disk, or give another folder",
+        path=path,
+        reason=error.strerror,
+    )
+
+
+def not_ours(path: str | os.PathLike, error: PermissionError) -> UserError:
+    """The error for a part of a cache that another account made and that this one may not read."""
+    return UserError(
+        "{path}: this part of the cache cannot be read ({reason}); have its owner make it readable "
+        "(chmod -R a+rX), or give another cache folder",
         path=path,
         reason=error.strerror,
     )
@@ -180,12 +190,14 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       OSError: the folder cannot be written.
     """
     path = pathlib.Path(path)
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*"):
+    for left in _left_in(path.parent).get(path.name, ()):
         with contextlib.suppress(FileNotFoundError):  # its process finishes at this very moment
             if time.time() - left.stat().st_mtime > ABANDONED:
                 shutil.rmtree(left)
 
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+    # not by tempfile, whose folders are closed to all other accounts, whatever the umask
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    temporary.mkdir()
     try:
         with naming(path):
             yield temporary
@@ -196,6 +208,17 @@ def whole_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@functools.lru_cache(maxsize=64)  # once a process: a cache may hold very many folders
+def _left_in(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """What there is of unfinished folders of `whole_folder`, by the name that each was to have."""
+    left = collections.defaultdict(list)
+    for path in folder.iterdir():
+        name, _, process = path.name.rpartition(".")
+        if name and process:
+            left[name].append(path)
+    return dict(left)
 
 
 def discard(path: str | os.PathLike, why: str) -> None:

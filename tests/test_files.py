@@ -114,6 +114,31 @@ def test_what_a_killed_process_left_of_a_folder_is_removed_later(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["entry", "entry.2"]
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o002, 0o775), (0o077, 0o700)])
+def test_a_folder_and_a_file_are_as_open_as_the_umask_says(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with files.whole_folder(tmp_path / "entry"):
+            pass
+        with files.whole(tmp_path / "file", shared=True) as part:
+            part.write_text("")
+    finally:
+        os.umask(before)
+    assert oct(os.stat(tmp_path / "entry").st_mode & 0o777) == oct(mode)
+    assert oct(os.stat(tmp_path / "file").st_mode & 0o777) == oct(mode & 0o666)
+
+
+def test_the_folder_around_new_folders_is_listed_once(tmp_path, monkeypatch):
+    listed = []
+    for name in ("scandir", "listdir"):
+        own = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path=".", own=own: listed.append(path) or own(path))
+    for entry in "abc":
+        with files.whole_folder(tmp_path / entry):
+            pass
+    assert list(map(str, listed)) == [str(tmp_path)]
+
+
 def test_json_comes_back_in_its_own_types(tmp_path):
     content = {
         3: (1, 2),

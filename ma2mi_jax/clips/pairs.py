@@ -292,7 +292,8 @@ def load_pairs(
 ) -> tuple[np.ndarray, list[int]]:
     """Onset and apex of every clip, all in memory.
 
-    The nearest readable frame of its clip replaces a frame that cannot be read.
+    The nearest readable frame of its clip replaces a frame that cannot be read. The two are the
+    same frame only if no other can be read, or if onset and apex are the same.
 
     Args:
       clips: each with `onset` and `apex`.
@@ -369,8 +370,13 @@ def _read_rows(clips: Sequence[Clip], image_size: int, rows: np.ndarray) -> np.n
 
 def _read_onset_pair(clips: Sequence[Clip], image_size: int, index: int) -> tuple[np.ndarray, bool]:
     """Onset and apex of a clip, (2, image_size, image_size, 3) uint8; was a frame replaced?"""
-    wanted = (clips[index].onset, clips[index].apex)
-    positions, images = read_pair(clips[index], wanted, image_size, distinct=False)
+    clip = clips[index]
+    wanted = (clip.onset, clip.apex)
+    try:
+        # an apex that is replaced by the onset would show nothing
+        positions, images = read_pair(clip, wanted, image_size, distinct=clip.onset != clip.apex)
+    except FrameError:  # there may be one readable frame, and N is part of the result
+        positions, images = read_pair(clip, wanted, image_size, distinct=False)
     return images, positions != wanted
 
 

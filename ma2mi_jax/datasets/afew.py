@@ -25,6 +25,7 @@ from ma2mi_jax.files import printable
 SHOWN = "Train_AFEW/<emotion>/*.avi or Train_AFEW/AlignedFaces_LBPTOP_Points/Faces/<id>/*.jpg"
 SPLITS = {"train": ("Train_AFEW", 773), "val": ("Val_AFEW", 383), "test": ("Test_AFEW", 653)}
 """The folder of each split, and the number of clips published."""
+TWICE = "videos that are called as another one before them, which counts alone,"
 
 
 def read(
@@ -68,13 +69,16 @@ def read(
     labels: dict[str, int] = {}
     notes = []
     for name in there if split is None else [split]:
-        in_faces, in_videos = _aligned(there[name], name, cache), _videos(there[name], name)
+        in_faces = _aligned(there[name], name, cache)
+        in_videos, twice = _videos(there[name], name)
         aligned |= in_faces
         videos |= {id: path for id, (path, _) in in_videos.items()}
         labels |= {id: label for id, (_, label) in in_videos.items()}
         count, (folder, published) = len(in_faces.keys() | in_videos.keys()), SPLITS[name]
         if count != published:
             notes.append(f"{count} clips in {folder}, published {published}")
+        if twice:
+            notes.append(f"{TWICE} in {folder}: {len(twice)} ({disk.some(twice)})")
     if not videos and not any(map(len, aligned.values())):
         raise disk.not_found("source", "afew", root, SHOWN)
 
@@ -136,19 +140,29 @@ def read(
 
 
 def _aligned(place: str, split: str, cache: str) -> dict[str, ImageFolder]:
-    """The folders of aligned faces in a split's folder, by clip id."""
+    """The folders of aligned faces in a split's folder, by clip id.
+
+    If there are several of a clip, it is the first that holds two frames.
+    """
     homes = [
         disk.find(os.path.join(place, name), "Faces")
         for name in disk.folders(place)
         if name.strip().startswith("AlignedFaces")
     ]
-    found = [listing.clip_folders(home, 1, cache=cache) for home in homes if home]
-    return {f"{split}/{name}": frames for each in found for name, frames in each.items()}
+    found: dict[str, ImageFolder] = {}
+    for home in filter(None, homes):
+        for name, frames in listing.clip_folders(home, 1, cache=cache).items():
+            id = f"{split}/{name}"
+            if id not in found or len(found[id]) < 2 <= len(frames):
+                found[id] = frames
+    return found
 
 
-def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
-    """Path and label of the videos in a split's folder, by clip id."""
-    found = {}
+def _videos(place: str, split: str) -> tuple[dict[str, tuple[str, int]], list[str]]:
+    """Path and label of the videos in a split's folder, by clip id; and those of the others that
+    have the same id."""
+    found, twice = {}, []
+    labelled: dict[str, tuple[str, int]] = {}
     for path in disk.files_below(place, VIDEO_SUFFIXES) if split == "test" else ():
         name = os.path.splitext(os.path.basename(path))[0]
         found[f"{split}/{printable(name)}"] = path, -1
@@ -159,8 +173,11 @@ def _videos(place: str, split: str) -> dict[str, tuple[str, int]]:
         folder = disk.innermost(os.path.join(place, emotion))
         for name in disk.files(folder, VIDEO_SUFFIXES):
             id = f"{split}/{printable(disk.stem(name))}"
-            found[id] = os.path.join(folder, name), label
-    return found
+            if id in labelled:
+                twice.append(f"{emotion}/{name}")
+            else:
+                labelled[id] = os.path.join(folder, name), label
+    return found | labelled, [printable(path) for path in twice]
 
 
 READER = Reader(

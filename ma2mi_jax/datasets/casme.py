@@ -11,10 +11,11 @@ their places in one copy of the sheet alone. So no correction is applied, and th
 `micro.py` mend them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common import disk, micro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 
@@ -39,14 +40,11 @@ def read(
 
     The arguments and the errors are those of `casme2.read`.
     """
-    home = disk.find(root, "Cropped") or root
-    places = micro.subjects_folders(home, "sub[0-9]+")
-    folders = {
-        id: frames
-        for place in places
-        for id, frames in micro.clips_by_subject(TRAITS, place, cache=cache).items()
-    }
-    if not folders:
+    for home in filter(None, (disk.find(root, "Cropped"), root)):
+        places = micro.subjects_folders(home, "sub[0-9]+")
+        if folders := _clips(places, cache):
+            break
+    else:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, places[0], r"CASME(?![23I])", annotations)
@@ -59,6 +57,16 @@ def read(
         detector=detector,
         progress=progress,
     )
+
+
+def _clips(places: Sequence[str], cache: str) -> dict[str, ImageFolder]:
+    """The clips of all sections by id; none if there is no image."""
+    clips: dict[str, ImageFolder] = {}
+    for place in places:
+        for id, frames in micro.clips_by_subject(TRAITS, place, cache=cache).items():
+            if len(frames) or id not in clips:
+                clips[id] = frames
+    return clips
 
 
 READER = Reader(

@@ -41,7 +41,7 @@ def read(
 ) -> Dataset:
     """The clips of the paper's five classes.
 
-    The cropped frames are read if they are there, otherwise the raw ones. If both sheets are there,
+    The cropped frames are read if there are any, otherwise the raw ones. If both sheets are there,
     that of 2019 is read.
 
     Args:
@@ -55,10 +55,11 @@ def read(
     Raises:
       UserError: frames or sheet are not there or cannot be read, or no row can be used.
     """
-    cropped = _first_found(root, CROPPED)
-    frames = cropped or _first_found(root, RAW)
-    folders = micro.clips_by_subject(TRAITS, frames, cache=cache)
-    if not folders:
+    for name in (*CROPPED, *RAW):
+        frames = disk.find(root, name)
+        if folders := micro.clips_by_subject(TRAITS, frames, cache=cache):
+            break
+    else:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, frames, "CASME2-coding", annotations)
@@ -71,7 +72,7 @@ def read(
         sheet=sheet,
         cache=cache,
         classes=classes or (CLASSES_2014 if of_2014 else None),
-        cropped=bool(cropped),
+        cropped=name in CROPPED,
         detector=detector,
         progress=progress,
     )
@@ -79,10 +80,6 @@ def read(
         return found
     note = "the sheet of 2014, by which N is 246: the paper's 249 is by that of 2019"
     return dataclasses.replace(found, notes=(note, *found.notes))
-
-
-def _first_found(root: str, names: tuple[str, ...]) -> str | None:
-    return next((found for name in names if (found := disk.find(root, name))), None)
 
 
 READER = Reader(

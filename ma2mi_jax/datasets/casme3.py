@@ -43,11 +43,14 @@ def read(
 
     The arguments and the errors are those of `casme2.read`.
     """
-    places = micro.subjects_folders(root, f"{SUBJECT}(_.+)?", depth=3)
-    place = next((p for p in places if os.path.basename(p).lower() != "depth"), None)
-    cut_out = bool(place) and any("_" in name for name in disk.folders(place))
-    on_disk = listing.clip_folders(place, 1 if cut_out else 3, cache=cache) if place else {}
-    if not any(map(len, on_disk.values())):
+    for place in micro.subjects_folders(root, f"{SUBJECT}(_.+)?", depth=3):
+        if os.path.basename(place).lower() == "depth":
+            continue
+        cut_out = not _holds_recordings(place)
+        on_disk = listing.clip_folders(place, 1 if cut_out else 3, cache=cache)
+        if any(map(len, on_disk.values())):
+            break
+    else:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, place, r"cas\(me\)\^?3_part_A_ME", annotations)
@@ -67,6 +70,12 @@ def read(
     met = "folders of expressions" if cut_out else "whole recordings, from which clips are cut"
     note = f"frames read from {os.path.basename(place)}, which holds {met}"
     return dataclasses.replace(found, notes=(note, *found.notes))
+
+
+def _holds_recordings(place: str) -> bool:
+    """Whether a folder is called by a subject alone, as those of whole recordings are."""
+    names = map(str.strip, disk.folders(place))
+    return any(re.fullmatch(SUBJECT, name, re.IGNORECASE) for name in names)
 
 
 def _expressions(on_disk: Mapping[str, ImageFolder]) -> dict[str, ImageFolder]:

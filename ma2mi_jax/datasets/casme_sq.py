@@ -58,14 +58,16 @@ def read(
 ) -> Dataset:
     """The clips of micro-expressions, in the classes of the sheet's estimated emotion.
 
-    Cropped frames are read if they are there, otherwise those of the expressions, otherwise those
+    Cropped frames are read if there are any, otherwise those of the expressions, otherwise those
     of the recordings, from which the expressions are cut. An offset of 0 means that none is given.
 
     The arguments and the errors are those of `casme2.read`.
     """
-    place = next((found for name in PLACES if (found := disk.find(root, name))), None)
-    on_disk = listing.clip_folders(place, 2, cache=cache) if place else {}
-    if not any(map(len, on_disk.values())):
+    for place in filter(None, (disk.find(root, name) for name in PLACES)):
+        on_disk = listing.clip_folders(place, 2, cache=cache)
+        if any(map(len, on_disk.values())):
+            break
+    else:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, place, ".*code_?final", annotations)
@@ -101,7 +103,9 @@ def _clips(
     places = {}
     for path, images in on_disk.items():
         subject, name = path.split("/")
-        places[TRAITS.subject_name(subject), name.lower()] = images
+        key = TRAITS.subject_name(subject), name.lower()
+        if len(images) or key not in places:
+            places[key] = images
     clips, cuts = {}, 0
     for row in rows:
         subject, name = TRAITS.subject_name(row["subject"]), row["filename"]

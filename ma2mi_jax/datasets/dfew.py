@@ -11,7 +11,7 @@ the Wild", ACM Multimedia 2020): 16,372 clips of films, cropped to the face. The
 import csv
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Dataset
@@ -19,6 +19,7 @@ from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.files import printable
 
 SHOWN = "Clip/clip_224x224/<clip>/*.jpg"
 FRAMES = ("clip_224x224", "jpg_224", "jpg_256")
@@ -50,10 +51,13 @@ def read(
     Raises:
       UserError: the clips or the split are not there, or no clip can be used.
     """
-    frames = next((found for name in FRAMES if (found := disk.find(root, "Clip", name))), None)
-    folders = listing.clip_folders(frames, 1, cache=cache, progress=progress) if frames else {}
+    frames, folders = None, {}
+    for frames in filter(None, (disk.find(root, "Clip", name) for name in FRAMES)):
+        folders = listing.clip_folders(frames, 1, cache=cache, progress=progress)
+        if any(map(len, folders.values())):
+            break
     ids = {int(id): id for id in folders if id.isdecimal()}
-    videos = _videos(root, known=ids)
+    videos = _videos(root, ids, without={id for id in folders if len(folders[id]) >= 2})
     if not videos and not any(map(len, folders.values())):
         if frames is None and disk.find(root, "Clip", "clip_224x224_16f"):
             raise UserError(
@@ -64,10 +68,12 @@ def read(
             )
         raise disk.not_found("source", "dfew", root, SHOWN)
 
-    lists, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
+    found, unread = _splits(disk.find(root, "EmoLabel_DataSplit"), ids)
+    lists, several = macro.by_name(found)
     notes = macro.places(frames if folders else None, "original" if videos else None)
     if unread:
         notes.append(f"lines of the lists that name no clip or no label of 1 ... 7: {unread}")
+    notes += several
     return macro.dataset(
         "dfew",
         folders,
@@ -83,28 +89,37 @@ def read(
     )
 
 
-def _videos(root: str, known: Collection[int]) -> dict[str, str]:
-    """The videos `1.mp4` by id (`00001`), without those of the numbers `known`."""
+def _videos(root: str, ids: Mapping[int, str], without: Collection[str]) -> dict[str, str]:
+    """The videos `1.mp4` by id (`00001`).
+
+    Args:
+      ids: the clips that have a folder, by number.
+      without: ids of clips that need no video.
+    """
     place = disk.find(root, "Clip", "original")
     names = disk.files(place, VIDEO_SUFFIXES) if place else []
-    named = {disk.stem(name): name for name in names}
-    return {
-        f"{int(number):05d}": os.path.join(place, name)
-        for number, name in named.items()
-        if number.isdecimal() and int(number) not in known
+    numbers = {int(disk.stem(name)): name for name in names if disk.stem(name).isdecimal()}
+    paths = {
+        ids.get(number, f"{number:05d}"): os.path.join(place, name)
+        for number, name in numbers.items()
     }
+    return {id: path for id, path in paths.items() if id not in without}
 
 
-def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str, int]], int]:
-    """The lists by name, and how many of their lines could not be understood.
+def _splits(
+    folder: str | None, ids: dict[int, str]
+) -> tuple[list[tuple[str, str, dict[str, int]]], int]:
+    """The lists as `macro.by_name` takes them, and how many of their lines could not be
+    understood.
 
     Args:
       folder: where the lists lie; None is nowhere.
       ids: the clips on the disk by number. The lists write the numbers without zeros in front.
     """
-    lists, unread = {}, 0
+    lists, unread = [], 0
     for path in disk.files_below(folder, (".csv",)) if folder else ():
-        name = _split_name(os.path.relpath(path, folder))
+        inside = os.path.relpath(path, folder)
+        name = _split_name(inside)
         if name is None:
             continue
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
@@ -112,13 +127,14 @@ def _splits(folder: str | None, ids: dict[int, str]) -> tuple[dict[str, dict[str
         if rows and sheets.whole(rows[0][0]) is None:  # the header
             rows = rows[1:]
 
-        found = lists.setdefault(name, {})
+        said = {}
         for row in rows:
             clip, label = (sheets.whole(cell) for cell in (*row, "")[:2])
             known = label in range(1, 8)
             if clip is not None:
-                found[ids.get(clip, f"{clip:05d}")] = label - 1 if known else -1
+                said[ids.get(clip, f"{clip:05d}")] = label - 1 if known else -1
             unread += clip is None or not known
+        lists.append((name, printable(inside), said))
     return lists, unread
 
 

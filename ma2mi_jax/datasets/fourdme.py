@@ -32,16 +32,18 @@ def read(
 ) -> Dataset:
     """The clips of one class each. A row of several classes at once is left out, and told.
 
-    If there are several modalities, the first by name is read.
+    If there are several modalities, the first by name that has frames is read.
 
     The arguments and the errors are those of `casme2.read`.
     """
     places = micro.subjects_folders(root, "(sub|s)?_?[0-9]+")
-    folders = micro.clips_by_subject(TRAITS, next(iter(places), None), cache=cache)
-    if not folders:
+    for place in places:
+        if folders := micro.clips_by_subject(TRAITS, place, cache=cache):
+            break
+    else:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
-    sheet = micro.find_sheet(TRAITS.name, root, places[0], ".*4dme", annotations)
+    sheet = micro.find_sheet(TRAITS.name, root, place, ".*4dme", annotations)
     rows = sheets.read(sheet)
     flagged = all(name in rows[0] for name in NAMES)
     found = micro.read(
@@ -53,10 +55,9 @@ def read(
         detector=detector,
         progress=progress,
     )
-    beside = ", ".join(os.path.basename(place) for place in places[1:])
+    beside = ", ".join(os.path.basename(other) for other in places if other != place)
     notes = [
-        f"frames read from {os.path.basename(places[0])}"
-        + (f"; not read: {beside}" if beside else ""),
+        f"frames read from {os.path.basename(place)}" + (f"; not read: {beside}" if beside else ""),
         f"classes by the sheet's {'columns of flags' if flagged else 'column of emotions'}",
     ]
     return dataclasses.replace(found, notes=(*notes, *found.notes))

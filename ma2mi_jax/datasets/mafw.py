@@ -17,6 +17,7 @@ from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.clips.video import VIDEO_SUFFIXES
 from ma2mi_jax.datasets.common import disk, listing, macro, sheets
 from ma2mi_jax.datasets.common.reader import Reader
+from ma2mi_jax.files import printable
 
 SHOWN = "data/clips/00001.mp4 or data/frames/00001/*.jpg"
 PUBLISHED = 10045
@@ -57,14 +58,16 @@ def read(
     named = _labels(root)
     labels = {id: macro.emotion(name) for id, name in named.items()}
     beyond = sum(id in folders or id in videos for id, label in labels.items() if label < 0)
+    lists, several = macro.by_name(_splits(root))
     notes = macro.places("frames" if folders else None, "clips" if videos else None)
+    notes += several
     if beyond:
         notes.append(f"clips of {', '.join(LABELS[7:])}, taken without a label: {beyond}")
     return macro.dataset(
         "mafw",
         folders,
         labels={id: label for id, label in labels.items() if label >= 0},
-        splits=_splits(root),
+        splits=lists,
         split=split,
         published=PUBLISHED,
         notes=notes,
@@ -76,12 +79,16 @@ def read(
 
 
 def _frames(root: str, cache: str) -> dict[str, ImageFolder]:
-    """The folders of frames by id; those nearest to the root, if there are several of a clip."""
+    """The folders of frames by id.
+
+    If there are several of a clip, it is the one nearest to the root that holds two frames.
+    """
     place, found = disk.find(root, "data", "frames"), {}
     for depth in (1, 2) if place else ():
         for path, images in listing.clip_folders(place, depth, cache=cache).items():
-            if id := _id(path):
-                found.setdefault(id, images)
+            id = _id(path)
+            if id and (id not in found or len(found[id]) < 2 <= len(images)):
+                found[id] = images
     return found
 
 
@@ -114,9 +121,10 @@ def _labels(root: str) -> dict[str, str]:
     return found
 
 
-def _splits(root: str) -> dict[str, dict[str, int]]:
-    """The lists of single labels by name (`train_1`). A line is `00001.mp4 anger`."""
-    lists: dict[str, dict[str, int]] = {}
+def _splits(root: str) -> list[tuple[str, str, dict[str, int]]]:
+    """The lists of single labels (`train_1`) as `macro.by_name` takes them. A line is
+    `00001.mp4 anger`."""
+    lists = []
     place = disk.find(root, "Train & Test Set") or disk.find(root, "train_test_set")
     for path in disk.files_below(place, (".txt", ".csv")) if place else ():
         inside = "/".join(map(str.strip, os.path.relpath(path, place).lower().split(os.sep)))
@@ -125,11 +133,13 @@ def _splits(root: str) -> dict[str, dict[str, int]]:
             continue
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             lines = [re.split(r"[\s,]+", line.strip()) for line in file]
-        lists[f"{name[2]}_{name[1]}"] = {
+        said = {
             id: macro.emotion(_emotion(words[1]) or "")
             for words in lines
             if len(words) > 1 and (id := _id(words[0]))
         }
+        shown = printable(os.path.relpath(path, place))
+        lists.append((f"{name[2]}_{name[1]}", shown, said))
     return lists
 
 

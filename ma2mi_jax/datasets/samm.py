@@ -46,9 +46,10 @@ def read(
 
     The arguments and the errors are those of `casme2.read`.
     """
-    frames = next(iter(micro.subjects_folders(root, "[0-9]{3}")), None)
-    folders = micro.clips_by_subject(TRAITS, frames, cache=cache)
-    if not folders:
+    for frames in micro.subjects_folders(root, "[0-9]{3}"):
+        if folders := micro.clips_by_subject(TRAITS, frames, cache=cache):
+            break
+    else:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, frames, "SAMM_Micro", annotations)

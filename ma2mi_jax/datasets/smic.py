@@ -6,10 +6,11 @@ no apex is known.
 """
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 
 from ma2mi_jax.clips import faces
-from ma2mi_jax.clips.clip import Dataset
+from ma2mi_jax.clips.clip import Dataset, SetAside
 from ma2mi_jax.clips.frames import ImageFolder, frame_number
 from ma2mi_jax.datasets.common import disk, listing, micro
 from ma2mi_jax.datasets.common.reader import Reader
@@ -36,15 +37,19 @@ def read(
     Raises:
       UserError: the frames are not there, or no clip can be used.
     """
-    frames = disk.find(root, "SMIC_all_cropped", "HS")
-    listed = listing.clip_folders(frames, 4, cache=cache) if frames else {}
+    for frames in _places(root):
+        listed = listing.clip_folders(frames, 4, cache=cache)
+        if any(map(len, listed.values())):
+            break
+    else:
+        raise disk.not_found("target", TRAITS.name, root, SHOWN)
+
     folders: dict[str, ImageFolder] = {}
     rows = []  # as of a sheet
-    for path, images in listed.items():
-        subject, kind, emotion, name = path.split("/")
-        if kind.lower() != "micro":
-            continue
-        folders[f"{TRAITS.subject_name(subject) or subject}/{name}"] = images
+    paths, twice = _once(listed)
+    for id, path in paths.items():
+        subject, _, emotion, name = path.split("/")
+        folders[id] = images = listed[path]
         numbers = [str(n) for file in images.names if (n := frame_number(file)) is not None]
         rows.append(
             {
@@ -68,7 +73,37 @@ def read(
         detector=detector,
         progress=progress,
     )
-    return dataclasses.replace(found, annotations="")
+    set_aside = sorted((*found.set_aside, *twice), key=lambda each: each.id)
+    return dataclasses.replace(found, annotations="", set_aside=tuple(set_aside))
+
+
+def _once(listed: Mapping[str, ImageFolder]) -> tuple[dict[str, str], list[SetAside]]:
+    """The paths of the micro-expressions by id, and the others of the same subject and name.
+
+    Of several the first counts that holds two frames.
+    """
+    of_id: dict[str, list[str]] = {}
+    for path in listed:
+        subject, kind, _, name = path.split("/")
+        if kind.lower() == "micro":
+            of_id.setdefault(f"{TRAITS.subject_name(subject) or subject}/{name}", []).append(path)
+    paths, twice = {}, []
+    for id, several in of_id.items():
+        first = next((path for path in several if len(listed[path]) >= 2), several[0])
+        paths[id] = first
+        twice += [
+            SetAside(id, f"there are several of its name: {path} is passed over, {first} counts")
+            for path in several
+            if path != first
+        ]
+    return paths, twice
+
+
+def _places(root: str) -> list[str]:
+    """The folders called HS, that of the cropped frames first."""
+    beside = (disk.find(os.path.join(root, name), "HS") for name in disk.folders(root))
+    found = (disk.find(root, "SMIC_all_cropped", "HS"), *beside)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 READER = Reader(

@@ -110,7 +110,9 @@ def _open(path: pathlib.Path, content: dict[str, Any], result: str, overwrite: b
                 "finish it with that version, or give another [run]",
                 path=path,
             )
-        different = first_difference(there["resolved"], content["resolved"])
+        # runs from before 2026-11-30 do not say what their prepared frames are
+        unsaid = {"prepared": content["resolved"].get("prepared")}
+        different = first_difference(unsaid | there["resolved"], content["resolved"])
         if different:
             raise UserError(
                 "[run={path}]: an unfinished run of another configuration is there ({different}); "

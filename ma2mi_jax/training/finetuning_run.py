@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint
-from ma2mi_jax.datasets import registry
+from ma2mi_jax.datasets import prepared, registry
 from ma2mi_jax.datasets.common import merged
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError, parameters_called
@@ -184,6 +184,8 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         "fold_chunk": size,
         "config": dataclasses.asdict(config),
     }
+    if made_of := prepared.content_of(dataset.clips):
+        resolved["prepared"] = made_of
     if dataset.detector:
         resolved["detector"] = dataset.detector
     content = run_files.to_json(run, resolved)

@@ -144,6 +144,8 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     if run.delta_ms:
         resolved["delta_ms"] = run.delta_ms
         resolved["delta_frames"] = deltas_of(clips, run.delta_ms)
+    if made_of := prepared.content_of(dataset.clips):
+        resolved["prepared"] = made_of
     if dataset.detector:
         resolved["detector"] = dataset.detector
     resolved["config"] = dataclasses.asdict(config)

@@ -510,6 +510,15 @@ def test_load_pairs_replaces_unreadable_frames(make_clips):
     np.testing.assert_array_equal(frames[2], [picture(2, 5)] * 2)
 
 
+@pytest.mark.parametrize(("bad", "shown"), [((2,), (1, 3)), ((1,), (0, 2)), ((0, 1), (2, 3))])
+def test_onset_and_apex_do_not_become_one_frame_while_another_can_be_read(make_clips, bad, shown):
+    clips = make_clips([6], onset=1, apex=2)
+    spoil(clips[0], *bad)
+    frames, replaced = load_pairs(clips, SIZE)
+    np.testing.assert_array_equal(frames[0], [picture(0, position) for position in shown])
+    assert replaced == [0]
+
+
 def test_pairs_on_disk_are_those_in_memory(make_clips):
     clips = make_clips([9] * 5, onset=2, apex=7)
     spoil(clips[3], 7)

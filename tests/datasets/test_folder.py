@@ -9,11 +9,12 @@ import drawn
 import numpy as np
 import pytest
 
+from ma2mi_jax import files
 from ma2mi_jax.clips import faces, frames, shots, video
 from ma2mi_jax.clips.faces import Detector, Face
 from ma2mi_jax.clips.frames import Box
 from ma2mi_jax.datasets import folder
-from ma2mi_jax.datasets.common import extract
+from ma2mi_jax.datasets.common import disk, extract, listing
 from ma2mi_jax.errors import UserError
 
 FACES = pathlib.Path(__file__).parents[3] / "shared" / "faces"
@@ -770,6 +771,7 @@ def test_what_a_killed_run_left_is_swept_and_what_another_run_writes_is_not(tmp_
         left.mkdir()
         (left / "000000.jpg").write_bytes(b"half a pict")
     os.utime(dead, (0, 0))
+    files._left_in.cache_clear()  # as in another process
     (entry / "verdict.json").write_text(
         '{"shots": [{"fir'
     )  # and a verdict that lost its end with the power
@@ -777,6 +779,35 @@ def test_what_a_killed_run_left_is_swept_and_what_another_run_writes_is_not(tmp_
     assert not dead.exists()
     assert alive.exists()
     assert json.loads((entry / "verdict.json").read_text())["path"].endswith("a.mp4")
+
+
+@pytest.mark.parametrize("closed", ["verdict.json", "found.json", "index-"])
+def test_a_cache_closed_by_another_account_is_told_and_kept(tmp_path, monkeypatch, caplog, closed):
+    """As root may read everything, the system's answer is made up."""
+    drawn.video(tmp_path / "data" / "a.mp4", walls(3))
+    cache = tmp_path / "cache"
+
+    def use():
+        read(tmp_path / "data", tmp_path)
+        with disk.remembered(str(cache / "found.json")) as found:
+            found["a"] = 1
+        listing.clip_folders(str(tmp_path / "data"), 0, cache=str(cache))
+
+    use()
+    kept = sorted(cache.rglob("*"))
+    real = open
+
+    def forbidden(path, *mode, **options):
+        if closed in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", forbidden)
+        with pytest.raises(UserError, match=r"cannot be read \(Permission denied\).* cache folder"):
+            use()
+    assert sorted(cache.rglob("*")) == kept
+    assert "thrown away" not in caplog.text
 
 
 def test_two_runs_that_make_the_same_entry_agree(tmp_path, monkeypatch):

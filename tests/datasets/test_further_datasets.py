@@ -5,6 +5,7 @@ import miniatures
 import pytest
 from reading import notes, read, records, repairs
 
+from ma2mi_jax.datasets import afew
 from ma2mi_jax.datasets.common import frame_numbers, macro, merged
 
 
@@ -134,14 +135,155 @@ def test_4dme(root, tmp_path, places, flags):
     assert found.notes[1].endswith("columns of flags" if flags else "column of emotions")
 
 
+# ----- folders without images ---------------------------------------------------------------------
+
+
+def scenes_alone(root):
+    miniatures.ferv39k(root)
+    (root / "2_ClipsforFaceCrop" / "2_ClipsforFaceCrop").rename(root / "scenes")
+    (root / "2_ClipsforFaceCrop").rename(root / "outermost")
+
+
+def dfew_as_jpg_256(root):
+    miniatures.dfew(root)
+    renamed(root / "Clip", "clip_224x224", "jpg_256")
+
+
+def renamed(place, old, new):
+    """A folder under another name, and the one of the same name in it."""
+    (place / old).rename(place / new)
+    (place / new / old).rename(place / new / new)
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "empty"),
+    [
+        ("casme2", lambda root: miniatures.casme2(root, 2019, frames="CASME2-RAW"),
+         ["Cropped/sub01/EP02_01f"]),
+        ("samm", lambda root: miniatures.samm(root / "SAMM"), ["A copy/006/006_1_2"]),
+        ("smic", lambda root: miniatures.smic(root, "SMIC_all_raw/HS"),
+         ["SMIC_all_cropped/HS/s01/micro/negative/s01_ne_01"]),
+        ("casme", lambda root: miniatures.casme(root, ("Section A",), "{}-{{:03d}}.jpg"),
+         ["Cropped/sub01/EP01_5", "Section B/sub01/EP01_5"]),
+        ("casme_sq", lambda root: miniatures.casme_sq(root, "selectedpic"),
+         ["cropped/15/disgust1_1", "selectedpic/s015/disgust1_1"]),
+        ("casme3", miniatures.casme3, ["data/ME_A/label_v2"]),
+        ("casme3", lambda root: miniatures.casme3(root, cut_out=True),
+         ["Part_A_ME_clip/empty/spNo.1_a_55"]),
+        ("4dme", lambda root: miniatures.fourdme(root, ("gray",)), ["RGB/01/1_01"]),
+        ("mafw", lambda root: miniatures.mafw(root, "frames/aligned"), ["data/frames/00001"]),
+        ("afew", miniatures.afew, ["Train_AFEW/AlignedFaces_other/Faces/001"]),
+        ("ferv39k", scenes_alone, ["2_ClipsforFaceCrop"]),
+        ("dfew", dfew_as_jpg_256, ["Clip/clip_224x224/00001"]),
+    ],
+)  # fmt: skip
+def test_a_folder_without_images_hides_no_other(root, tmp_path, name, build, empty):
+    build(root)
+    clips = [(c.id, c.label, c.box, c.frames) for c in read(name, root, tmp_path).clips]
+    assert clips
+    for each in empty:
+        (root / each).mkdir(parents=True)
+    found = read(name, root, tmp_path)
+    assert [(c.id, c.label, c.box, c.frames) for c in found.clips] == clips
+
+
+@pytest.mark.parametrize(
+    ("name", "folders", "videos"),
+    [
+        ("dfew", "Clip/clip_224x224/{}", "Clip/original/{}.mp4"),
+        ("ferv39k", "2_ClipsforFaceCrop/{}", "0_7_LabelClips/{}.mp4"),
+    ],
+)
+def test_a_folder_without_two_frames_hides_no_video(root, tmp_path, name, folders, videos):
+    ids = {"dfew": ["1", "2", "3"], "ferv39k": [f"Action/Sad/{n}" for n in (1, 2, 3)]}[name]
+    for id, frames in zip(ids, (0, 1, 5), strict=True):
+        (root / folders.format(id)).mkdir(parents=True)
+        miniatures.clip(root / folders.format(id), range(frames), "{}.jpg", 2)
+        talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
+        miniatures.drawn.video(root / videos.format(id), talk)
+    found = read(name, root, tmp_path)
+    assert {c.id: len(c.frames) for c in found.clips} == dict(zip(ids, (9, 9, 5), strict=True))
+    assert found.set_aside == ()
+
+
+# ----- what is there twice ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "own", "other", "line", "differing"),
+    [
+        ("dfew", miniatures.dfew, "EmoLabel_DataSplit/train(single-labeled)/set_1.csv",
+         "EmoLabel_DataSplit/train/set_1.csv", "12,7\n",
+         "train_1 in train/set_1.csv, train(single-labeled)/set_1.csv"),
+        ("ferv39k", miniatures.ferv39k, "4_setups/All_scenes/train_All.csv",
+         "4_setups/more/train_all.csv", "Daily/Happy/0009 Sad\n",
+         "train in All_scenes/train_All.csv, more/train_all.csv"),
+        ("mafw", lambda root: miniatures.mafw(root, "frames"),
+         "Train & Test Set/single/no_caption/set_1/train.txt",
+         "Train & Test Set/single/set_1/train.txt", "00002.mp4 fear\n",
+         "train_1 in single/no_caption/set_1/train.txt, single/set_1/train.txt"),
+    ],
+)  # fmt: skip
+def test_lists_of_one_name_that_differ_are_told(
+    root, tmp_path, name, build, own, other, line, differing
+):
+    build(root)
+    split = differing.partition(" ")[0]
+    clips = read(name, root, tmp_path, split=split).clips
+    (root / other).parent.mkdir(parents=True, exist_ok=True)
+    (root / other).write_bytes((root / own).read_bytes())
+    copied = read(name, root, tmp_path, split=split)
+    assert (copied.clips, notes(copied, "lists of one name")) == (clips, [])
+    (root / other).write_text((root / own).read_text() + line)
+    more = read(name, root, tmp_path, split=split)
+    assert len(more.clips) == len(clips) + 1
+    assert notes(more, "lists of one name") == [
+        f"lists of one name that differ, taken as one: 1 ({differing})"
+    ]
+
+
+@pytest.mark.parametrize("frames", [9, 1])
+def test_a_clip_of_smic_under_two_classes_counts_once_and_is_told(root, tmp_path, frames):
+    """With the frames and the class of one folder: the first that holds two frames."""
+    miniatures.smic(root)
+    own = read("smic", root, tmp_path)
+    place = root / "SMIC_all_cropped/HS/s01/micro"
+    if frames == 1:
+        (place / "negative" / "s01_ne_01").rename(place / "surprise" / "s01_ne_01")
+        miniatures.clip(place / "negative" / "s01_ne_01", [1], "reg_image{}.bmp")
+    else:
+        miniatures.clip(place / "surprise/s01_ne_01", range(1, 10), "reg_image{}.bmp")
+    found = read("smic", root, tmp_path)
+    counts, over = ("surprise", "negative") if frames == 1 else ("negative", "surprise")
+    (clip,) = (clip for clip in found.clips if clip.id == "s01/s01_ne_01")
+    assert found.classes[clip.label] == counts
+    assert clip.frames.folder == str(place / counts / "s01_ne_01")
+    assert len(found.clips) == len(own.clips)
+    (told,) = {each.reason for each in found.set_aside} - {each.reason for each in own.set_aside}
+    paths = [f"s01/micro/{each}/s01_ne_01" for each in (over, counts)]
+    assert told == "there are several of its name: {} is passed over, {} counts".format(*paths)
+
+
+def test_a_video_of_afew_under_two_emotions_counts_once_and_is_told(root, tmp_path):
+    miniatures.afew(root)
+    own = read("afew", root, tmp_path)
+    (root / "Train_AFEW" / "Sad").mkdir()
+    video = root / "Train_AFEW" / "Sad" / "002.avi"
+    video.write_bytes((root / "Train_AFEW" / "Angry" / "002.avi").read_bytes())
+    found = read("afew", root, tmp_path)
+    assert found.clips == own.clips
+    assert notes(found, "videos that are called") == [
+        f"{afew.TWICE} in Train_AFEW: 1 (Sad/002.avi)"
+    ]
+
+
 # ----- other forms of the paper's sources ---------------------------------------------------------
 
 
 def test_dfew_under_another_name_and_as_videos(root, tmp_path):
     miniatures.dfew(root)
     own = read("dfew", root, tmp_path / "1")
-    (root / "Clip" / "clip_224x224").rename(root / "Clip" / "jpg_256")
-    (root / "Clip" / "jpg_256" / "clip_224x224").rename(root / "Clip" / "jpg_256" / "jpg_256")
+    renamed(root / "Clip", "clip_224x224", "jpg_256")
     talk = [miniatures.person(mouth=i % 3 / 2) for i in range(9)]
     for n in (1, 6):  # of clip 1 there are frames too
         miniatures.drawn.video(root / "Clip" / "original" / f"{n}.mp4", talk)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
+from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside, fingerprint
 from ma2mi_jax.clips.frames import (
     ArrayFrames,
     Box,
@@ -195,6 +195,69 @@ def test_the_prepared_data_can_be_prepared_again(source, tmp_path):
     assert [c.id for c in once.clips] == [c.id for c in twice.clips]
 
 
+def test_numbers_of_frames_stay_when_data_are_prepared_again(source, tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    prepare(prepare(source, once), twice)
+    assert prepared.frame_numbers(twice) == prepared.frame_numbers(once)
+    assert prepared.frame_numbers(twice)["a"] == [46, 47, 48, 60, 61, 100]
+
+
+def film(path, level, clips=2):
+    """Clips of an even grey, as a film is drawn; the class of each is told by turns."""
+    np.save(path, np.full((2 * clips, SIZE, SIZE, 3), level, np.uint8))
+    drawn = (
+        Clip(f"{i}", ArrayFrames(str(path), 2 * i, 2), label=(i + level) % 2) for i in range(clips)
+    )
+    return Dataset("synthetic", tuple(drawn), ("x", "y"))
+
+
+def grey(dataset):
+    sys.modules[StoreFrames.__module__]._opened.cache_clear()  # as in another process
+    return [int(read_frame(clip.frames, 0)[0, 0, 0]) for clip in dataset.clips]
+
+
+def test_other_drawn_faces_are_made_anew_and_the_same_are_kept(tmp_path):
+    out = tmp_path / "out"
+    for level in (20, 71):  # each film has a name of its own
+        found = prepare(film(tmp_path / f"{level}.npy", level), out)
+        assert grey(found) == [level, level]
+        assert [clip.label for clip in found.clips] == [level % 2, 1 - level % 2]
+    (shard,) = out.glob("frames-*.array_record")
+    written = shard.stat().st_mtime_ns
+    (tmp_path / "elsewhere").mkdir()
+    prepare(film(tmp_path / "elsewhere" / "71.npy", 71), out)
+    assert shard.stat().st_mtime_ns == written
+
+
+def test_what_is_prepared_from_prepared_data_follows_them(tmp_path):
+    raw, moved, out = tmp_path / "raw", tmp_path / "moved", tmp_path / "out"
+    assert grey(prepare(prepare(film(tmp_path / "20.npy", 20), raw), out)) == [20, 20]
+    (shard,) = out.glob("frames-*.array_record")
+    written = shard.stat().st_mtime_ns
+    raw.rename(moved)
+    prepare(prepared.read(moved, "synthetic", "target"), out)
+    assert shard.stat().st_mtime_ns == written
+    moved_anew = prepare(film(tmp_path / "71.npy", 71), tmp_path / "anew")
+    assert grey(prepare(moved_anew, out)) == [71, 71]
+
+
+def test_the_content_of_prepared_data_is_known_wherever_they_lie(tmp_path):
+    def of(root):
+        return prepared.content_of(prepared.read(root, "synthetic", "target").clips)
+
+    a, b = film(tmp_path / "20.npy", 20), film(tmp_path / "70.npy", 70)
+    prepare(a, tmp_path / "a")
+    before = of(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "moved")
+    prepare(b, tmp_path / "a")
+    assert of(tmp_path / "moved") == before != of(tmp_path / "a")
+    clips = [prepared.read(tmp_path / name, "synthetic", "target").clips for name in ("a", "moved")]
+    assert fingerprint(clips[0]) == fingerprint(clips[1])  # which does not tell
+    assert prepared.content_of(a.clips) == ""
+    both = [(*clips[0][:1], *clips[1][1:]), clips[0]]
+    assert prepared.content_of(both[0]) != prepared.content_of(both[1])
+
+
 def test_an_unreadable_frame_is_replaced_counted_and_listed(source, tmp_path):
     folders = {clip.id: pathlib.Path(clip.frames.folder) for clip in source.clips[:5]}
     (folders["a"] / "img48.jpg").write_bytes(b"no image")
@@ -266,6 +329,18 @@ def test_work_that_was_stopped_goes_on_with_what_is_not_done(source, tmp_path):
     assert seen[-1] == 44
     prepare(source, tmp_path / "whole")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_shard_that_was_killed_before_its_record_is_made_again(source, tmp_path, overwrite):
+    out = tmp_path / "out"
+    prepare(source, out)
+    before = files(out)
+    for record in out.glob("*.json"):
+        record.unlink()
+    (out / "frames-00004.array_record").rename(out / "frames-00004.array_record.part")
+    prepare(source, out, overwrite=overwrite)
+    assert files(out) == before
 
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "flipped"])
@@ -556,6 +631,21 @@ def test_latents_go_on_where_they_were_stopped_and_follow_their_frames(source, t
     np.testing.assert_array_equal(read_latents(frames, 0), means(read_frame(frames, 0)[None])[0])
 
 
+def test_a_shard_without_a_readable_frame_has_latents_of_none(source, tmp_path):
+    out = tmp_path / "out"
+    for image in pathlib.Path(source.clips[3].frames.folder).iterdir():
+        image.write_bytes(b"no image")
+    prepare(source, out)
+    assert json.loads((out / "frames-00003.json").read_text())["records"] == 0
+    prepared.add_latents(out, means, autoencoder="abc", vae="here", batch_size=4)
+    assert prepared.verify(out) == []
+    clips = prepared.read(out, "casme2", "target").clips
+    assert [clip.id for clip in clips] == ["a", "b", "c", "e", "f"]
+    for frames in (clip.frames for clip in clips):
+        expected = means(read_frame(frames, 1)[None])[0]
+        np.testing.assert_array_equal(read_latents(frames, 1), expected)
+
+
 def test_latents_of_other_weights_or_sizes_are_refused(source, tmp_path):
     out = tmp_path / "out"
     prepare(source, out)
@@ -687,6 +777,9 @@ def test_prepare_then_pretrain_from_it(tmp_path):
     ]
     done = command("pretrain", *flags, f"--vae={tmp_path / 'vae'}", f"--run={tmp_path / 'first'}")
     assert "latents: from the prepared data" in done.stderr
+    resolved = json.loads((tmp_path / "first" / "config.json").read_text())["resolved"]
+    clips = prepared.read(out, "synthetic", "source").clips
+    assert resolved["prepared"] == prepared.content_of(clips)
     losses = [
         json.loads(line)["loss_rec"]
         for line in (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()

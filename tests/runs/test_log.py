@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import folder, log
 from ma2mi_jax.training import finetuning_run
 from ma2mi_jax.training.folds import Fold
@@ -54,6 +55,24 @@ def test_what_was_asked_is_written_again_when_a_run_goes_on(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(damaged))
     assert folder.open_run(tmp_path, content, "summary.json")
     assert json.loads((tmp_path / "config.json").read_text()) == damaged | content
+
+
+def test_a_run_over_other_prepared_frames_is_not_gone_on_with(tmp_path):
+    """One of an earlier version, which does not say what its frames are, goes on and says it."""
+
+    def content(**made_of):
+        return {"asked": {"steps": 2}, "resolved": {"clips": "abc", **made_of}}
+
+    def open_run(**made_of):
+        return folder.open_run(tmp_path, content(**made_of), "summary.json")
+
+    assert not open_run()
+    assert open_run()
+    assert open_run(prepared="1")
+    assert open_run(prepared="1")
+    for other in ({"prepared": "2"}, {}):
+        with pytest.raises(UserError, match=r"another configuration .*\(prepared is '1' there, "):
+            open_run(**other)
 
 
 def test_lines_of_an_earlier_version_are_kept_though_they_lack_a_name(tmp_path):

@@ -17,7 +17,7 @@ from ma2mi_jax.clips.clip import Repair
 from ma2mi_jax.clips.frames import ImageFolder
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import discard, fingerprint, unwritable, whole
+from ma2mi_jax.files import discard, fingerprint, not_ours, unwritable, whole
 
 
 def junk(name: str) -> bool:
@@ -197,7 +197,7 @@ def remembered(file: str) -> Iterator[dict]:
     too: what was found out until then is kept.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written, or it is closed to this account.
     """
     before = {}
     try:
@@ -205,6 +205,8 @@ def remembered(file: str) -> Iterator[dict]:
             before = json.load(opened)
     except FileNotFoundError:
         pass
+    except PermissionError as error:
+        raise not_ours(file, error) from error
     # a machine lost power while it was written, or a disk is bad
     except (OSError, ValueError, RecursionError):
         discard(file, "cannot be read")

@@ -27,7 +27,7 @@ from ma2mi_jax.clips.clip import Clip, Repair, SetAside
 from ma2mi_jax.clips.frames import Box, FrameError, ImageFolder, Unreachable
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import discard, printable, unwritable, whole_folder
+from ma2mi_jax.files import discard, not_ours, printable, unwritable, whole_folder
 
 RULES = 5
 """Version of the rules below, of faces.py and of shots.py. Raise it when they change: then no older
@@ -462,7 +462,11 @@ def _key(item: Item, size: int, detector: str | None, cropped: bool | None) -> s
 
 
 def _load(entry: str) -> Verdict | None:
-    """The verdict in a cache entry; None if there is no entry, or none that can be read."""
+    """The verdict in a cache entry; None if there is no entry, or a damaged one.
+
+    Raises:
+      UserError: the entry is another account's, and closed to this one.
+    """
     try:
         with open(os.path.join(entry, VERDICT)) as file:
             kept = json.load(file)
@@ -473,6 +477,8 @@ def _load(entry: str) -> Verdict | None:
         return Verdict(found, *(kept[name] for name in ("fps", "reason", "lacks", "bits")))
     except FileNotFoundError:
         return None
+    except PermissionError as error:  # it may be whole, so it is not thrown away
+        raise not_ours(entry, error) from error
     # a machine lost power while it was written, or a disk is bad
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         discard(entry, f"its verdict cannot be read: {error!r}")

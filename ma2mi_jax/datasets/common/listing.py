@@ -18,7 +18,7 @@ import numpy as np
 
 from ma2mi_jax.clips.frames import IMAGE_SUFFIXES, ImageFolder, frame_order
 from ma2mi_jax.datasets.common import disk
-from ma2mi_jax.files import UNZIPPING, discard, printable
+from ma2mi_jax.files import UNZIPPING, discard, not_ours, printable
 
 INDEX = 2  # version of the index files: raise it when what they mean changes
 SETTLED = 2_000_000_000  # ns; a time of change is reliable later: some file systems tick in 2 s
@@ -184,7 +184,11 @@ def _save_index(file: BinaryIO, index: Index) -> None:
 
 
 def _load_index(file: str) -> Index:
-    """The index kept there; empty if there is none, or if it cannot be read."""
+    """The index kept there; empty if there is none, or if it is damaged.
+
+    Raises:
+      UserError: it is another account's, and closed to this one.
+    """
     try:
         with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in ("names", "times", "lengths", "numbers")}
@@ -199,6 +203,8 @@ def _load_index(file: str) -> Index:
         return {way: Listing(*listing) for way, *listing in rows}
     except FileNotFoundError:
         return {}
+    except PermissionError as error:
+        raise not_ours(file, error) from error
     # a machine lost power while it was written, or a disk is bad
     except (OSError, ValueError, LookupError, TypeError, EOFError, *UNZIPPING) as error:
         discard(file, f"cannot be read: {error!r}")

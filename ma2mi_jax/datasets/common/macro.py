@@ -1,9 +1,10 @@
 """What the macro-expression datasets have in common: seven emotions, lists of splits, and clips
 that are folders of frames or videos."""
 
+import collections
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ma2mi_jax.clips import faces
 from ma2mi_jax.clips.clip import Clip, Dataset, SetAside
@@ -25,6 +26,28 @@ def emotion(text: str) -> int:
     name = text.strip().lower()
     name = {"happiness": "happy", "sadness": "sad", "anger": "angry"}.get(name, name)
     return EMOTIONS.index(name) if name in EMOTIONS else -1
+
+
+def by_name(found: Iterable[tuple[str, str, Split]]) -> tuple[dict[str, Split], list[str]]:
+    """The lists by name, and a note if several of one name say different things.
+
+    Those of one name are taken as one. Where they give a clip two labels, the last list counts.
+
+    Args:
+      found: of each list its name, its path for people, and what it says.
+    """
+    lists: dict[str, Split] = {}
+    there = collections.defaultdict(list)
+    for name, path, said in found:
+        there[name].append((path, said))
+        lists[name] = {**lists.get(name, {}), **said}
+    differing = [
+        f"{name} in {', '.join(path for path, _ in several)}"
+        for name, several in there.items()
+        if any(said != several[0][1] for _, said in several)
+    ]
+    told = f"lists of one name that differ, taken as one: {len(differing)}"
+    return lists, [f"{told} ({disk.some(differing)})"] if differing else []
 
 
 def check_split(dataset: str, split: str | None, splits: Sequence[str]) -> None:

@@ -18,16 +18,16 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import StoreFrames
 from ma2mi_jax.datasets.common import disk
 from ma2mi_jax.datasets.common.reader import Kind
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.files import plain, read_json, sha256, write_json
+from ma2mi_jax.files import fingerprint, plain, read_json, sha256, write_json
 from ma2mi_jax.schema import mismatch
 
 Progress = Callable[[int, int], None]
@@ -211,12 +211,59 @@ def frame_numbers(root: str | os.PathLike) -> dict[str, list[int]]:
 
     It is the number in the name of the frame's file, or the position where there was no such name.
     """
-    return {
-        clip["id"]: [
-            number for first, count in clip["numbers"] for number in range(first, first + count)
-        ]
-        for clip in read_manifest(pathlib.Path(root))["clips"]
-    }
+    clips = read_manifest(pathlib.Path(root))["clips"]
+    return {clip["id"]: _numbers(clip) for clip in clips}
+
+
+def _numbers(clip: dict[str, Any]) -> list[int]:
+    return [number for first, count in clip["numbers"] for number in range(first, first + count)]
+
+
+class Stored(NamedTuple):
+    """What the records of prepared folders say about frames that lie there.
+
+    Attributes:
+      sha256: of each shard, by its path.
+      numbers: of each clip, as `frame_numbers` has them, by the path of its shard and the record of
+        its first frame.
+    """
+
+    sha256: dict[str, str]
+    numbers: dict[tuple[str, int], list[int]]
+
+
+def stored(clips: Iterable[Clip]) -> Stored:
+    """What is recorded of the clips that lie in prepared folders; nothing of the others.
+
+    Raises:
+      UserError: the record of such a folder is gone or cannot be read.
+    """
+    found = Stored({}, {})
+    paths = (clip.frames.path for clip in clips if isinstance(clip.frames, StoreFrames))
+    for root in dict.fromkeys(pathlib.Path(path).parent for path in paths):
+        manifest = read_manifest(root)
+        files = [str(root / shard["file"]) for shard in manifest["shards"]]
+        for file, shard in zip(files, manifest["shards"], strict=True):
+            found.sha256[file] = shard["sha256"]
+        for clip in manifest["clips"]:
+            found.numbers[files[clip["shard"]], clip["first"]] = _numbers(clip)
+    return found
+
+
+def content_of(clips: Sequence[Clip]) -> str:
+    """A short hash of what the frames are of those clips that lie in prepared folders; empty if no
+    clip does. Where the folders lie does not count.
+
+    Raises:
+      UserError: as for `stored`.
+    """
+    sha256 = stored(clips).sha256
+    content = [
+        f"{sha256[clip.frames.path]} {clip.frames.first}\n"
+        for clip in clips
+        if isinstance(clip.frames, StoreFrames)
+    ]
+    return fingerprint(content) if content else ""
 
 
 def verify(root: str | os.PathLike, progress: Progress | None = None) -> list[str]:

@@ -180,9 +180,14 @@ def _encode_frames(
 ) -> None:
     """Writes the latents of `frames` into a `.npy` file, float16 (frames, h, w, 4).
 
-    A batch is read while the one before it is encoded.
+    A batch is read while the one before it is encoded. Of no frames, h and w are 0.
     """
     count, rows = len(frames), None
+    if not count:  # no frame of its clips could be read
+        with path.open("wb") as file:
+            np.save(file, np.empty((0, 0, 0, 4), np.float16))
+        return
+
     pending = None  # first frame and latents of the batch that is being encoded
     for first in [*range(0, count, batch_size), None]:  # None: nothing is left to read
         if first is not None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
@@ -37,6 +38,8 @@ from ma2mi_jax.files import fingerprint, whole
 SHARD = 8192  # frames in a shard at most, unless one clip has more: about 200 MB
 SHARDS = 64  # shards at least, because shards are what is made in parallel ...
 LEAST = 256  # ... but none of fewer frames than this
+OURS = re.compile(r"(frames-[0-9]+\.array_record|latents-[0-9]+\.(npy|json)|.*\.part)", re.DOTALL)
+"""Names of what killed work may leave in a prepared folder in which nothing is finished."""
 STAND_IN = (
     "a frame that could not be read was replaced by the nearest readable one when the data were "
     "prepared"
@@ -75,6 +78,7 @@ def write(
     """
     out = pathlib.Path(out).absolute()
     identity = {"format": format.FORMAT, "kind": kind, "name": dataset.name, "size": size}
+    stored = format.stored(dataset.clips)
     _claim(out, identity, overwrite)
     plan = list(_plan(dataset.clips))
     for path in format.files(out, "frames-*", "latents-*"):
@@ -95,7 +99,8 @@ def write(
     def make(number: int) -> dict[str, Any]:
         clips = [dataset.clips[i] for i in plan[number]]
         try:
-            return _shard(out, number, clips, identity, advance, stop)
+            made_of = identity | {"of": _made_of(clips, stored)}
+            return _shard(out, number, clips, made_of, advance, stop)
         except (OSError, RuntimeError) as error:  # the container's own errors are RuntimeErrors
             raise UserError(
                 "{out}: shard {number} cannot be written ({reason}); free the disk, or give "
@@ -117,7 +122,7 @@ def write(
         made_of = [each["of"] for each in latents["shards"]]
         if made_of != [shard["sha256"] for shard in shards]:
             (out / format.LATENTS).unlink()  # they are of other frames
-    manifest = _manifest(dataset, identity, plan, shards)
+    manifest = _manifest(dataset, identity, plan, shards, stored)
     format.write_record_file(out / format.MANIFEST, manifest)
 
 
@@ -135,7 +140,8 @@ def _claim(out: pathlib.Path, identity: dict, overwrite: bool) -> None:
         elif finished:
             _claim_prepared(out, finished[0], identity, overwrite)
         else:
-            strangers = [path.name for path in out.iterdir() if not path.name.endswith(".part")]
+            # a shard whose record was not yet written when the work was killed is no stranger
+            strangers = [path.name for path in out.iterdir() if not OURS.fullmatch(path.name)]
             if strangers:
                 raise UserError(
                     "[out={out}]: holds {stranger} and no prepared data; give a new or empty "
@@ -210,7 +216,7 @@ def _shard(
       out: the prepared folder.
       number: of the shard.
       clips: what it holds.
-      identity: of the whole dataset.
+      identity: of the whole dataset, and `_made_of` of the clips.
       advance: called with the number of frames done.
       stop: set when another shard has failed.
 
@@ -218,7 +224,6 @@ def _shard(
       Its record. `counts` has the number of frames of each clip, 0 if none could be read.
     """
     path = out / f"frames-{number:05d}.array_record"
-    identity = identity | {"of": _made_of(clips)}
     if (kept := format.finished(path, identity, format.FramesShard)) is not None:
         advance(sum(len(clip.frames) for clip in clips))
         return kept
@@ -231,13 +236,17 @@ def _shard(
     return format.finish(path, {**content, **identity, **told})
 
 
-def _made_of(clips: Sequence[Clip]) -> str:
+def _made_of(clips: Sequence[Clip], stored: format.Stored) -> str:
     """A hash of what decides the content of a shard."""
 
     def frames_of(clip: Clip) -> Any:
-        if isinstance(clip.frames, ImageFolder):
-            return [clip.frames.names, disk.states(clip.frames)]
-        return len(clip.frames)
+        frames = clip.frames
+        if isinstance(frames, ImageFolder):
+            return [frames.names, disk.states(frames)]
+        if isinstance(frames, StoreFrames):
+            return [stored.sha256[frames.path], frames.first, frames.count]
+        # the name of a film is a hash of all that decides what is drawn
+        return [os.path.basename(frames.path), frames.first, frames.count]
 
     known = [[c.id, c.box and dataclasses.astuple(c.box), frames_of(c)] for c in clips]
     return fingerprint([json.dumps([JPEG_QUALITY, known])], 64)
@@ -319,7 +328,11 @@ def _file(frames: Frames, position: int) -> bytes:
 
 
 def _manifest(
-    dataset: Dataset, identity: dict, plan: Sequence[range], shards: Sequence[dict]
+    dataset: Dataset,
+    identity: dict,
+    plan: Sequence[range],
+    shards: Sequence[dict],
+    stored: format.Stored,
 ) -> dict[str, Any]:
     """The content of `prepared.json`.
 
@@ -332,7 +345,7 @@ def _manifest(
         for i, count in zip(indices, shard["counts"], strict=True):
             clip = dataset.clips[i]
             if count:
-                clips.append(_record(clip, number, first, count))
+                clips.append(_record(clip, number, first, count, stored))
             else:
                 set_aside.append(SetAside(clip.id, reasons[clip.id]))
             first += count
@@ -371,7 +384,9 @@ def _manifest(
     }
 
 
-def _record(clip: Clip, shard: int, first: int, count: int) -> dict[str, Any]:
+def _record(
+    clip: Clip, shard: int, first: int, count: int, stored: format.Stored
+) -> dict[str, Any]:
     """What the manifest says about a clip.
 
     Args:
@@ -379,6 +394,7 @@ def _record(clip: Clip, shard: int, first: int, count: int) -> dict[str, Any]:
       shard: the number of the shard that holds it.
       first: the record of its first frame in the shard.
       count: the number of its frames.
+      stored: what is recorded of clips that were prepared before.
     """
     told = {
         field.name: getattr(clip, field.name)
@@ -390,13 +406,18 @@ def _record(clip: Clip, shard: int, first: int, count: int) -> dict[str, Any]:
         "shard": shard,
         "first": first,
         "count": count,
-        "numbers": _runs(_numbers(clip)),
+        "numbers": _runs(_numbers(clip, stored)),
         **told,
     }
 
 
-def _numbers(clip: Clip) -> list[int]:
-    """The number in the name of each frame's file, or its position where there is none."""
+def _numbers(clip: Clip, stored: format.Stored) -> list[int]:
+    """The number in the name of each frame's file, or its position where there is none.
+
+    What was prepared before keeps the numbers that it has there.
+    """
+    if isinstance(clip.frames, StoreFrames):
+        return stored.numbers[clip.frames.path, clip.frames.first]
     names = clip.frames.names if isinstance(clip.frames, ImageFolder) else [""] * len(clip.frames)
     return [
         position if (number := frame_number(name)) is None else number
