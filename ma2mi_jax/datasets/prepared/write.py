@@ -21,7 +21,7 @@ from ma2mi_jax.clips.frames import (
     ImageFolder,
     StoreFrames,
     crop,
-    frame_number,
+    frame_numbers,
     jpeg,
     read_file,
     read_frame,
@@ -420,8 +420,8 @@ def _numbers(clip: Clip, stored: format.Stored) -> list[int]:
         return stored.numbers[clip.frames.path, clip.frames.first]
     names = clip.frames.names if isinstance(clip.frames, ImageFolder) else [""] * len(clip.frames)
     return [
-        position if (number := frame_number(name)) is None else number
-        for position, name in enumerate(names)
+        position if number is None else number
+        for position, number in enumerate(frame_numbers(names))
     ]
 
 
