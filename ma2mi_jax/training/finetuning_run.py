@@ -3,14 +3,14 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint
 from ma2mi_jax.datasets import registry
-from ma2mi_jax.datasets.common import merged
+from ma2mi_jax.datasets.common import disk, merged
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError, parameters_called
 from ma2mi_jax.models import autoencoder
@@ -307,6 +307,38 @@ def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]
     except ValueError as error:
         raise UserError("[protocol={name}]: {error}", name=asked["name"], error=error) from None
     return found
+
+
+def recorded_folds(resolved: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]:
+    """The folds of a finished run, as its config.json has them: whatever became of a file of folds.
+
+    No fold has `inner` clips, for no epoch is chosen any more.
+
+    Args:
+      resolved: of the run.
+      clips: as they are read now.
+
+    Raises:
+      UserError: they are of other subjects than the run tested, so that it has no model for some of
+        them, or other models in their places.
+    """
+    asked, recorded = resolved["protocol"], resolved["folds"]
+    single = asked["name"] in ("cross", "all")  # one fold: the datasets tell who is tested
+    if single:
+        found = make_folds({**asked, "select": "last"}, clips)
+        tested = folds.fold_of(clips, found).keys()
+    else:
+        tested = {clip.subject for clip in clips}
+    sides = {"new": tested - recorded.keys(), "gone": recorded.keys() - tested}
+    differing = (f"{word}: {disk.some(sorted(side))}" for word, side in sides.items() if side)
+    if told := "; ".join(differing):
+        raise UserError(
+            "{datasets}: other subjects are there than the run tested ({told}), so that its models "
+            "are not those of these folds; give the data as they were, as [root]",
+            datasets=" and ".join(entry["name"] for entry in resolved["datasets"]),
+            told=told,
+        )
+    return found if single else folds.given([clip.subject for clip in clips], recorded)
 
 
 def members_of(seeds: Sequence[int], all_folds: Sequence[Fold]) -> list[Member]:
