@@ -156,21 +156,9 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     config = finetuning.Config(
         architecture=start.architecture,
         classes=len(dataset.classes),
-        tune=run.tune,
-        frozen_statistics=run.frozen_statistics,
         reconstruction=kept,
-        reconstruction_weight=run.reconstruction_weight,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        learning_rate=run.learning_rate,
-        decay=run.decay,
-        weight_decay=run.weight_decay,
-        augmentation=run.augmentation,
-        rotation=run.rotation,
-        translation=run.translation,
-        flip=run.flip,
-        test_frames=run.test_frames,
         dtype=run_config.dtype(run.precision),
+        **settings_of(run),
     )
     size, why = processes.from_first("chunk", lambda: chunk_of(run, config, len(members)))
     resolved = {
@@ -244,6 +232,26 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
         )
     seconds = time.monotonic() - began
     return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)
+
+
+def settings_of(run: FinetuneRun) -> dict[str, Any]:
+    """Fields of `finetuning.Config` that the run alone decides, whatever it starts from, and
+    whatever data and device are."""
+    return {
+        "tune": run.tune,
+        "frozen_statistics": run.frozen_statistics,
+        "reconstruction_weight": run.reconstruction_weight,
+        "epochs": run.epochs,
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "decay": run.decay,
+        "weight_decay": run.weight_decay,
+        "augmentation": run.augmentation,
+        "rotation": run.rotation,
+        "translation": run.translation,
+        "flip": run.flip,
+        "test_frames": run.test_frames,
+    }
 
 
 def log_epochs(

@@ -357,29 +357,38 @@ def _widest(clips: Sequence[Clip], delta_ms: tuple[int, int]) -> tuple[int, int]
     return min(lows), max(highs)
 
 
+def settings_of(run: PretrainRun) -> dict[str, Any]:
+    """Fields of `pretraining.Config` that the run alone decides, whatever data and device are."""
+    settings = {
+        "architecture": run.architecture,
+        "objective": run.objective,
+        "position_loss": run.position_loss,
+        "position_scale": run.position_scale,
+        "reconstruction_loss": run.reconstruction_loss,
+        "rotation": run.tau_rotation,
+        "translation": run.tau_translation,
+        "flip": run.tau_flip,
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "decay": run.decay,
+        "weight_decay": run.weight_decay,
+        "seed": run.seed,
+        "latent": run.latent,
+    }
+    return settings if run.delta_ms else settings | {"delta": run.delta}
+
+
 def config_of(run: PretrainRun, dataset: Dataset, per_epoch: int, vae) -> pretraining.Config:
     """What the step is made of: the run, and what data and device decide."""
-    return pretraining.Config(
-        architecture=run.architecture,
-        objective=run.objective,
-        classes=len(dataset.classes) if run.objective == "maer" else 0,
-        position_loss=run.position_loss,
-        position_scale=run.position_scale,
-        reconstruction_loss=run.reconstruction_loss,
-        rotation=run.tau_rotation,
-        translation=run.tau_translation,
-        flip=run.tau_flip,
-        delta=_widest(dataset.clips, run.delta_ms) if run.delta_ms else run.delta,
-        steps=run.steps or (run.epochs or 80) * per_epoch,
-        batch_size=run.batch_size,
-        learning_rate=run.learning_rate,
-        decay=run.decay,
-        weight_decay=run.weight_decay,
-        seed=run.seed,
-        dtype=run_config.dtype(run.precision),
-        vae=vae,
-        latent=run.latent,
-    )
+    decided = {
+        "classes": len(dataset.classes) if run.objective == "maer" else 0,
+        "steps": run.steps or (run.epochs or 80) * per_epoch,
+        "dtype": run_config.dtype(run.precision),
+        "vae": vae,
+    }
+    if run.delta_ms:
+        decided["delta"] = _widest(dataset.clips, run.delta_ms)
+    return pretraining.Config(**settings_of(run), **decided)
 
 
 def sizes_of(state: pretraining.PretrainState, vae_params: Any) -> dict[str, int]:
