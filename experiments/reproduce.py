@@ -218,11 +218,12 @@ def size_of(f) -> Size:
     with told_by("pretrain"):
         pretrain = flags.parse(PretrainRun, words, base=pretrain)
     words = passed_on(f, "finetune_flags")
-    if "fusion" in flag_names(words):
+    if given := set(plans.OF_NETWORKS) & set(flag_names(words)):
         raise UserError(
-            "[finetune_flags={text}]: the fusion is that of the pre-training; "
+            "[finetune_flags={text}]: the {name} is that of the pre-training; "
             "give it in [pretrain_flags]",
             text=f.finetune_flags,
+            name=min(given),
         )
     with told_by("finetune"):
         finetune = flags.parse(FinetuneRun, words, base=finetune)

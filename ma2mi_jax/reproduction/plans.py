@@ -17,6 +17,8 @@ from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun, Run
 
 # Fig. 4; the paper's own axis cannot be read in our copy, but for [3, 8].
 DELTAS = ((1, 1), (1, 4), (3, 8), (8, 13), (15, 20))
+OF_NETWORKS = ("fusion", "pooling", "normalisation")
+"""Fields of a pre-training that a fine-tuning from scratch has too, to be compared with it."""
 TABLES, FIGURES = (1, 2, 3, 4, 5, 6), (4, 5, 6)
 
 
@@ -161,8 +163,10 @@ def finetuning(
         size.finetune, dataset=_at(size, spec), tune=tune, keep_reconstruction=keep
     )
     if init is None:  # else the pre-training decides
-        fusion = None if size.pretrain.fusion == PretrainRun.fusion else size.pretrain.fusion
-        run = dataclasses.replace(run, preset=size.pretrain.preset, fusion=fusion)
+        networks = {name: getattr(size.pretrain, name) for name in OF_NETWORKS}
+        usual = {name for name in OF_NETWORKS if networks[name] == getattr(PretrainRun, name)}
+        networks |= dict.fromkeys(usual)  # said or not, it is the same run
+        run = dataclasses.replace(run, preset=size.pretrain.preset, **networks)
     if keep and init and init.run.space == "latent":
         run = dataclasses.replace(run, vae=size.pretrain.vae)
     name = [f"from-{init.folder.split('/')[1] if init else 'none'}"]

@@ -59,9 +59,16 @@ def parts_of(argv):
         ),
         ("--target=synthetic --all --pretrain-flags=--help", ["--help"]),
         ("--target=synthetic --all --pretrain-flags='", ["--pretrain-flags", "quotation"]),
-        (
-            "--target=synthetic --all --finetune-flags=--fusion=add",
-            ["--fusion", "--pretrain-flags"],
+        *(
+            (
+                f"--target=synthetic --all --finetune-flags=--{name}={value}",
+                [f"the {name} is that of the pre-training", "--pretrain-flags"],
+            )
+            for name, value in [
+                ("fusion", "add"),
+                ("pooling", "flatten"),
+                ("normalisation", "imagenet"),
+            ]
         ),
         (
             "--target=casme2,samm --all --annotations=a.xlsx",

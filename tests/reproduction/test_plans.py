@@ -9,6 +9,7 @@ from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction import paper, plans, progress
 from ma2mi_jax.reproduction.plans import Size
+from ma2mi_jax.training import initial
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 REAL = ("casme2", "samm", "mmew")
@@ -207,8 +208,17 @@ def test_what_makes_a_row_wins_over_what_all_runs_have_in_common():
     assert runs_of(part, "no-position")[0].fusion == "action"
     before, after = runs_of(part, "with-lpos")
     assert (before.fusion, before.batch_size, after.epochs) == ("add", 8, 3)
-    scratch = runs_of(plans.table1(REAL, size), "none")[1]
-    assert scratch.fusion == "add"  # the same network without pre-training
+
+
+@pytest.mark.parametrize("table", [plans.table1, plans.table3])
+def test_the_row_without_pretraining_has_the_same_networks(table):
+    chosen = {"fusion": "add", "pooling": "flatten", "normalisation": "imagenet", "preset": "tiny"}
+    scratch = runs_of(table(REAL, sized(pretrain=chosen)), "none")[1]
+    ours = initial.from_scratch(scratch)
+    theirs = sized(pretrain=chosen).pretrain.architecture
+    assert ours == dataclasses.replace(theirs, space=ours.space)
+    usual = runs_of(table(REAL, SIZE), "none")[1]
+    assert (usual.fusion, usual.pooling, usual.normalisation) == (None, None, None)
 
 
 def test_an_autoencoder_that_is_not_used_tells_no_runs_apart():
