@@ -310,11 +310,16 @@ def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]
             found = folds.kfold(subjects, asked["k"], asked["seed"])
         else:
             found = folds.loso(subjects)
-        if asked.get("select") == "inner":
-            found = tuple(folds.hold_out(fold, subjects, INNER, asked["seed"]) for fold in found)
     except ValueError as error:
+        if file := asked["folds_file"]:
+            raise UserError("[folds_file={file}]: {error}", file=file, error=error) from None
         raise UserError("[protocol={name}]: {error}", name=asked["name"], error=error) from None
-    return found
+    if asked.get("select") != "inner":
+        return found
+    try:
+        return tuple(folds.hold_out(fold, subjects, INNER, asked["seed"]) for fold in found)
+    except ValueError as error:
+        raise UserError("[select=inner]: {error}", error=error) from None
 
 
 def recorded_folds(resolved: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]:
