@@ -25,6 +25,7 @@ docs/experiments.md, where pre-training was seen to help: --preset=bench --space
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import shlex
@@ -215,8 +216,11 @@ def size_of(f) -> Size:
     pretrain = PretrainRun(source, **how)
     finetune = FinetuneRun(target, seeds=f.seeds, **given(epochs=f.finetune_epochs))
     words = passed_on(f, "pretrain_flags")
+    of_maer = [word for word in words if flag_names([word]) == ["wrong-labels"]]
     with told_by("pretrain"):
-        pretrain = flags.parse(PretrainRun, words, base=pretrain)
+        rest = [word for word in words if word not in of_maer]
+        pretrain = flags.parse(PretrainRun, rest, base=pretrain)
+        wrong_labels = wrong_labels_of(f, pretrain, of_maer)
     words = passed_on(f, "finetune_flags")
     if given := set(plans.OF_NETWORKS) & set(flag_names(words)):
         raise UserError(
@@ -227,7 +231,18 @@ def size_of(f) -> Size:
         )
     with told_by("finetune"):
         finetune = flags.parse(FinetuneRun, words, base=finetune)
-    return Size(pretrain, finetune, f.pretrain_seeds, roots_of(f))
+    return Size(pretrain, finetune, f.pretrain_seeds, roots_of(f), wrong_labels)
+
+
+def wrong_labels_of(f, pretrain: PretrainRun, words: list[str]) -> float | None:
+    """The share of wrong labels that `words` give to MAER's rows, None without any."""
+    if not words:
+        return None
+    if not registry.reader("source", pretrain.dataset.name).labelled:
+        why = f"--wrong-labels is of MAER, and {pretrain.dataset.name} has no labels; remove it"
+        raise refusal("pretrain_flags", f.pretrain_flags, why)
+    maer = dataclasses.replace(pretrain, objective="maer", delta_ms=None)
+    return flags.parse(PretrainRun, words, base=maer).wrong_labels
 
 
 def roots_of(f) -> str | dict[str, str] | None:

@@ -35,12 +35,14 @@ class Size:
       pretrain_seeds: pre-trainings of each row, each with all the fine-tuning seeds.
       roots: absolute path of the folder in which the datasets lie by name, or the path of each by
         its name; a dataset of which nothing is said lies where it is looked for by itself.
+      wrong_labels: of MAER's rows, the others see no labels; None is the source's own share.
     """
 
     pretrain: PretrainRun
     finetune: FinetuneRun
     pretrain_seeds: int = 1
     roots: str | Mapping[str, str] | None = None
+    wrong_labels: float | None = None
 
     @property
     def source(self) -> str:
@@ -136,6 +138,10 @@ def pretraining(
         )
     if clips:
         spec = dataclasses.replace(spec, clips=clips)
+    if "delta" in different:  # the row counts frames, whatever the plan counts
+        different["delta_ms"] = None
+    if different.get("objective") == "maer":  # it has labels, and no δ
+        different |= {"delta_ms": None, "wrong_labels": size.wrong_labels}
     run = dataclasses.replace(size.pretrain, dataset=_at(size, spec), seed=seed, **different)
     name = [spec.name, run.space]
     if run.objective == "maer":  # it reconstructs nothing
@@ -151,6 +157,8 @@ def pretraining(
         name.append("no-lpos")
     if run.delta != DEFAULT_DELTA:
         name.append("delta-{}-{}".format(*run.delta))
+    if run.delta_ms:  # Fig. 4 has the default δ beside it, in frames
+        name.append("delta-{}-{}-ms".format(*run.delta_ms))
     return Planned(f"pretrain/{'-'.join(name)}-seed{seed}", run)
 
 

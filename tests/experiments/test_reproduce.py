@@ -82,6 +82,14 @@ def parts_of(argv):
             "--target=synthetic --all --finetune-flags=--folds-file=/no/such.csv",
             ["finetune.py", "--folds-file", "/no/such.csv"],
         ),
+        (
+            "--target=casme2 --source=folder --table=1 --pretrain-flags=--wrong-labels=.2",
+            ["--pretrain-flags=--wrong-labels=.2", "folder has no labels"],
+        ),
+        (
+            "--target=casme2 --table=1 --pretrain-flags=--wrong-labels=2",
+            ["pretrain.py: --wrong-labels=2.0: expected at most 1"],
+        ),
         ("--target=casme2 --table=1 --vae=random", ["--vae=random"]),
         ("--target=synthetic --all --data=/datasets", ["--data-root=/datasets"]),
         ("--target=csv --all --data-root=samm=/a", ["--data-root=samm=/a: samm is none of"]),
@@ -117,6 +125,19 @@ def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(tmp_path):
     with pytest.raises(UserError, match=r"casme2: no such folder"):
         reproduce.main(argv)
     assert reproduce.main([*argv, "--dry-run"]) == 0  # a plan can be looked at elsewhere
+
+
+def test_milliseconds_and_wrong_labels_reach_the_rows_that_they_are_for(tmp_path, capsys):
+    argv = ["--target=casme2", "--table=1", "--figure=4", f"--out={tmp_path}", "--dry-run"]
+    given = "--pretrain-flags=--delta-ms=120:320 --wrong-labels=.2"
+    assert reproduce.main([*argv, f"--data={tmp_path}", given]) == 0
+    said = capsys.readouterr().out.splitlines()
+    of = {
+        name: next(line for line in said if f"--run={tmp_path}/pretrain/dfew-{name}-seed0" in line)
+        for name in ("maer", "latent-delta-120-320-ms", "latent", "latent-delta-1-4")
+    }
+    assert {name for name in of if "--delta-ms=120:320" in of[name]} == {"latent-delta-120-320-ms"}
+    assert {name for name in of if "--wrong-labels=0.2" in of[name]} == {"maer"}
 
 
 def test_clips_of_ones_own_can_be_planned(tmp_path, capsys):

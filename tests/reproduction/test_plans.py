@@ -186,7 +186,12 @@ def test_tables_share_runs():
     assert parts["figure", 5].rows[0].runs["casme2"][0] == runs.pop()[0].init
 
 
-@pytest.mark.parametrize(("size", "targets"), [*SIZES, (sized(pretrain_seeds=3), REAL)])
+IN_TIME = sized(pretrain={"delta_ms": (120, 320)}, wrong_labels=0.2)
+
+
+@pytest.mark.parametrize(
+    ("size", "targets"), [*SIZES, (sized(pretrain_seeds=3), REAL), (IN_TIME, REAL)]
+)
 def test_one_folder_a_run_and_each_after_its_start(size, targets):
     runs = plans.runs_of(everything(size, targets))
     assert len({planned.folder for planned in runs}) == len(runs)
@@ -229,7 +234,22 @@ def test_an_autoencoder_that_is_not_used_tells_no_runs_apart():
     assert runs_of(ours, "latent") != runs_of(other, "latent")
 
 
-@pytest.mark.parametrize(("size", "targets"), SIZES)
+def test_a_delta_in_milliseconds_is_of_the_rows_that_name_no_other_one():
+    table, figure = plans.table1(REAL, IN_TIME), plans.figure4(REAL, IN_TIME)
+    assert runs_of(table, "latent")[0].delta_ms == (120, 320)
+    assert runs_of(table, "maer")[0].delta_ms is None
+    for each in figure.rows:  # in frames, as the paper has them
+        run = runs_of(figure, each.key)[0]
+        assert (run.delta_ms, "{}:{}".format(*run.delta)) == (None, each.key)
+
+
+def test_wrong_labels_are_of_the_row_that_sees_labels():
+    part = plans.table1(REAL, IN_TIME)
+    shares = {key: runs_of(part, key)[0].wrong_labels for key in ("maer", "pixel", "latent")}
+    assert shares == {"maer": 0.2, "pixel": None, "latent": None}
+
+
+@pytest.mark.parametrize(("size", "targets"), [*SIZES, (IN_TIME, REAL)])
 def test_the_scripts_take_the_flags_of_every_run(size, targets, tmp_path):
     for planned in plans.runs_of(everything(size, targets)):
         run = planned.placed(tmp_path)
