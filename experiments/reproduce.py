@@ -41,6 +41,7 @@ from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.reproduction import page, paper, plans, progress
 from ma2mi_jax.reproduction.plans import Planned, Size
@@ -313,14 +314,14 @@ def look(planned: Planned, out: pathlib.Path) -> progress.State:
 
 
 def check_runs(todo, out: pathlib.Path, elsewhere: bool) -> None:
-    """Whether the scripts will take these runs, and their datasets are there: now, not after the
-    runs before them.
+    """Whether the scripts will take these runs, and their datasets and autoencoders are there: now,
+    not after the runs before them.
 
     Args:
-      elsewhere: the datasets need not be here.
+      elsewhere: neither need be here.
 
     Raises:
-      UserError: a script would not take its flags, or a dataset is not there.
+      UserError: a script would not take its flags, or something is not there.
     """
     for planned in todo:
         run = planned.placed(out)
@@ -335,6 +336,19 @@ def check_runs(todo, out: pathlib.Path, elsewhere: bool) -> None:
                     root=root,
                     name=spec.name,
                 )
+    needed = dict.fromkeys(vae for planned in todo if (vae := autoencoder_of(planned)))
+    for vae in () if elsewhere else needed:
+        diffusers.locate(vae)
+
+
+def autoencoder_of(planned: Planned) -> str | None:
+    """The autoencoder that a run needs, None if it needs none."""
+    run, latent = planned.run, False
+    if run.script == "pretrain":
+        latent = run.space == "latent"  # MAER's rows are not
+    elif run.keep_reconstruction and planned.init:
+        latent = planned.init.run.space == "latent"
+    return run.vae if latent else None
 
 
 def print_plan(todo, states, estimates, out: pathlib.Path) -> None:

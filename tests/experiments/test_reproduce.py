@@ -15,6 +15,7 @@ import reproduce
 from stored_runs import Scripts, to_first_format
 
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.reproduction import figures, plans, progress
 from ma2mi_jax.training import run_files
 
@@ -125,6 +126,27 @@ def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(tmp_path):
     with pytest.raises(UserError, match=r"casme2: no such folder"):
         reproduce.main(argv)
     assert reproduce.main([*argv, "--dry-run"]) == 0  # a plan can be looked at elsewhere
+
+
+def test_an_autoencoder_that_is_not_there_is_missed_before_the_first_run(tmp_path, monkeypatch):
+    """Once, however many runs need it; and not where the runs are made elsewhere."""
+    for name in ("data/dfew", "data/casme2", "vae"):
+        (tmp_path / name).mkdir(parents=True)
+    asked, made = [], []
+    locate = diffusers.locate
+    monkeypatch.setattr(diffusers, "locate", lambda vae: (asked.append(vae), locate(vae)))
+    monkeypatch.setattr(reproduce, "call", lambda run: made.append(run) or 2)
+    argv = ["--target=casme2", f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
+    bad = f"--vae={tmp_path / 'vae'}"
+    with pytest.raises(UserError, match=r"found no config\.json") as refused:
+        reproduce.main([*argv, "--table=2", bad])
+    assert refused.value.spelled(cli.spell).startswith(f"{bad}: ")
+    assert (asked, made) == ([str(tmp_path / "vae")], [])
+    assert reproduce.main([*argv, "--table=2", bad, "--dry-run"]) == 0
+    assert reproduce.main([*argv, "--table=2", bad, "--emit=slurm"]) == 0
+    reproduce.main([*argv, "--table=4", bad, "--space=pixel"])
+    assert len(asked) == 1
+    assert made
 
 
 def test_milliseconds_and_wrong_labels_reach_the_rows_that_they_are_for(tmp_path, capsys):
