@@ -232,6 +232,9 @@ def size_of(f) -> Size:
         )
     with told_by("finetune"):
         finetune = flags.parse(FinetuneRun, words, base=finetune)
+    if finetune.chosen_protocol == "all":
+        why = "--protocol=all tests nobody, so that a table has no scores; give another protocol"
+        raise refusal("finetune_flags", f.finetune_flags, why)
     return Size(pretrain, finetune, f.pretrain_seeds, roots_of(f), wrong_labels)
 
 

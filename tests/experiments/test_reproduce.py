@@ -84,6 +84,10 @@ def parts_of(argv):
             ["finetune.py", "--folds-file", "/no/such.csv"],
         ),
         (
+            "--target=synthetic --all --finetune-flags=--protocol=all",
+            ["--finetune-flags=--protocol=all", "no scores"],
+        ),
+        (
             "--target=casme2 --source=folder --table=1 --pretrain-flags=--wrong-labels=.2",
             ["--pretrain-flags=--wrong-labels=.2", "folder has no labels"],
         ),
