@@ -370,6 +370,14 @@ def test_a_job_waits_for_the_pretraining_that_it_starts_from_and_for_no_other(tm
     assert f"reproduce.py --target=casme2,samm --table=1 --out={tmp_path}\n" in page
 
 
+def test_a_folder_may_be_called_like_the_scheduler(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["--emit", "slurm", "--target=casme2", "--table=1", "--out", "slurm"]
+    assert reproduce.main(argv) == 0
+    page = (tmp_path / "slurm" / "slurm" / "page.sh").read_text()
+    assert page.endswith("reproduce.py --target=casme2 --table=1 --out slurm\n")
+
+
 @pytest.mark.timeout(600)
 def test_table_4_of_drawn_faces(made):
     out, _, said = made
