@@ -209,18 +209,32 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             listener.stoppable() as wished,
             processes.in_step(wished) as asked,
         ):
+
+            def looked(state, frames):
+                """What was learned, and the seconds that the look took."""
+                jax.block_until_ready(state)  # the steps before it may still be at work
+                called = time.monotonic()
+                found = learned.look(config, state, frames, people, vae_params)
+                return found, time.monotonic() - called
+
+            # `last`: from when on the steps in `pending` took time; looks and compiling put it off
             pending, warned, last = [], "", time.monotonic()
             for step in range(start, config.steps):
                 batch, seen = next(iterator), None
                 needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
                 if looks and step % run.look_every == 0:
-                    seen = learned.look(config, state, batch["frames"], people, vae_params)
+                    seen, spent = looked(state, batch["frames"])
+                    last += spent
+                called = time.monotonic()
                 with compiles if step == start else contextlib.nullcontext():
                     state, metrics = step_fn(state, needed, vae_params)
+                if step == start:  # the call waits for the compiler, and not for the device
+                    last += time.monotonic() - called
                 pending.append((step, batch["drawn"], batch["replaced"], metrics))
                 final = step + 1 == config.steps
                 if looks and final:
-                    seen = learned.look(config, state, batch["frames"], people, vae_params)
+                    seen, spent = looked(state, batch["frames"])
+                    last += spent
                 if step % run.log_every == 0 or final or seen:
                     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
                     now = time.monotonic()
