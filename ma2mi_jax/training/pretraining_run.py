@@ -267,11 +267,14 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
 
     # ----------------------------------------------------------------------------- the summary
     lines = log.lines
+    # None where all steps were made before and their log is lost, as `MetricsLog` says: the weights
+    # are whole, and worth more than a table of how they came about.
+    newest = lines[-1] if lines else {}
     tail = lines[-max(1, len(lines) // 10) :]
-    last_look = lines[-1].get("learned")
+    last_look = newest.get("learned")
     if last_look and (said := learned.caution(config, last_look)):
         listener.log(said)
-    names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate", "learned")]
+    names = [k for k in newest if k not in ("step", "epoch", "learning_rate", "learned")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
     state, vae_params = processes.own((state, vae_params))
     done = Finished(

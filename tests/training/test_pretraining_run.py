@@ -68,3 +68,16 @@ def test_the_rate_is_that_of_the_steps_without_looks_and_compiling(run, carry_ou
     assert all(line["pairs_per_second"] < BATCH / STEP for line in done.lines[1:])
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["final"]["pairs_per_second"] > slowest
+
+
+def test_a_whole_run_whose_log_is_lost_is_finished_without_it(run, carry_out):
+    """Killed after its last step, before its summary."""
+    if not (run.folder / "summary.json").exists():
+        carry_out()
+    for name in ("summary.json", "metrics.jsonl"):
+        (run.folder / name).unlink()
+    done, told = carry_out()
+    assert any("no lines of 3 steps" in line for line in told)
+    assert (done.lines, done.final, done.averaged) == ([], {}, 0)
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert (summary["steps"], summary["final"], summary["learned"]) == (STEPS, {}, None)
