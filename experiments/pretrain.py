@@ -33,7 +33,8 @@ def main(argv):
 
 def draw(done: pretraining_run.Finished) -> None:
     """The pictures; the summary is there already, should one of them fail."""
-    drawing.pretraining_curves(done.run.folder / "curves.png", done.lines)
+    if done.lines:
+        drawing.pretraining_curves(done.run.folder / "curves.png", done.lines)
     looks = [line["learned"] for line in done.lines if line.get("learned")]
     if looks and "r2_c_delta" in looks[0]:
         drawing.what_is_learned(done.run.folder / "learned.png", looks)
@@ -46,8 +47,8 @@ def draw(done: pretraining_run.Finished) -> None:
 
 def print_summary(done: pretraining_run.Finished) -> None:
     """First and last values, what they say, and what was set aside."""
-    first, final, aside = done.lines[0], done.final, done.dataset.set_aside
-    rows = [(name, f"{first[name]:.4f}", f"{value:.4f}") for name, value in final.items()]
+    final, aside = done.final, done.dataset.set_aside
+    rows = [(name, f"{done.lines[0][name]:.4f}", f"{value:.4f}") for name, value in final.items()]
     caption = (
         f"{len(done.clips)} clips used, {len(aside)} set aside; {done.config.steps} steps; "
         f"last = mean of {done.averaged} logged steps"

@@ -25,6 +25,7 @@ docs/experiments.md, where pre-training was seen to help: --preset=bench --space
 """
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import shlex
@@ -40,6 +41,7 @@ from ma2mi_jax.datasets import registry
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.models.architecture import PRESETS
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.models.weights.diffusers import SD_VAE_HUB
 from ma2mi_jax.reproduction import page, paper, plans, progress
 from ma2mi_jax.reproduction.plans import Planned, Size
@@ -215,18 +217,36 @@ def size_of(f) -> Size:
     pretrain = PretrainRun(source, **how)
     finetune = FinetuneRun(target, seeds=f.seeds, **given(epochs=f.finetune_epochs))
     words = passed_on(f, "pretrain_flags")
+    of_maer = [word for word in words if flag_names([word]) == ["wrong-labels"]]
     with told_by("pretrain"):
-        pretrain = flags.parse(PretrainRun, words, base=pretrain)
+        rest = [word for word in words if word not in of_maer]
+        pretrain = flags.parse(PretrainRun, rest, base=pretrain)
+        wrong_labels = wrong_labels_of(f, pretrain, of_maer)
     words = passed_on(f, "finetune_flags")
-    if "fusion" in flag_names(words):
+    if given := set(plans.OF_NETWORKS) & set(flag_names(words)):
         raise UserError(
-            "[finetune_flags={text}]: the fusion is that of the pre-training; "
+            "[finetune_flags={text}]: the {name} is that of the pre-training; "
             "give it in [pretrain_flags]",
             text=f.finetune_flags,
+            name=min(given),
         )
     with told_by("finetune"):
         finetune = flags.parse(FinetuneRun, words, base=finetune)
-    return Size(pretrain, finetune, f.pretrain_seeds, roots_of(f))
+    if finetune.chosen_protocol == "all":
+        why = "--protocol=all tests nobody, so that a table has no scores; give another protocol"
+        raise refusal("finetune_flags", f.finetune_flags, why)
+    return Size(pretrain, finetune, f.pretrain_seeds, roots_of(f), wrong_labels)
+
+
+def wrong_labels_of(f, pretrain: PretrainRun, words: list[str]) -> float | None:
+    """The share of wrong labels that `words` give to MAER's rows, None without any."""
+    if not words:
+        return None
+    if not registry.reader("source", pretrain.dataset.name).labelled:
+        why = f"--wrong-labels is of MAER, and {pretrain.dataset.name} has no labels; remove it"
+        raise refusal("pretrain_flags", f.pretrain_flags, why)
+    maer = dataclasses.replace(pretrain, objective="maer", delta_ms=None)
+    return flags.parse(PretrainRun, words, base=maer).wrong_labels
 
 
 def roots_of(f) -> str | dict[str, str] | None:
@@ -297,14 +317,14 @@ def look(planned: Planned, out: pathlib.Path) -> progress.State:
 
 
 def check_runs(todo, out: pathlib.Path, elsewhere: bool) -> None:
-    """Whether the scripts will take these runs, and their datasets are there: now, not after the
-    runs before them.
+    """Whether the scripts will take these runs, and their datasets and autoencoders are there: now,
+    not after the runs before them.
 
     Args:
-      elsewhere: the datasets need not be here.
+      elsewhere: neither need be here.
 
     Raises:
-      UserError: a script would not take its flags, or a dataset is not there.
+      UserError: a script would not take its flags, or something is not there.
     """
     for planned in todo:
         run = planned.placed(out)
@@ -319,6 +339,19 @@ def check_runs(todo, out: pathlib.Path, elsewhere: bool) -> None:
                     root=root,
                     name=spec.name,
                 )
+    needed = dict.fromkeys(vae for planned in todo if (vae := autoencoder_of(planned)))
+    for vae in () if elsewhere else needed:
+        diffusers.locate(vae)
+
+
+def autoencoder_of(planned: Planned) -> str | None:
+    """The autoencoder that a run needs, None if it needs none."""
+    run, latent = planned.run, False
+    if run.script == "pretrain":
+        latent = run.space == "latent"  # MAER's rows are not
+    elif run.keep_reconstruction and planned.init:
+        latent = planned.init.run.space == "latent"
+    return run.vae if latent else None
 
 
 def print_plan(todo, states, estimates, out: pathlib.Path) -> None:

@@ -61,13 +61,22 @@ def write(waiting: Sequence[Planned], out: pathlib.Path, argv: Sequence[str]) ->
     )
     _write(folder / "pretrain.sh", _array("pretrain", pretrain, out))
     _write(folder / "finetune.sh", _array("finetune", finetune, out))
-    same = (word for word in argv if word not in ("--emit=slurm", "--emit", "slurm"))
-    words = [_script("reproduce"), *same]
+    words = [_script("reproduce"), *_without_emit(argv)]
     page = JOB.format(name="page", what="Makes what is missing, and the page.", **_where())
     page = page.replace("srun", "srun --ntasks=1") + f"make {shlex.join(words)}\n"
     _write(folder / "page.sh", page)
     _write(folder / "submit.sh", _submit(pretrain, finetune, folder))
     return folder / "submit.sh"
+
+
+def _without_emit(argv: Sequence[str]) -> list[str]:
+    """The flags without `--emit=slurm`, or `--emit slurm`; a folder may be called slurm too."""
+    before = ["", *argv[:-1]]
+    return [
+        word
+        for last, word in zip(before, argv, strict=True)
+        if word.partition("=")[0] != "--emit" and last != "--emit"
+    ]
 
 
 def _script(name: str) -> str:

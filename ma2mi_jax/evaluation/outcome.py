@@ -163,7 +163,8 @@ def predict_again(
       roots: where datasets lie now, by name, if not where the run read them.
 
     Raises:
-      UserError: a dataset or a checkpoint is not there, or is not what it was.
+      UserError: a dataset or a checkpoint is not there, or is not what it was; or other subjects
+        are there than the run tested.
     """
     check_kept(run)
     resolved, config = run.stored.resolved, run.config
@@ -172,7 +173,7 @@ def predict_again(
         dataclasses.replace(spec, root=roots.get(spec.name, spec.root)) for spec in run.datasets
     ]
     dataset = finetuning_run.read_clips(specs, config.architecture.image_size, listener)
-    all_folds = finetuning_run.make_folds(resolved["protocol"], dataset.clips)
+    all_folds = finetuning_run.recorded_folds(resolved, dataset.clips)
     seeds = resolved["seeds"]
     members = finetuning_run.members_of(seeds, all_folds)
     parts = protocol.chunks(members, resolved["fold_chunk"])

@@ -17,6 +17,8 @@ from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun, Run
 
 # Fig. 4; the paper's own axis cannot be read in our copy, but for [3, 8].
 DELTAS = ((1, 1), (1, 4), (3, 8), (8, 13), (15, 20))
+OF_NETWORKS = ("fusion", "pooling", "normalisation")
+"""Fields of a pre-training that a fine-tuning from scratch has too, to be compared with it."""
 TABLES, FIGURES = (1, 2, 3, 4, 5, 6), (4, 5, 6)
 
 
@@ -33,12 +35,14 @@ class Size:
       pretrain_seeds: pre-trainings of each row, each with all the fine-tuning seeds.
       roots: absolute path of the folder in which the datasets lie by name, or the path of each by
         its name; a dataset of which nothing is said lies where it is looked for by itself.
+      wrong_labels: of MAER's rows, the others see no labels; None is the source's own share.
     """
 
     pretrain: PretrainRun
     finetune: FinetuneRun
     pretrain_seeds: int = 1
     roots: str | Mapping[str, str] | None = None
+    wrong_labels: float | None = None
 
     @property
     def source(self) -> str:
@@ -134,6 +138,10 @@ def pretraining(
         )
     if clips:
         spec = dataclasses.replace(spec, clips=clips)
+    if "delta" in different:  # the row counts frames, whatever the plan counts
+        different["delta_ms"] = None
+    if different.get("objective") == "maer":  # it has labels, and no δ
+        different |= {"delta_ms": None, "wrong_labels": size.wrong_labels}
     run = dataclasses.replace(size.pretrain, dataset=_at(size, spec), seed=seed, **different)
     name = [spec.name, run.space]
     if run.objective == "maer":  # it reconstructs nothing
@@ -149,6 +157,8 @@ def pretraining(
         name.append("no-lpos")
     if run.delta != DEFAULT_DELTA:
         name.append("delta-{}-{}".format(*run.delta))
+    if run.delta_ms:  # Fig. 4 has the default δ beside it, in frames
+        name.append("delta-{}-{}-ms".format(*run.delta_ms))
     return Planned(f"pretrain/{'-'.join(name)}-seed{seed}", run)
 
 
@@ -161,8 +171,10 @@ def finetuning(
         size.finetune, dataset=_at(size, spec), tune=tune, keep_reconstruction=keep
     )
     if init is None:  # else the pre-training decides
-        fusion = None if size.pretrain.fusion == PretrainRun.fusion else size.pretrain.fusion
-        run = dataclasses.replace(run, preset=size.pretrain.preset, fusion=fusion)
+        networks = {name: getattr(size.pretrain, name) for name in OF_NETWORKS}
+        usual = {name for name in OF_NETWORKS if networks[name] == getattr(PretrainRun, name)}
+        networks |= dict.fromkeys(usual)  # said or not, it is the same run
+        run = dataclasses.replace(run, preset=size.pretrain.preset, **networks)
     if keep and init and init.run.space == "latent":
         run = dataclasses.replace(run, vae=size.pretrain.vae)
     name = [f"from-{init.folder.split('/')[1] if init else 'none'}"]

@@ -12,13 +12,11 @@ from ma2mi_jax.reproduction.plans import Planned
 from ma2mi_jax.runs import lock
 from ma2mi_jax.runs.folder import CONFIG
 from ma2mi_jax.runs.listener import SILENT, Listener
-from ma2mi_jax.training import finetuning, initial, pretraining, run_files
+from ma2mi_jax.training import finetuning_run, initial, pretraining_run, run_files
 from ma2mi_jax.training.run_config import Run
 from ma2mi_jax.training.run_files import RESULTS, Stored
 
-CONFIGS = {"pretrain": pretraining.Config, "finetune": finetuning.Config}
-# Fields of these that data, device or the pre-training decide.
-DECIDED_LATER = {"architecture", "steps", "dtype", "vae", "classes", "reconstruction"}
+SETTINGS = {"pretrain": pretraining_run.settings_of, "finetune": finetuning_run.settings_of}
 LOCKS = "locks"  # folder of a plan: the files that a process holds while it makes a run
 LOOKING = 1.0  # seconds between two looks at the runs that other processes make
 
@@ -110,13 +108,11 @@ def mismatch(
 
 def _settings(run: Run) -> dict[str, Any]:
     """What the code of today puts into the configuration of a run, but for what data decide."""
-    kind = CONFIGS[run.script]
-    names = {field.name: field.default for field in dataclasses.fields(kind)}
-    found = {n: getattr(run, n, default) for n, default in names.items() if n not in DECIDED_LATER}
-    if run.script == "pretrain":
-        found |= dataclasses.asdict(run.architecture)
-    elif run.init == "none":  # else the pre-training has the networks
-        found |= dataclasses.asdict(initial.from_scratch(run))
+    found = SETTINGS[run.script](run)
+    if run.script == "finetune" and run.init == "none":  # else the pre-training has the networks
+        found["architecture"] = initial.from_scratch(run)
+    if "architecture" in found:
+        found |= dataclasses.asdict(found.pop("architecture"))
     return found
 
 

@@ -250,6 +250,10 @@ def restore(directory: pathlib.Path, step: int, state: Any) -> Any:
     options = ocp.CompositeOptions(multiprocessing_options=_alone())
     handler = ocp.CompositeCheckpointHandler(composite_options=options, state=_handler())
     try:
+        # Before anything is read: where one of its reads fails, orbax closes its loop under the
+        # others, and each of them prints a traceback of that.
+        if misfit := _misfit(_handler().metadata(folder / "state").tree, abstract):
+            raise ValueError(misfit)
         with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
             return reader.restore(folder, args=ocp.args.Composite(**items))["state"]
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -259,6 +263,22 @@ def restore(directory: pathlib.Path, step: int, state: Any) -> Any:
             folder=folder,
             reason=(str(error).splitlines() or [repr(error)])[0],
         ) from error
+
+
+def _misfit(stored: Any, wanted: Any) -> str:
+    """The first array that is in both trees and has two shapes, in words; empty if none has."""
+    shapes = [
+        {
+            jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (stored, wanted)
+    ]
+    there, here = shapes
+    for name, shape in there.items():
+        if here.get(name, shape) != shape:
+            return f"{name} has shape {shape}, expected {here[name]}"
+    return ""
 
 
 # ----- a full disk -------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import jax
 
 from ma2mi_jax import files, versions
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.runs import processes
+from ma2mi_jax.runs import checkpoint, processes
+from ma2mi_jax.runs.log import METRICS
 
 CONFIG = "config.json"
 LIBRARIES = (  # numbers depend on them
@@ -49,12 +50,12 @@ def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
         raise UserError("[run={path}]: is a file; choose another folder", path=path)
     if not path.is_dir() or not any(path.iterdir()):
         return False
-    if not (path / CONFIG).exists():
+    if why := _no_run(path, result):
         raise UserError(
-            "[run={path}]: the folder is not empty, and it is not a run, for it has no {config}; "
-            "choose another folder",
+            "[run={path}]: the folder is not empty, and it is not a run, for {why}; choose another "
+            "folder",
             path=path,
-            config=CONFIG,
+            why=why,
         )
     if (path / result).exists() and not overwrite:
         raise UserError(
@@ -64,6 +65,27 @@ def check_run(path: pathlib.Path, result: str, overwrite: bool = False) -> bool:
             result=result,
         )
     return not overwrite
+
+
+def _no_run(path: pathlib.Path, result: str) -> str:
+    """Why a folder is no run of ours, so that nothing in it may be deleted; empty if it is one.
+
+    Many programs write a config.json: so does diffusers beside its weights, and our own export.
+    """
+    if not (path / CONFIG).exists():
+        return f"it has no {CONFIG}"
+    try:
+        record = files.read_json(path / CONFIG, shape=dict[str, Any])
+    except UserError:  # damaged: then what a run writes beside it tells
+        made = any((path / name).exists() for name in (checkpoint.FOLDER, METRICS, result))
+        return "" if made else f"its {CONFIG} cannot be read, and nothing of a run is beside it"
+    return "" if is_of_a_run(record) else f"its {CONFIG} is not a run's"
+
+
+def is_of_a_run(record: Mapping[str, Any]) -> bool:
+    """Whether the content of a config.json is a run's, also of one from before it had two parts; a
+    model folder's is not, nor another program's."""
+    return {"asked", "resolved"} <= record.keys() or {"config", "command"} <= record.keys()
 
 
 def open_run(

@@ -3,14 +3,14 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ma2mi_jax.clips.clip import Clip, Dataset, fingerprint
 from ma2mi_jax.datasets import prepared, registry
-from ma2mi_jax.datasets.common import merged
+from ma2mi_jax.datasets.common import disk, merged
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError, parameters_called
 from ma2mi_jax.models import autoencoder
@@ -156,21 +156,9 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     config = finetuning.Config(
         architecture=start.architecture,
         classes=len(dataset.classes),
-        tune=run.tune,
-        frozen_statistics=run.frozen_statistics,
         reconstruction=kept,
-        reconstruction_weight=run.reconstruction_weight,
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        learning_rate=run.learning_rate,
-        decay=run.decay,
-        weight_decay=run.weight_decay,
-        augmentation=run.augmentation,
-        rotation=run.rotation,
-        translation=run.translation,
-        flip=run.flip,
-        test_frames=run.test_frames,
         dtype=run_config.dtype(run.precision),
+        **settings_of(run),
     )
     size, why = processes.from_first("chunk", lambda: chunk_of(run, config, len(members)))
     resolved = {
@@ -248,6 +236,26 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     return Trained(run, config, dataset, all_folds, seeds, parts, histories, replaced, seconds)
 
 
+def settings_of(run: FinetuneRun) -> dict[str, Any]:
+    """Fields of `finetuning.Config` that the run alone decides, whatever it starts from, and
+    whatever data and device are."""
+    return {
+        "tune": run.tune,
+        "frozen_statistics": run.frozen_statistics,
+        "reconstruction_weight": run.reconstruction_weight,
+        "epochs": run.epochs,
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "decay": run.decay,
+        "weight_decay": run.weight_decay,
+        "augmentation": run.augmentation,
+        "rotation": run.rotation,
+        "translation": run.translation,
+        "flip": run.flip,
+        "test_frames": run.test_frames,
+    }
+
+
 def log_epochs(
     log: MetricsLog, chunk: int, members: Sequence[Member], history: protocol.History, epoch: int
 ) -> None:
@@ -304,11 +312,48 @@ def make_folds(asked: dict[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]
             found = folds.kfold(subjects, asked["k"], asked["seed"])
         else:
             found = folds.loso(subjects)
-        if asked.get("select") == "inner":
-            found = tuple(folds.hold_out(fold, subjects, INNER, asked["seed"]) for fold in found)
     except ValueError as error:
+        if file := asked["folds_file"]:
+            raise UserError("[folds_file={file}]: {error}", file=file, error=error) from None
         raise UserError("[protocol={name}]: {error}", name=asked["name"], error=error) from None
-    return found
+    if asked.get("select") != "inner":
+        return found
+    try:
+        return tuple(folds.hold_out(fold, subjects, INNER, asked["seed"]) for fold in found)
+    except ValueError as error:
+        raise UserError("[select=inner]: {error}", error=error) from None
+
+
+def recorded_folds(resolved: Mapping[str, Any], clips: Sequence[Clip]) -> tuple[Fold, ...]:
+    """The folds of a finished run, as its config.json has them: whatever became of a file of folds.
+
+    No fold has `inner` clips, for no epoch is chosen any more.
+
+    Args:
+      resolved: of the run.
+      clips: as they are read now.
+
+    Raises:
+      UserError: they are of other subjects than the run tested, so that it has no model for some of
+        them, or other models in their places.
+    """
+    asked, recorded = resolved["protocol"], resolved["folds"]
+    single = asked["name"] in ("cross", "all")  # one fold: the datasets tell who is tested
+    if single:
+        found = make_folds({**asked, "select": "last"}, clips)
+        tested = folds.fold_of(clips, found).keys()
+    else:
+        tested = {clip.subject for clip in clips}
+    sides = {"new": tested - recorded.keys(), "gone": recorded.keys() - tested}
+    differing = (f"{word}: {disk.some(sorted(side))}" for word, side in sides.items() if side)
+    if told := "; ".join(differing):
+        raise UserError(
+            "{datasets}: other subjects are there than the run tested ({told}), so that its models "
+            "are not those of these folds; give the data as they were, as [root]",
+            datasets=" and ".join(entry["name"] for entry in resolved["datasets"]),
+            told=told,
+        )
+    return found if single else folds.given([clip.subject for clip in clips], recorded)
 
 
 def members_of(seeds: Sequence[int], all_folds: Sequence[Fold]) -> list[Member]:

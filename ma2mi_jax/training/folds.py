@@ -162,14 +162,14 @@ def read_file(path: pathlib.Path) -> dict[str, str]:
     """Subject -> fold name from a CSV file with the header `subject,fold`.
 
     Raises:
-      UserError: there is no such file, or it is not one.
+      UserError: there is no such file, or it is not one; or a subject has no fold, or several.
     """
     expected = "expected a CSV file with the header subject,fold"
     try:
         # Spreadsheets write a byte-order mark.
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-        return {row["subject"].strip(): row["fold"].strip() for row in rows}
+        found = [(row["subject"].strip(), row["fold"].strip()) for row in rows]
     except OSError as error:
         raise UserError(
             "[folds_file={path}]: {error}; {expected}",
@@ -181,3 +181,24 @@ def read_file(path: pathlib.Path) -> dict[str, str]:
         raise UserError(
             "[folds_file={path}]: {expected} and a row a subject", path=path, expected=expected
         ) from None
+
+    fold_of: dict[str, str] = {}
+    for subject, fold in found:
+        if not subject or not fold:
+            raise UserError(
+                "[folds_file={path}]: a row has subject {subject!r} and fold {fold!r}; give both a "
+                "name, or leave the row out",
+                path=path,
+                subject=subject,
+                fold=fold,
+            )
+        if fold_of.setdefault(subject, fold) != fold:
+            raise UserError(
+                "[folds_file={path}]: subject {subject} is in fold {first} and in fold {second}; "
+                "leave one of these rows out",
+                path=path,
+                subject=subject,
+                first=fold_of[subject],
+                second=fold,
+            )
+    return fold_of

@@ -211,18 +211,32 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
             listener.stoppable() as wished,
             processes.in_step(wished) as asked,
         ):
+
+            def looked(state, frames):
+                """What was learned, and the seconds that the look took."""
+                jax.block_until_ready(state)  # the steps before it may still be at work
+                called = time.monotonic()
+                found = learned.look(config, state, frames, people, vae_params)
+                return found, time.monotonic() - called
+
+            # `last`: from when on the steps in `pending` took time; looks and compiling put it off
             pending, warned, last = [], "", time.monotonic()
             for step in range(start, config.steps):
                 batch, seen = next(iterator), None
                 needed = {k: batch[k] for k in ("frames", "label", "latents") if k in batch}
                 if looks and step % run.look_every == 0:
-                    seen = learned.look(config, state, batch["frames"], people, vae_params)
+                    seen, spent = looked(state, batch["frames"])
+                    last += spent
+                called = time.monotonic()
                 with compiles if step == start else contextlib.nullcontext():
                     state, metrics = step_fn(state, needed, vae_params)
+                if step == start:  # the call waits for the compiler, and not for the device
+                    last += time.monotonic() - called
                 pending.append((step, batch["drawn"], batch["replaced"], metrics))
                 final = step + 1 == config.steps
                 if looks and final:
-                    seen = learned.look(config, state, batch["frames"], people, vae_params)
+                    seen, spent = looked(state, batch["frames"])
+                    last += spent
                 if step % run.log_every == 0 or final or seen:
                     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
                     now = time.monotonic()
@@ -255,11 +269,14 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
 
     # ----------------------------------------------------------------------------- the summary
     lines = log.lines
+    # None where all steps were made before and their log is lost, as `MetricsLog` says: the weights
+    # are whole, and worth more than a table of how they came about.
+    newest = lines[-1] if lines else {}
     tail = lines[-max(1, len(lines) // 10) :]
-    last_look = lines[-1].get("learned")
+    last_look = newest.get("learned")
     if last_look and (said := learned.caution(config, last_look)):
         listener.log(said)
-    names = [k for k in lines[-1] if k not in ("step", "epoch", "learning_rate", "learned")]
+    names = [k for k in newest if k not in ("step", "epoch", "learning_rate", "learned")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
     state, vae_params = processes.own((state, vae_params))
     done = Finished(
@@ -359,29 +376,38 @@ def _widest(clips: Sequence[Clip], delta_ms: tuple[int, int]) -> tuple[int, int]
     return min(lows), max(highs)
 
 
+def settings_of(run: PretrainRun) -> dict[str, Any]:
+    """Fields of `pretraining.Config` that the run alone decides, whatever data and device are."""
+    settings = {
+        "architecture": run.architecture,
+        "objective": run.objective,
+        "position_loss": run.position_loss,
+        "position_scale": run.position_scale,
+        "reconstruction_loss": run.reconstruction_loss,
+        "rotation": run.tau_rotation,
+        "translation": run.tau_translation,
+        "flip": run.tau_flip,
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "decay": run.decay,
+        "weight_decay": run.weight_decay,
+        "seed": run.seed,
+        "latent": run.latent,
+    }
+    return settings if run.delta_ms else settings | {"delta": run.delta}
+
+
 def config_of(run: PretrainRun, dataset: Dataset, per_epoch: int, vae) -> pretraining.Config:
     """What the step is made of: the run, and what data and device decide."""
-    return pretraining.Config(
-        architecture=run.architecture,
-        objective=run.objective,
-        classes=len(dataset.classes) if run.objective == "maer" else 0,
-        position_loss=run.position_loss,
-        position_scale=run.position_scale,
-        reconstruction_loss=run.reconstruction_loss,
-        rotation=run.tau_rotation,
-        translation=run.tau_translation,
-        flip=run.tau_flip,
-        delta=_widest(dataset.clips, run.delta_ms) if run.delta_ms else run.delta,
-        steps=run.steps or (run.epochs or 80) * per_epoch,
-        batch_size=run.batch_size,
-        learning_rate=run.learning_rate,
-        decay=run.decay,
-        weight_decay=run.weight_decay,
-        seed=run.seed,
-        dtype=run_config.dtype(run.precision),
-        vae=vae,
-        latent=run.latent,
-    )
+    decided = {
+        "classes": len(dataset.classes) if run.objective == "maer" else 0,
+        "steps": run.steps or (run.epochs or 80) * per_epoch,
+        "dtype": run_config.dtype(run.precision),
+        "vae": vae,
+    }
+    if run.delta_ms:
+        decided["delta"] = _widest(dataset.clips, run.delta_ms)
+    return pretraining.Config(**settings_of(run), **decided)
 
 
 def sizes_of(state: pretraining.PretrainState, vae_params: Any) -> dict[str, int]:

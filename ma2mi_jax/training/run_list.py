@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ma2mi_jax import files, schema
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.runs import checkpoint, lock
-from ma2mi_jax.runs.folder import CONFIG, typed_again
+from ma2mi_jax.runs.folder import CONFIG, is_of_a_run, typed_again
 from ma2mi_jax.runs.log import METRICS
 from ma2mi_jax.training import protocol, run_files
 from ma2mi_jax.training.run_files import RESULTS
@@ -87,8 +87,8 @@ def look(folder: pathlib.Path) -> Listed | None:
         if any((folder / name).exists() for name in MADE_BY_A_RUN):
             return _damaged(folder, error)
         return None
-    if not ({"asked", "resolved"} <= record.keys() or {"config", "command"} <= record.keys()):
-        return None  # a model folder, or another program's
+    if not is_of_a_run(record):
+        return None
 
     known = {"made": _made(file, record), "commit": _text(record, "commit")}
     known["command"] = typed_again(_text(record, "command"))

@@ -15,6 +15,7 @@ import reproduce
 from stored_runs import Scripts, to_first_format
 
 from ma2mi_jax.errors import UserError
+from ma2mi_jax.models.weights import diffusers
 from ma2mi_jax.reproduction import figures, plans, progress
 from ma2mi_jax.training import run_files
 
@@ -59,9 +60,16 @@ def parts_of(argv):
         ),
         ("--target=synthetic --all --pretrain-flags=--help", ["--help"]),
         ("--target=synthetic --all --pretrain-flags='", ["--pretrain-flags", "quotation"]),
-        (
-            "--target=synthetic --all --finetune-flags=--fusion=add",
-            ["--fusion", "--pretrain-flags"],
+        *(
+            (
+                f"--target=synthetic --all --finetune-flags=--{name}={value}",
+                [f"the {name} is that of the pre-training", "--pretrain-flags"],
+            )
+            for name, value in [
+                ("fusion", "add"),
+                ("pooling", "flatten"),
+                ("normalisation", "imagenet"),
+            ]
         ),
         (
             "--target=casme2,samm --all --annotations=a.xlsx",
@@ -74,6 +82,18 @@ def parts_of(argv):
         (
             "--target=synthetic --all --finetune-flags=--folds-file=/no/such.csv",
             ["finetune.py", "--folds-file", "/no/such.csv"],
+        ),
+        (
+            "--target=synthetic --all --finetune-flags=--protocol=all",
+            ["--finetune-flags=--protocol=all", "no scores"],
+        ),
+        (
+            "--target=casme2 --source=folder --table=1 --pretrain-flags=--wrong-labels=.2",
+            ["--pretrain-flags=--wrong-labels=.2", "folder has no labels"],
+        ),
+        (
+            "--target=casme2 --table=1 --pretrain-flags=--wrong-labels=2",
+            ["pretrain.py: --wrong-labels=2.0: expected at most 1"],
         ),
         ("--target=casme2 --table=1 --vae=random", ["--vae=random"]),
         ("--target=synthetic --all --data=/datasets", ["--data-root=/datasets"]),
@@ -110,6 +130,40 @@ def test_a_dataset_that_is_not_there_is_missed_before_the_first_run(tmp_path):
     with pytest.raises(UserError, match=r"casme2: no such folder"):
         reproduce.main(argv)
     assert reproduce.main([*argv, "--dry-run"]) == 0  # a plan can be looked at elsewhere
+
+
+def test_an_autoencoder_that_is_not_there_is_missed_before_the_first_run(tmp_path, monkeypatch):
+    """Once, however many runs need it; and not where the runs are made elsewhere."""
+    for name in ("data/dfew", "data/casme2", "vae"):
+        (tmp_path / name).mkdir(parents=True)
+    asked, made = [], []
+    locate = diffusers.locate
+    monkeypatch.setattr(diffusers, "locate", lambda vae: (asked.append(vae), locate(vae)))
+    monkeypatch.setattr(reproduce, "call", lambda run: made.append(run) or 2)
+    argv = ["--target=casme2", f"--data={tmp_path / 'data'}", f"--out={tmp_path / 'out'}"]
+    bad = f"--vae={tmp_path / 'vae'}"
+    with pytest.raises(UserError, match=r"found no config\.json") as refused:
+        reproduce.main([*argv, "--table=2", bad])
+    assert refused.value.spelled(cli.spell).startswith(f"{bad}: ")
+    assert (asked, made) == ([str(tmp_path / "vae")], [])
+    assert reproduce.main([*argv, "--table=2", bad, "--dry-run"]) == 0
+    assert reproduce.main([*argv, "--table=2", bad, "--emit=slurm"]) == 0
+    reproduce.main([*argv, "--table=4", bad, "--space=pixel"])
+    assert len(asked) == 1
+    assert made
+
+
+def test_milliseconds_and_wrong_labels_reach_the_rows_that_they_are_for(tmp_path, capsys):
+    argv = ["--target=casme2", "--table=1", "--figure=4", f"--out={tmp_path}", "--dry-run"]
+    given = "--pretrain-flags=--delta-ms=120:320 --wrong-labels=.2"
+    assert reproduce.main([*argv, f"--data={tmp_path}", given]) == 0
+    said = capsys.readouterr().out.splitlines()
+    of = {
+        name: next(line for line in said if f"--run={tmp_path}/pretrain/dfew-{name}-seed0" in line)
+        for name in ("maer", "latent-delta-120-320-ms", "latent", "latent-delta-1-4")
+    }
+    assert {name for name in of if "--delta-ms=120:320" in of[name]} == {"latent-delta-120-320-ms"}
+    assert {name for name in of if "--wrong-labels=0.2" in of[name]} == {"maer"}
 
 
 def test_clips_of_ones_own_can_be_planned(tmp_path, capsys):
@@ -314,6 +368,14 @@ def test_a_job_waits_for_the_pretraining_that_it_starts_from_and_for_no_other(tm
     ]
     page = (tmp_path / "slurm" / "page.sh").read_text()
     assert f"reproduce.py --target=casme2,samm --table=1 --out={tmp_path}\n" in page
+
+
+def test_a_folder_may_be_called_like_the_scheduler(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = ["--emit", "slurm", "--target=casme2", "--table=1", "--out", "slurm"]
+    assert reproduce.main(argv) == 0
+    page = (tmp_path / "slurm" / "slurm" / "page.sh").read_text()
+    assert page.endswith("reproduce.py --target=casme2 --table=1 --out slurm\n")
 
 
 @pytest.mark.timeout(600)

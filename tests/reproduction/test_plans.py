@@ -9,6 +9,7 @@ from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.reproduction import paper, plans, progress
 from ma2mi_jax.reproduction.plans import Size
+from ma2mi_jax.training import initial
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 REAL = ("casme2", "samm", "mmew")
@@ -185,7 +186,12 @@ def test_tables_share_runs():
     assert parts["figure", 5].rows[0].runs["casme2"][0] == runs.pop()[0].init
 
 
-@pytest.mark.parametrize(("size", "targets"), [*SIZES, (sized(pretrain_seeds=3), REAL)])
+IN_TIME = sized(pretrain={"delta_ms": (120, 320)}, wrong_labels=0.2)
+
+
+@pytest.mark.parametrize(
+    ("size", "targets"), [*SIZES, (sized(pretrain_seeds=3), REAL), (IN_TIME, REAL)]
+)
 def test_one_folder_a_run_and_each_after_its_start(size, targets):
     runs = plans.runs_of(everything(size, targets))
     assert len({planned.folder for planned in runs}) == len(runs)
@@ -207,8 +213,17 @@ def test_what_makes_a_row_wins_over_what_all_runs_have_in_common():
     assert runs_of(part, "no-position")[0].fusion == "action"
     before, after = runs_of(part, "with-lpos")
     assert (before.fusion, before.batch_size, after.epochs) == ("add", 8, 3)
-    scratch = runs_of(plans.table1(REAL, size), "none")[1]
-    assert scratch.fusion == "add"  # the same network without pre-training
+
+
+@pytest.mark.parametrize("table", [plans.table1, plans.table3])
+def test_the_row_without_pretraining_has_the_same_networks(table):
+    chosen = {"fusion": "add", "pooling": "flatten", "normalisation": "imagenet", "preset": "tiny"}
+    scratch = runs_of(table(REAL, sized(pretrain=chosen)), "none")[1]
+    ours = initial.from_scratch(scratch)
+    theirs = sized(pretrain=chosen).pretrain.architecture
+    assert ours == dataclasses.replace(theirs, space=ours.space)
+    usual = runs_of(table(REAL, SIZE), "none")[1]
+    assert (usual.fusion, usual.pooling, usual.normalisation) == (None, None, None)
 
 
 def test_an_autoencoder_that_is_not_used_tells_no_runs_apart():
@@ -219,7 +234,22 @@ def test_an_autoencoder_that_is_not_used_tells_no_runs_apart():
     assert runs_of(ours, "latent") != runs_of(other, "latent")
 
 
-@pytest.mark.parametrize(("size", "targets"), SIZES)
+def test_a_delta_in_milliseconds_is_of_the_rows_that_name_no_other_one():
+    table, figure = plans.table1(REAL, IN_TIME), plans.figure4(REAL, IN_TIME)
+    assert runs_of(table, "latent")[0].delta_ms == (120, 320)
+    assert runs_of(table, "maer")[0].delta_ms is None
+    for each in figure.rows:  # in frames, as the paper has them
+        run = runs_of(figure, each.key)[0]
+        assert (run.delta_ms, "{}:{}".format(*run.delta)) == (None, each.key)
+
+
+def test_wrong_labels_are_of_the_row_that_sees_labels():
+    part = plans.table1(REAL, IN_TIME)
+    shares = {key: runs_of(part, key)[0].wrong_labels for key in ("maer", "pixel", "latent")}
+    assert shares == {"maer": 0.2, "pixel": None, "latent": None}
+
+
+@pytest.mark.parametrize(("size", "targets"), [*SIZES, (IN_TIME, REAL)])
 def test_the_scripts_take_the_flags_of_every_run(size, targets, tmp_path):
     for planned in plans.runs_of(everything(size, targets)):
         run = planned.placed(tmp_path)

@@ -16,7 +16,7 @@ from ma2mi_jax.models.architecture import PRESETS
 from ma2mi_jax.reproduction import plans, progress
 from ma2mi_jax.reproduction.plans import Size
 from ma2mi_jax.runs.listener import Listener
-from ma2mi_jax.training import run_files
+from ma2mi_jax.training import finetuning, pretraining, run_files
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
 REAL = ("casme2", "samm", "mmew")
@@ -138,6 +138,109 @@ def test_what_no_field_decides_must_be_as_today(differ, tmp_path):
     file.write_text(json.dumps(record))
     why = progress.mismatch(planned.run, run_files.read(file.parent), None)
     assert why == "position_scale is None there, 'unit' here"
+
+
+OTHER = {
+    "pretrain": {
+        "delta": {"delta": (1, 4)},
+        "delta_ms": {"delta_ms": (40, 120)},
+        "preset": {"preset": "tiny"},
+        "space": {"space": "pixel"},
+        "vae": {"vae": "mine"},
+        "cached_latents": {"cached_latents": False},
+        "latent": {"latent": "sample"},
+        "init": {"init": "a.safetensors"},
+        "fusion": {"fusion": "add"},
+        "pooling": {"pooling": "flatten"},
+        "normalisation": {"normalisation": "imagenet"},
+        "predict": {"predict": "latent"},
+        "dit_scales": {"dit_scales": "published"},
+        "pixel_shrink": {"pixel_shrink": 2, "space": "pixel"},
+        "objective": {"objective": "maer"},
+        "wrong_labels": {"wrong_labels": 0.25, "objective": "maer"},
+        "position_loss": {"position_loss": False},
+        "position_scale": {"position_scale": "raw"},
+        "reconstruction_loss": {"reconstruction_loss": "l2"},
+        "tau_rotation": {"tau_rotation": 10.0},
+        "tau_translation": {"tau_translation": 0.2},
+        "tau_flip": {"tau_flip": True},
+        "epochs": {"epochs": 3},
+        "steps": {"steps": 9},
+        "batch_size": {"batch_size": 8},
+        "learning_rate": {"learning_rate": 1e-3},
+        "decay": {"decay": 0.5},
+        "weight_decay": {"weight_decay": 0.5},
+        "precision": {"precision": "bfloat16"},
+        "seed": {"seed": 3},
+    },
+    "finetune": {
+        "protocol": {"protocol": "kfold"},
+        "folds": {"protocol": "kfold", "folds": 3},
+        "folds_seed": {"folds_seed": 3},
+        "folds_file": {"folds_file": "a.csv"},
+        "test_target": {"test_target": "samm", "protocol": "cross"},
+        "test_root": {"test_target": "samm", "protocol": "cross", "test_root": "/a"},
+        "test_annotations": {"test_target": "samm", "protocol": "cross", "test_annotations": "a"},
+        "select": {"select": "inner"},
+        "seeds": {"seeds": 3},
+        "preset": {"preset": "tiny"},
+        "fusion": {"fusion": "add"},
+        "pooling": {"pooling": "flatten"},
+        "normalisation": {"normalisation": "imagenet"},
+        "tune": {"tune": "action"},
+        "frozen_statistics": {"frozen_statistics": "batch"},
+        "keep_reconstruction": {"keep_reconstruction": True},
+        "reconstruction_weight": {"reconstruction_weight": 0.5},
+        "vae": {"vae": "mine"},
+        "epochs": {"epochs": 3},
+        "batch_size": {"batch_size": 8},
+        "learning_rate": {"learning_rate": 1e-3},
+        "decay": {"decay": 0.5},
+        "weight_decay": {"weight_decay": 0.5},
+        "augmentation": {"augmentation": "crop"},
+        "rotation": {"rotation": 10.0},
+        "translation": {"translation": 0.2},
+        "flip": {"flip": False},
+        "test_frames": {"test_frames": "filtered"},
+        "precision": {"precision": "bfloat16"},
+    },
+}
+"""Of each field that tells runs apart another value, and what must come with it."""
+PLAIN = {"pretrain": SIZE.pretrain, "finetune": SIZE.finetune}
+
+
+@pytest.mark.parametrize("script", OTHER)
+def test_every_field_that_tells_runs_apart_has_another_value_here(script):
+    apart = {field.name for field in dataclasses.fields(PLAIN[script]) if field.compare}
+    if script == "finetune":  # what is in there counts, and not where it lies
+        apart.remove("init")
+    assert set(OTHER[script]) == apart - {"dataset", "further"}
+
+
+@pytest.mark.parametrize(
+    ("script", "name"), [(script, name) for script in OTHER for name in OTHER[script]]
+)
+def test_a_run_with_another_value_of_a_field_is_taken_where_it_is_asked_for(script, name, tmp_path):
+    """Whatever the field is called in the configuration that the step is compiled for."""
+    place = {"run": str(tmp_path / "run")}
+    run = dataclasses.replace(PLAIN[script], **OTHER[script][name], **place)
+    write_config(run)
+    there = run_files.read(run.folder)
+    assert progress.mismatch(run, there, None) == ""
+    assert progress.mismatch(dataclasses.replace(PLAIN[script], **place), there, None) != ""
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "decided"),
+    [
+        ("pretrain", pretraining.Config, {"classes", "steps", "dtype", "vae"}),
+        ("finetune", finetuning.Config, {"architecture", "classes", "reconstruction", "dtype"}),
+    ],
+)
+def test_what_data_and_device_do_not_decide_is_compared(script, config, decided):
+    settings = set(progress.SETTINGS[script](PLAIN[script]))
+    assert not settings & decided
+    assert settings | decided == {field.name for field in dataclasses.fields(config)}
 
 
 def test_a_fine_tune_from_another_start_is_not_taken(differ, stored, tmp_path):

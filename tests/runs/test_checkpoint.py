@@ -1,6 +1,7 @@
 """A checkpoint that is not what was saved is never restored."""
 
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -112,3 +113,15 @@ def test_times_that_orbax_cannot_take_are_told_with_a_remedy(folder):
 def test_checkpoints_of_earlier_versions_are_read_unchecked(folder):
     (folder / "2" / checkpoint.CHECKSUMS).unlink()
     assert resumed(folder) == (2, 2, [])
+
+
+def test_another_network_is_told_in_one_line(tmp_path, capfd):
+    """And not by each read that orbax had begun, from a thread of its own."""
+    names = [f"w{number}" for number in range(60)]
+    checkpoint.write(tmp_path, 0, {"a": {name: np.ones((5, 3), np.float32) for name in names}})
+    other = {"a": {name: jax.ShapeDtypeStruct((5, 2), np.float32) for name in names}}
+    with pytest.raises(UserError, match="belongs to another network") as refused:
+        checkpoint.restore(tmp_path, 0, other)
+    time.sleep(0.5)
+    assert capfd.readouterr().err == ""
+    assert "a.w0 has shape (5, 3), expected (5, 2)" in str(refused.value)

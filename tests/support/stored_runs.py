@@ -13,7 +13,14 @@ from ma2mi_jax import files, schema
 from ma2mi_jax.clips.clip import Clip
 from ma2mi_jax.datasets import registry
 from ma2mi_jax.evaluation import predictions
-from ma2mi_jax.training import finetuning, initial, pretraining, pretraining_run, run_files
+from ma2mi_jax.training import (
+    finetuning,
+    finetuning_run,
+    initial,
+    pretraining,
+    pretraining_run,
+    run_files,
+)
 
 NAMES = ["happiness", "disgust", "surprise"]
 VERSIONS = {"device": "1 x cpu", "python": "3.11", "jax": "0.10", "flax": "0.12"}
@@ -31,16 +38,16 @@ def resolved(run, start=None, **changes):
       changes: other values in the configuration of the networks.
     """
     if run.script == "pretrain":
-        config = pretraining_run.config_of(run, types.SimpleNamespace(classes=NAMES), 7, None)
+        read = types.SimpleNamespace(classes=NAMES, clips=[types.SimpleNamespace(fps=25)])
+        config = pretraining_run.config_of(run, read, 7, None)
         content = {"source": run.dataset.name, "clips": 12, "fingerprint": "a13a99e6b0fd7166"}
     else:
         architecture = initial.from_scratch(run)
         if start:
             config = schema.from_json(pretraining.Config, json.loads(json.dumps(start["config"])))
             architecture = config.architecture
-        given = {f.name: getattr(run, f.name, None) for f in dataclasses.fields(finetuning.Config)}
-        known = {name: value for name, value in given.items() if value is not None}
-        config = finetuning.Config(**known | {"architecture": architecture, "classes": len(NAMES)})
+        decided = {"architecture": architecture, "classes": len(NAMES)}
+        config = finetuning.Config(**finetuning_run.settings_of(run), **decided)
         content = {"init": start or "none", "datasets": [dataclasses.asdict(run.dataset)]}
         content |= {"seeds": list(range(run.seeds)), "fold_chunk": 1}
     return content | {"config": dataclasses.asdict(dataclasses.replace(config, **changes))}

@@ -1,11 +1,15 @@
 """No subject on both sides of a fold; every clip tested once."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ma2mi_jax.training import folds
+from ma2mi_jax.clips.clip import Clip
+from ma2mi_jax.errors import UserError
+from ma2mi_jax.training import finetuning_run, folds
 
 names = st.lists(st.sampled_from([f"s{i:02d}" for i in range(9)]), min_size=2, max_size=60).filter(
     lambda s: len(set(s)) > 1
@@ -89,6 +93,43 @@ def test_folds_from_a_file_as_a_spreadsheet_writes_it(tmp_path):
     assert folds.read_file(file) == {"a": "1", "b": "2"}
     folds.write_file(file, {"a": "1", "b": "2"})
     assert folds.read_file(file) == {"a": "1", "b": "2"}
+
+
+def test_a_subject_may_stand_twice_in_a_file_with_the_same_fold(tmp_path):
+    file = tmp_path / "folds.csv"
+    file.write_text("subject,fold\na,1\nb,2\na , 1\n\n")
+    assert folds.read_file(file) == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ("a,1\nb,2\na,2", r"subject a is in fold 1 and in fold 2; leave one of these rows out$"),
+        ("a,1\nb,", r"subject 'b' and fold ''; give both a name"),
+        ("a,1\n ,2", r"subject '' and fold '2'; give both a name"),
+    ],
+)
+def test_a_subject_of_a_file_has_one_fold_with_a_name(tmp_path, rows, told):
+    file = tmp_path / "folds.csv"
+    file.write_text(f"subject,fold\n{rows}\n")
+    with pytest.raises(UserError, match=rf"^folds_file={file}: .*{told}"):
+        folds.read_file(file)
+
+
+def test_an_error_about_folds_names_what_the_user_gave(tmp_path):
+    """The protocol may be the dataset's own, which nobody gave."""
+    clips = [Clip(f"clip {i}", (), subject=s) for i, s in enumerate("abb")]
+    asked = {"name": "loso", "k": 5, "seed": 0, "folds_file": None, "select": "last"}
+    file = tmp_path / "folds.csv"
+    file.write_text("subject,fold\na,1\n")
+    cases = {
+        f"folds_file={file}: no fold given for subject": {"folds_file": str(file)},
+        "select=inner: fold a has 1 training subject": {"select": "inner"},
+        "protocol=kfold: 5 folds over 2 subjects": {"name": "kfold"},
+    }
+    for told, changes in cases.items():
+        with pytest.raises(UserError, match=f"^{re.escape(told)}"):
+            finetuning_run.make_folds(asked | changes, clips)
 
 
 def test_cross_trains_on_one_side_and_tests_on_the_other():

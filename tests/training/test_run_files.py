@@ -147,7 +147,7 @@ def test_drawn_faces_of_the_first_format_lie_nowhere(tmp_path):
 
 def test_check_tells_before_any_long_work(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{")  # damaged
     done = PretrainRun(DFEW, run=str(tmp_path))
     with pytest.raises(UserError, match=r"a finished run is there .* is kept: give another run"):
         run_files.check(done)

@@ -43,10 +43,15 @@ def load(where: str | pathlib.Path, dtype: Any = jnp.float32) -> tuple[Autoencod
       UserError: nothing is there; or there is no network and nothing in the cache; or it is another
         kind of autoencoder; or the tensors do not fit `config.json`.
     """
+    config, weights_file = locate(where)
+    return config, _read_params(weights_file, config, dtype)
+
+
+def locate(where: str | pathlib.Path) -> tuple[Autoencoder, pathlib.Path]:
+    """The network, and the file of its weights, which is not read. Args and errors as of `load`."""
     is_here = pathlib.Path(where).exists()
     config_file, weights_file = _local_files(where) if is_here else _hub_files(str(where))
-    config = _read_config(config_file)
-    return config, _read_params(weights_file, config, dtype)
+    return _read_config(config_file), weights_file
 
 
 def save(directory: str | pathlib.Path, config: Autoencoder, params: Params) -> None:
