@@ -336,9 +336,14 @@ def ask(
 
 
 def temperature_of(run: Finetuned | Model) -> float:
-    """At which the run's probabilities were honest on held-out subjects: `calibration`.
+    """At which the probabilities of a single model of the run were honest on held-out subjects:
+    `calibration`.
 
-    What was trained on all subjects has that of the run that scored it, or 1.
+    What is shown of a clip is the mean over all models. Where they disagree it is nearer to equal
+    classes than each of them is, so it is rather too unsure than too sure. A clip is held out
+    from one fold's models alone, so there is nothing that the mean could be calibrated on.
+
+    What was trained on all subjects has the temperature of the run that scored it, or 1.
     """
     if isinstance(run, Model):
         return (run.content["score"] or {"temperature": 1.0})["temperature"]
