@@ -59,8 +59,9 @@ def show(found) -> None:
         pair = f"{letters[each['run']]} − {letters[each['minus']]}"
         for name, shown in SCORES.items():
             v = each[name]
-            interval = "{:+.2f} to {:+.2f}".format(*v["interval95"])
-            rows.append((pair, shown, f"{v['difference']:+.4f}", interval, f"{v['p']:.4f}"))
+            interval = "{:+z.2f} to {:+z.2f}".format(*v["interval95"])
+            p = intervals.shown_p(v["p"])
+            rows.append((pair, shown, f"{v['difference']:+z.4f}", interval, p))
             pair = ""
     label = intervals.label(found["differences"][0]["accuracy"], found["subjects"])
     columns = ("", "", "difference", f"interval, {label}", "p")

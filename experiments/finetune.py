@@ -118,7 +118,8 @@ def print_comparison(found) -> None:
         v = other[name]
         interval = "{:+.2f} to {:+.2f}".format(*v["interval95"])
         ours, theirs = f"{found[name]:.4f}", f"{v['theirs']:.4f}"
-        rows.append((name, ours, theirs, f"{v['difference']:+.4f}", interval, f"{v['p']:.4f}"))
+        p = intervals.shown_p(v["p"])
+        rows.append((name, ours, theirs, f"{v['difference']:+z.4f}", interval, p))
     ours, theirs = pathlib.Path(found["init"]).name, pathlib.Path(other["run"]).name
     first = other[SCORES[0]]
     label = f"interval: {intervals.label(first, found['subjects'])}"

@@ -120,7 +120,7 @@ def print_scores(found) -> None:
         rows = []
         for name, scores in of_other.items():
             cells = (
-                "{:+.4f} ({:+.2f} to {:+.2f})".format(s["difference"], *s["interval95"])
+                "{:+z.4f} ({:+z.2f} to {:+z.2f})".format(s["difference"], *s["interval95"])
                 for s in (scores[key] for key in SCORES)
             )
             rows.append((probe.FEATURES[name], *cells))

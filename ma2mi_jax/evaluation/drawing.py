@@ -308,7 +308,7 @@ def compared(
                 axis.plot([low, high], [place, place], color=colour, linewidth=2)
                 axis.plot(value, place, "o", color=colour)
                 axis.annotate(
-                    f"{value:+.3f}" if rows is differences else f"{value:.3f}",
+                    f"{value:+z.3f}" if rows is differences else f"{value:.3f}",
                     (value, place),
                     xytext=(0, 6),
                     textcoords="offset points",

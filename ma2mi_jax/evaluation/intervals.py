@@ -82,9 +82,36 @@ def of_difference(
 
 def label(interval: Mapping[str, Any], subjects: int) -> str:
     """What an interval may be called: "95 %", or "about 94 % (8 subjects)"."""
-    percent = round(100 * interval["coverage"])
-    nominal = round(100 * NOMINAL)
-    return f"{nominal} %" if percent >= nominal else f"about {percent} % ({subjects} subjects)"
+    percent, nominal = _percent(interval), round(100 * NOMINAL)
+    return f"{nominal} %" if percent == nominal else f"about {percent} % ({subjects} subjects)"
+
+
+def labels(
+    found: Mapping[str, Any], subjects: int, scores: Sequence[str] = ("accuracy", "uf1", "uar")
+) -> str:
+    """`label` of the intervals of several scores, which may be worth different things: "about 94 %,
+    of UF1 91 %, of UAR 92 % (8 subjects)".
+
+    Args:
+      found: name of a score -> its interval.
+      scores: the names that count.
+    """
+    worth, *others = (_percent(found[name]) for name in scores)
+    if all(each == worth for each in others):
+        return label(found[scores[0]], subjects)
+    pairs = zip(scores[1:], others, strict=True)
+    told = ", ".join(f"of {name.upper()} {each} %" for name, each in pairs)
+    return f"about {worth} %, {told} ({subjects} subjects)"
+
+
+def _percent(interval: Mapping[str, Any]) -> int:
+    """How often an interval holds the truth, in percent; no more than it is made for."""
+    return round(100 * min(interval["coverage"], NOMINAL))
+
+
+def shown_p(p: float) -> str:
+    """A p-value in four digits. None is zero, so one that would be printed so is `<.0001`."""
+    return "<.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def _known(what: str, subjects: int, over: str) -> dict[str, Any]:
