@@ -3,6 +3,7 @@ fine-tuning starts from."""
 
 import dataclasses
 import json
+import pathlib
 
 import chex
 import jax
@@ -72,6 +73,18 @@ def test_what_is_there_is_not_written_over(write):
     with pytest.raises(UserError, match=r"model: is there already; give another folder"):
         write(PRETRAINED)
     assert (folder / WEIGHTS).read_bytes() == before
+
+
+def test_the_folder_one_stands_in_is_filled(write, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    folder, _ = write(PRETRAINED)
+    content = json.loads((folder / CONFIG).read_text())
+    model_folder.write(pathlib.Path("."), content, members(PRETRAINED, 1), "# A card\n")
+    assert {path.name for path in pathlib.Path().iterdir()} == set(model_folder.FILES)
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "model"}
+    assert model_folder.read(here).config == PRETRAINED
 
 
 def test_weights_may_be_of_half_precision(write):
