@@ -183,6 +183,16 @@ def test_fine_tuning_starts_from_a_model_folder_of_a_pre_training(write):
         initial.read(FinetuneRun(TARGET, init=str(folder), pooling="flatten"))
 
 
+def test_an_encoder_that_is_not_there_cannot_be_tuned(write):
+    """The classifier alone would learn, under the name of a row of Table 2."""
+    blind = dataclasses.replace(TINY, fusion="action")
+    folder, _ = write(dataclasses.replace(PRETRAINED, architecture=blind))
+    for start in ({"init": "none", "preset": "tiny", "fusion": "action"}, {"init": str(folder)}):
+        with pytest.raises(UserError, match="tune=position: the networks have no position encoder"):
+            initial.read(FinetuneRun(TARGET, tune="position", **start))
+        initial.read(FinetuneRun(TARGET, tune="action", **start))
+
+
 def test_fine_tuning_starts_from_the_first_model_of_a_fine_tuning(write):
     folder, (first, second) = write(FINETUNED, 2)
     start = initial.read(FinetuneRun(TARGET, init=str(folder)))
