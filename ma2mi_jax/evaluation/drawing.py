@@ -177,7 +177,9 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
         for name in names:
             steps, values = np.array([(line["step"], line[name]) for line in lines], float).T
             if name == "loss_rec":
-                values /= [line["copy_baseline"] for line in lines]
+                copies = np.array([line["copy_baseline"] for line in lines])
+                # of frames that are all alike nothing is there to predict: no share, and no point
+                values = np.divide(values, copies, np.full_like(values, np.nan), where=copies > 0)
                 name = "loss_rec / copy"
                 _nothing_learned(axis, 1, "1: the frame repeated")
             _curve(axis, steps, values, name)

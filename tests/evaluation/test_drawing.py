@@ -46,6 +46,14 @@ def test_a_reconstruction_is_drawn_as_a_share_of_the_copy(seen, tmp_path, count)
     assert (first.get_marker() == ".") == (count < 300)
 
 
+def test_frames_that_are_all_alike_have_no_share_of_the_copy(seen, tmp_path):
+    """The tests make an error of a division by zero."""
+    lines = [{"step": i, "loss_rec": 0.5, "copy_baseline": copy} for i, copy in enumerate((0, 1))]
+    drawing.pretraining_curves(tmp_path / "curves.png", lines)
+    first = next(line for line in seen[0].axes[0].get_lines() if line.get_linestyle() != "--")
+    np.testing.assert_array_equal(first.get_ydata(), [np.nan, 0.5])
+
+
 @pytest.mark.parametrize("epochs", [1, 80])
 def test_a_fine_tuning_shows_what_a_guess_reaches(seen, tmp_path, epochs):
     values = np.random.default_rng(0).random((epochs, 6))
