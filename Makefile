@@ -1,6 +1,6 @@
 # make demo   the whole method on faces it draws itself: pre-train, fine-tune with and without that
-#             on people who are not tested, evaluate; QUICK=1 make demo is the same, one subject left
-#             out at a time, and too short to mean anything
+#             on people who are not tested, evaluate; QUICK=1 make demo is the same, one subject
+#             left out at a time, and too short to mean anything
 # make test   all tests
 # make faults kills, odd input and damaged files, done to the commands on purpose;
 #             QUICK=1 make faults is a few of each kind (docs/reliability.md)

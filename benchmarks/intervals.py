@@ -1,7 +1,8 @@
 """Simulate how often an interval over subjects and seeds holds the truth.
 
   python -m benchmarks.intervals             # several ways of making one, side by side
-  python -m benchmarks.intervals --coverage  # the numbers in ma2mi_jax/evaluation/intervals.py
+  python -m benchmarks.intervals --coverage         # the numbers in
+  python -m benchmarks.intervals --coverage --rare  # ma2mi_jax/evaluation/intervals.py
 
 Runs are drawn whose true scores are known: 8 to 26 subjects with 4, 14 or 4 to 14 clips each, 1, 2
 or 4 seeds, an accuracy of .55 or .85, and a spread between seeds of 0, .02 or .04 in accuracy that
@@ -9,6 +10,10 @@ is common to all subjects. Subjects, runs on a subject, folds of a seed and clip
 (`World`). Two runs of a comparison are equally good. Prints percentages: a false alarm is an
 interval of a difference beside 0, coverage is that of the interval of one run's score. Both should
 be 5 and 95.
+
+Labels are spread evenly, which is kind to UF1 and UAR: they are then as smooth as the accuracy.
+With --rare one class is shown by a fifth of the subjects alone, as contempt is, and the other
+classes are uneven: one subject more or less then moves UF1 by up to a fifth.
 """
 
 import dataclasses
@@ -22,6 +27,12 @@ from scipy.special import ndtr, ndtri
 from ma2mi_jax.evaluation import intervals, metrics
 
 CLASSES = 5
+RARE = 2  # the class that few show
+FEW = 0.2  # of the subjects: so many show it
+SHARES = {  # of the classes: of a subject who does not show it, and of one who does
+    False: np.array([20, 45, 0, 13, 22]) / 100,
+    True: np.array([20, 45, 45, 13, 22]) / 145,
+}
 SUBJECTS = (8, 10, 20, 26)
 CLIPS = ((4, 4), (14, 14), (4, 14))
 SPREADS = (0.0, 0.02, 0.04)
@@ -43,13 +54,13 @@ class World:
     Attributes:
       subjects: their number.
       clips: of a subject, at least and at most.
-      accuracy: of every run over all subjects and seeds; UF1 and UAR have the same expectation,
-        because labels and errors are spread evenly.
+      accuracy: of every run over all subjects and seeds; see `truth` for UF1 and UAR.
       spread: between seeds, common to all subjects.
       between_subjects: common to all runs.
       run_on_subject: between runs, for each subject.
       fold: between seeds, for each subject, since its fold is trained apart.
       shared: how much of the variance of a clip's difficulty is common to two runs.
+      rare: a class is shown by FEW subjects alone; otherwise labels are spread evenly.
     """
 
     subjects: int
@@ -60,6 +71,7 @@ class World:
     run_on_subject: float = 0.05
     fold: float = 0.05
     shared: float = 0.7
+    rare: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +91,7 @@ def draw(rng: np.random.Generator, world: World, runs: int, seeds: int) -> Runs:
     """Draws runs over the same subjects and clips."""
     counts = rng.integers(world.clips[0], world.clips[1] + 1, world.subjects)
     of = np.repeat(np.arange(world.subjects), counts)  # the subject of each clip
-    labels = rng.integers(0, CLASSES, len(of))
+    labels = draw_labels(rng, world, of)
 
     # From a spread in accuracy to one in the sum of effects, by the slope of the two at the mean.
     scale = np.sqrt(2) / (np.exp(-(ndtri(world.accuracy) ** 2) / 2) / np.sqrt(2 * np.pi))
@@ -104,6 +116,25 @@ def draw(rng: np.random.Generator, world: World, runs: int, seeds: int) -> Runs:
         confusions.append(made)
         accuracies.append(ndtr((middle + of_seed[:, 0]) / apart))
     return Runs(confusions, accuracies)
+
+
+def draw_labels(rng: np.random.Generator, world: World, of: np.ndarray) -> np.ndarray:
+    """The label of each clip; `of` is its subject."""
+    if not world.rare:
+        return rng.integers(0, CLASSES, len(of))
+    shows = rng.random(world.subjects) < FEW
+    ends = np.where(shows[:, None], SHARES[True].cumsum(), SHARES[False].cumsum())
+    return (rng.random((len(of), 1)) > ends[of, :-1]).sum(1)
+
+
+def truth(score: Callable, world: World, accuracy: float) -> float:
+    """A score of a run over all subjects that there are. Errors are spread evenly."""
+    shares = np.full(CLASSES, 1 / CLASSES)
+    if world.rare:
+        shares = FEW * SHARES[True] + (1 - FEW) * SHARES[False]
+    right, wrong = np.eye(CLASSES), 1 - np.eye(CLASSES)
+    each = accuracy * right + (1 - accuracy) * wrong / (CLASSES - 1)
+    return float(score(1e6 * shares[:, None] * each))  # counts of many clips
 
 
 # ----- ways of making an interval -----------------------------------------------------------------
@@ -166,10 +197,10 @@ WAYS: dict[str, Callable] = {
 # ----- what they are worth ------------------------------------------------------------------------
 
 
-def worlds(subjects: Sequence[int], spreads: Sequence[float]) -> list[World]:
+def worlds(subjects: Sequence[int], spreads: Sequence[float], rare: bool) -> list[World]:
     """The grid."""
     grid = itertools.product(subjects, CLIPS, ACCURACIES, spreads)
-    return [World(*each) for each in grid]
+    return [World(*each, rare=rare) for each in grid]
 
 
 def covers(ends: Ends, truth: float) -> bool:
@@ -198,17 +229,21 @@ def coverage(
     held = np.zeros((len(ways), len(scores)))
     for _ in range(repeats):
         drawn = draw(rng, world, runs, seeds)
-        expected = [a.mean() if fixed else world.accuracy for a in drawn.accuracies]
-        truth = expected[0] if runs == 1 else expected[0] - expected[1]
-        for (w, way), (s, score) in itertools.product(enumerate(ways), enumerate(scores)):
-            held[w, s] += covers(way(drawn.confusions, score, rng), truth)
+        for s, score in enumerate(scores):
+            expected = [
+                np.mean([truth(score, world, a) for a in (of_run if fixed else [world.accuracy])])
+                for of_run in drawn.accuracies
+            ]
+            value = expected[0] if runs == 1 else expected[0] - expected[1]
+            for w, way in enumerate(ways):
+                held[w, s] += covers(way(drawn.confusions, score, rng), value)
     return held / repeats
 
 
 def print_ways(f) -> None:
     """Every way: over the whole grid, and the worst of its places."""
     rng = np.random.default_rng(f.seed)
-    grid, score = worlds(SUBJECTS, SPREADS), SCORES[f.score]
+    grid, score = worlds(SUBJECTS, SPREADS, f.rare), SCORES[f.score]
     found = {}  # (runs, seeds) -> (worlds, ways)
     with cli.progress("simulating", 2 * len(SEEDS) * len(grid)) as advance:
         for runs, seeds in itertools.product((2, 1), SEEDS):
@@ -240,8 +275,8 @@ def print_ways(f) -> None:
 
 
 def print_coverage(f) -> None:
-    """Ours, by the number of subjects: the mean over the grid, over one seed that is held fixed,
-    two seeds and four, and over the three scores."""
+    """Ours, by the number of subjects: the mean over the grid, and over one seed that is held
+    fixed, two seeds and four."""
     rng = np.random.default_rng(f.seed)
     rows, scores = [], list(SCORES.values())
     with cli.progress("simulating", 2 * len(intervals.SUBJECTS)) as advance:
@@ -258,17 +293,17 @@ def print_coverage(f) -> None:
                         seeds=seeds,
                         repeats=f.repeats,
                         fixed=seeds == 1,
-                    )
+                    )[0]
                     for seeds in SEEDS
-                    for world in worlds([subjects], SPREADS)
+                    for world in worlds([subjects], SPREADS, f.rare)
                 ]
-                by_subjects.append(f"{np.mean(parts):.3f}")
+                by_subjects.append(np.mean(parts, axis=0))
                 advance()
-            rows.append((name, *by_subjects))
-    caption = f"means over {len(parts)} worlds, {f.repeats} draws each, and three scores"
-    cli.table(
-        "coverage by the number of subjects", ("", *map(str, intervals.SUBJECTS)), rows, caption
-    )
+            for score, found in zip(SCORES, np.transpose(by_subjects), strict=True):
+                rows.append((f"{name}, {score}", *(f"{share:.3f}" for share in found)))
+    caption = f"means over {len(parts)} worlds, {f.repeats} draws each"
+    title = "coverage by the number of subjects" + (", one class being rare" if f.rare else "")
+    cli.table(title, ("", *map(str, intervals.SUBJECTS)), rows, caption)
 
 
 def asked(argv):
@@ -280,6 +315,8 @@ def asked(argv):
     p = cli.parser(__doc__)
     help = "print the coverage of the library's intervals by the number of subjects"
     p.add_argument("--coverage", action="store_true", help=help)
+    help = "a class that a fifth of the subjects show; otherwise labels are spread evenly"
+    p.add_argument("--rare", action="store_true", help=help)
     p.add_argument("--score", choices=SCORES, default="accuracy", help="(accuracy)")
     p.add_argument("--repeats", type=cli.positive, default=200, help="draws of each world (200)")
     p.add_argument("--seed", type=cli.natural, default=0, help="of the simulation (0)")

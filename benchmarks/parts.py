@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import operator
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -249,8 +250,8 @@ def reading_pairs(asked: Asked, rates: Rates) -> Groups:
                 for name, build in builds.items()
             ]
             found = compare(ways, asked.repeats)
-        pairs = reading.BATCHES * batch_size
-        yield [row | _if_timed(row, "pairs_per_second", lambda s: pairs / s) for row in found]  # noqa: B023
+        rate = functools.partial(operator.truediv, reading.BATCHES * batch_size)
+        yield [row | _if_timed(row, "pairs_per_second", rate) for row in found]
 
 
 def waiting(asked: Asked, rates: Rates) -> Groups:

@@ -49,9 +49,10 @@ except ImportError as error:  # a package, or a library that it needs: OpenCV's 
     print(f"error: {error}; install the packages of requirements.txt", file=sys.stderr)
     sys.exit(2)
 
-WIDTH = None if sys.stdout.isatty() else 140  # tables are not folded where no terminal bounds them
-out = rich.console.Console(highlight=False, width=WIDTH)
-err = rich.console.Console(stderr=True, highlight=False)
+WIDTH = None if sys.stdout.isatty() else 2000  # no terminal bounds tables: they keep paths whole
+PLAIN = {"highlight": False, "emoji": False}  # names and JSON as they are: `:x:` is no picture
+out = rich.console.Console(width=WIDTH, **PLAIN)
+err = rich.console.Console(stderr=True, **PLAIN)
 
 
 class Parser(argparse.ArgumentParser):

@@ -50,7 +50,7 @@ def show(found) -> None:
             for name in SCORES
         )
         rows.append((letters[each["run"]], *cells, str(len(each["seeds"]))))
-    label = intervals.label(found["runs"][0]["accuracy"], found["subjects"])
+    label = intervals.labels(found["runs"][0], found["subjects"])
     caption = f"{found['subjects']} subjects, N = {found['n']}; in brackets: interval, {label}"
     cli.table("scores", ("run", *SCORES.values(), "seeds"), rows, caption)
 
@@ -59,10 +59,11 @@ def show(found) -> None:
         pair = f"{letters[each['run']]} − {letters[each['minus']]}"
         for name, shown in SCORES.items():
             v = each[name]
-            interval = "{:+.2f} to {:+.2f}".format(*v["interval95"])
-            rows.append((pair, shown, f"{v['difference']:+.4f}", interval, f"{v['p']:.4f}"))
+            interval = "{:+z.2f} to {:+z.2f}".format(*v["interval95"])
+            p = intervals.shown_p(v["p"])
+            rows.append((pair, shown, f"{v['difference']:+z.4f}", interval, p))
             pair = ""
-    label = intervals.label(found["differences"][0]["accuracy"], found["subjects"])
+    label = intervals.labels(found["differences"][0], found["subjects"])
     columns = ("", "", "difference", f"interval, {label}", "p")
     cli.table("the same subjects", columns, rows, over(found, letters))
     for caution in found["cautions"]:

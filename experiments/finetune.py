@@ -65,7 +65,7 @@ def print_results(found, path) -> None:
         rows.append(("± over seeds", *stds, f"{len(seeds)} seeds"))
     spans = ("{:.2f}–{:.2f}".format(*v["interval95"]) for v in spread)
     one = "; one training, held fixed" if spread[0]["over"] == "subjects" else ""
-    label = f"interval: {intervals.label(spread[0], found['subjects'])}"
+    label = f"interval: {intervals.labels(found['seeds'], found['subjects'])}"
     rows.append((label, *spans, f"over {spread[0]['over']}{one}"))
     for name, scores in found.get("per_dataset", {}).items():
         rows.append(row(f"  {name}", scores, f"N = {scores['n']}"))
@@ -116,15 +116,15 @@ def print_comparison(found) -> None:
     rows = []
     for name in SCORES:
         v = other[name]
-        interval = "{:+.2f} to {:+.2f}".format(*v["interval95"])
+        interval = "{:+z.2f} to {:+z.2f}".format(*v["interval95"])
         ours, theirs = f"{found[name]:.4f}", f"{v['theirs']:.4f}"
-        rows.append((name, ours, theirs, f"{v['difference']:+.4f}", interval, f"{v['p']:.4f}"))
+        p = intervals.shown_p(v["p"])
+        rows.append((name, ours, theirs, f"{v['difference']:+z.4f}", interval, p))
     ours, theirs = pathlib.Path(found["init"]).name, pathlib.Path(other["run"]).name
-    first = other[SCORES[0]]
-    label = f"interval: {intervals.label(first, found['subjects'])}"
+    label = f"interval: {intervals.labels(other, found['subjects'])}"
     columns = ("", f"from {ours}", theirs, "difference", label, "p")
     caption = f"{found['subjects']} subjects, N = {found['n']}; interval and p over subjects"
-    if first["over"] == "subjects":
+    if other["accuracy"]["over"] == "subjects":
         caption += (
             " alone: one of the runs has one seed, so the trainings are held fixed, and others may "
             "land outside the interval"

@@ -11,8 +11,9 @@ each part is predicted by itself; so is a video of more than 5 seconds (and 128 
 onset or apex is given.
 
 No class is named where the head moves more than the face, where the change does not stand out of
-what else moves, or where the run's models do not agree. Probabilities are calibrated on the
-subjects that the run's folds had not seen.
+what else moves, or where the run's models do not agree. Each model's probabilities are calibrated
+on the subjects that the run's folds had not seen; what is shown is their mean over the models,
+which is rather too unsure than too sure.
 
 Writes into --out: predictions.json, then a picture a clip, and with --all one of the candidates
 over time. Exit code 1 if a clip could not be used, or a picture could not be written; the others

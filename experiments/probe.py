@@ -107,7 +107,7 @@ def print_scores(found) -> None:
         rows += [row("", other, of=of_other[name]) for other, of_other in others]
     rows.append(row("the majority class", "", of=found["majority"]))
     columns = ("features", "weights", *SCORES.values(), *(f"interval {s}" for s in SCORES.values()))
-    label = intervals.label(found["majority"]["seeds"]["accuracy"], found["subjects"])
+    label = intervals.labels(found["majority"]["seeds"], found["subjects"])
     sheet = f"; {found['annotations']}" if found["annotations"] else ""
     caption = (
         f"N = {found['n']}, {found['subjects']} subjects, leave one subject out; "
@@ -120,12 +120,12 @@ def print_scores(found) -> None:
         rows = []
         for name, scores in of_other.items():
             cells = (
-                "{:+.4f} ({:+.2f} to {:+.2f})".format(s["difference"], *s["interval95"])
+                "{:+z.4f} ({:+z.2f} to {:+z.2f})".format(s["difference"], *s["interval95"])
                 for s in (scores[key] for key in SCORES)
             )
             rows.append((probe.FEATURES[name], *cells))
         columns = ("features", *SCORES.values())
-        label = intervals.label(scores["accuracy"], found["subjects"])
+        label = intervals.labels(scores, found["subjects"])
         caption = f"intervals: {label}, over subjects; both networks are held fixed"
         cli.table(f"{first} − {other}", columns, rows, caption)
 

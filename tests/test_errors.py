@@ -23,9 +23,9 @@ def test_a_script_spells_them_and_leaves_values_alone():
 
 
 def test_a_parameter_may_have_another_name_where_the_caller_stands():
-    with pytest.raises(UserError, match=r"^test_root=x: gone; give another test_root$"):  # noqa: SIM117
-        with parameters_called(root="test_root"):
-            raise UserError("[root={root}]: gone; give another [root]", root="x")
+    told = r"^test_root=x: gone; give another test_root$"
+    with pytest.raises(UserError, match=told), parameters_called(root="test_root"):
+        raise UserError("[root={root}]: gone; give another [root]", root="x")
 
 
 def test_it_comes_whole_from_another_process():
@@ -35,6 +35,6 @@ def test_it_comes_whole_from_another_process():
 def test_the_parameter_itself_may_be_a_value():
     error = UserError("[{kind}={name}]: gone; give another [{kind}]", kind="target", name="samm")
     assert error.spelled(lambda name: f"--{name}") == "--target=samm: gone; give another --target"
-    with pytest.raises(UserError, match=r"^test_target=samm: gone; give another test_target$"):  # noqa: SIM117
-        with parameters_called(target="test_target"):
-            raise error
+    told = r"^test_target=samm: gone; give another test_target$"
+    with pytest.raises(UserError, match=told), parameters_called(target="test_target"):
+        raise error

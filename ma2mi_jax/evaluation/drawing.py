@@ -1,10 +1,14 @@
 """Pictures of numbers: ranges of δ (Fig. 4), reconstructions (Fig. 5), curves, confusion matrices
-and subjects."""
+and subjects.
+
+Names of classes, subjects, clips and runs are other people's text: `fitted` makes lines of them
+that can be drawn, and `save` takes no `$` in them for mathematics.
+"""
 
 import pathlib
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -12,6 +16,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 
 from ma2mi_jax import files
 
@@ -60,7 +66,7 @@ def reconstructions(
         that the error of the autoencoder is not taken for a change.
       names: (B,) row labels.
       title: of the picture.
-      moments: the titles of the three columns of frames.
+      moments: the titles of the three columns of frames; `$` encloses mathematics.
     """
     columns = (*moments, "true change", "predicted change")
     figure, axes = plt.subplots(
@@ -75,13 +81,12 @@ def reconstructions(
         for column, picture in enumerate(shown + changes):
             axes[row, column].imshow(picture, interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
-        axes[row, 0].set_ylabel(name, fontsize=7, parse_math=False)
+        axes[row, 0].set_ylabel(fitted_lines(name), fontsize=7)
         axes[row, 3].set_xlabel(f"x {gain:.1f}", fontsize=7)
         axes[row, 4].set_xlabel(f"x {gain:.1f}", fontsize=7)
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column, fontsize=9)
-    figure.suptitle(title, fontsize=10)
-    save(figure, path)
+    save(figure, path, title, mathematics=[axis.title for axis in axes[0]])
 
 
 def delta_ranges(
@@ -111,11 +116,10 @@ def delta_ranges(
         )
         for place, each in enumerate(values):
             axis.plot([place] * len(each), each, "x", color="grey", markersize=4)
-        axis.set_xticks(places, list(found))
+        axis.set_xticks(places, [fitted(name, 18) for name in found])
         axis.set(ylabel=label)
         axis.grid(alpha=0.3)
-    figure.suptitle(title, fontsize=10)
-    save(figure, path)
+    save(figure, path, title)
 
 
 FEW = 30  # points, of which each is marked: one alone would draw no line
@@ -173,7 +177,9 @@ def pretraining_curves(path: pathlib.Path, lines: Sequence[Mapping[str, float]])
         for name in names:
             steps, values = np.array([(line["step"], line[name]) for line in lines], float).T
             if name == "loss_rec":
-                values /= [line["copy_baseline"] for line in lines]
+                copies = np.array([line["copy_baseline"] for line in lines])
+                # of frames that are all alike nothing is there to predict: no share, and no point
+                values = np.divide(values, copies, np.full_like(values, np.nan), where=copies > 0)
                 name = "loss_rec / copy"
                 _nothing_learned(axis, 1, "1: the frame repeated")
             _curve(axis, steps, values, name)
@@ -304,14 +310,14 @@ def compared(
                 axis.plot([low, high], [place, place], color=colour, linewidth=2)
                 axis.plot(value, place, "o", color=colour)
                 axis.annotate(
-                    f"{value:+.3f}" if rows is differences else f"{value:.3f}",
+                    f"{value:+z.3f}" if rows is differences else f"{value:.3f}",
                     (value, place),
                     xytext=(0, 6),
                     textcoords="offset points",
                     ha="center",
                     fontsize=8,
                 )
-            axis.set_yticks(range(len(rows)), [textwrap.fill(name, 34) for name in rows])
+            axis.set_yticks(range(len(rows)), [fitted(name, 34) for name in rows])
             axis.tick_params(axis="y", labelsize=8)
             axis.set_ylim(len(rows) - 0.5, -0.7)
             axis.grid(axis="x", alpha=0.3)
@@ -320,8 +326,7 @@ def compared(
             else:
                 axis.axvline(0, color="black", linewidth=0.8)
                 axis.set_xlabel(f"difference of {shown}")
-    figure.suptitle(f"{title}; lines: intervals made for 95 %; orange: 0 lies outside", fontsize=10)
-    save(figure, path)
+    save(figure, path, f"{title}; lines: intervals made for 95 %; orange: 0 lies outside")
 
 
 def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], title: str) -> None:
@@ -342,11 +347,11 @@ def confusion(path: pathlib.Path, counts: np.ndarray, classes: Sequence[str], ti
             colour = "white" if share[row, column] > 0.55 else "black"
             text = f"{counts[row, column]:g}\n{share[row, column]:.0%}"
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    axis.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
-    axis.set_yticks(range(len(classes)), classes)
+    names = [fitted(name, 18) for name in classes]
+    axis.set_xticks(range(len(names)), names, rotation=35, ha="right")
+    axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="predicted", ylabel="label")
-    axis.set_title(title, fontsize=10)
-    save(figure, path)
+    save(figure, path, title)
 
 
 def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -372,18 +377,84 @@ def per_subject(path: pathlib.Path, rows: Mapping[str, Mapping[str, float]], tit
         )
     overall = (values * counts).sum() / counts.sum()
     axis.axhline(overall, color="tab:orange", linewidth=1, label="all clips")
-    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axis.set(ylim=(0, 1.08), ylabel="accuracy", title=f"{title}\nabove each bar: number of clips")
-    axis.title.set_fontsize(9)
+    shown = [fitted(name, 28, lines=1) for name in names]
+    axis.set_xticks(range(len(names)), shown, rotation=90, fontsize=7)
+    axis.set(ylim=(0, 1.08), ylabel="accuracy")
     axis.legend(fontsize=8, loc="upper left")
-    save(figure, path)
+    save(figure, path, f"{title}\nabove each bar: number of clips", size=9)
 
 
-def save(figure, path: pathlib.Path) -> None:
-    """Writes the figure as PNG and closes it. A letter that no font has is shown as a box."""
+def fitted(name: str, width: int = 28, lines: int = 3) -> str:
+    """Somebody's name for a thing, for a picture: at most `lines` lines of `width` characters, the
+    middle of a longer one left out, and no character that cannot be drawn."""
+    whole = shown = " ".join(_drawable(name).split())
+    kept = min(len(whole), width * lines)
+    while len(made := textwrap.wrap(shown, width)) > lines:
+        kept -= 1
+        before = kept // 2  # both ends stay, for they tell names apart
+        shown = f"{whole[:before]}…{whole[len(whole) - kept + before :]}"
+    return "\n".join(made)
+
+
+def fitted_lines(text: str) -> str:
+    """`fitted`, of a text in lines that stay apart."""
+    return "\n".join(map(fitted, text.split("\n")))
+
+
+def _drawable(text: str) -> str:
+    """A text without what no font draws: halves of characters, of a file's name that is no UTF-8,
+    are spelled out, and other controls than a new line are blanks."""
+    whole = text.encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in whole)
+
+
+def save(
+    figure,
+    path: pathlib.Path,
+    title: str = "",
+    *,
+    size: float = 10,
+    mathematics: Collection[Text] = (),
+) -> None:
+    """Writes the figure as PNG and closes it. A letter that no font has is shown as a box.
+
+    Args:
+      title: above all; it is folded to the figure's width, and the figure grows by the lines that
+        are more than two.
+      size: of the title's letters, in points.
+      mathematics: the texts in which `$` encloses mathematics. In all others it is a `$`.
+    """
     try:
-        with files.whole(path) as temporary, warnings.catch_warnings():
+        with (
+            files.whole(path) as temporary,
+            warnings.catch_warnings(),
+            plt.rc_context({"text.parse_math": False}),  # of texts that are made while drawing
+        ):
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            if title:
+                _head(figure, _drawable(title), size)
+            for text in figure.findobj(Text):
+                text.set_parse_math(text in mathematics)
             figure.savefig(temporary, dpi=110, format="png")
     finally:
         plt.close(figure)
+
+
+def _head(figure, title: str, size: float) -> None:
+    """Puts a title above the figure, in lines that are no wider than it is."""
+    renderer, font = figure.canvas.get_renderer(), FontProperties(size=size)
+
+    def width(line: str) -> float:
+        return renderer.get_text_width_height_descent(line, font, ismath=False)[0]
+
+    room, lines = 0.95 * figure.bbox.width, []
+    for line in title.split("\n"):
+        letters = max(len(line), 1)
+        folded = [line]
+        while letters > 1 and (widest := max(map(width, folded))) > room:
+            letters = max(1, min(letters - 1, int(letters * room / widest)))
+            folded = textwrap.wrap(line, letters)
+        lines += folded
+    added = max(len(lines) - 2, 0) * 1.3 * size / 72  # 72 points an inch
+    figure.set_figheight(figure.get_figheight() + added)
+    figure.suptitle("\n".join(lines), fontsize=size)

@@ -181,7 +181,7 @@ def score_of(run: Finetuned, scored_by: pathlib.Path) -> dict[str, Any]:
         "seeds": len(spread["seeds"]),
         **{name: record[name] for name in ("n", "subjects", *SCORES)},
         "interval95": {name: spread[name]["interval95"] for name in SCORES},
-        "coverage": spread[SCORES[0]]["coverage"],
+        "coverage": min(spread[name]["coverage"] for name in SCORES),  # one word for all of them
         "over": spread[SCORES[0]]["over"],
         "per_class": record["per_class"],
         **{name: calibrated[name] for name in ("temperature", "ece_calibrated")},

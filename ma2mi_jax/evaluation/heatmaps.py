@@ -3,7 +3,6 @@ with its spotting curve."""
 
 import dataclasses
 import pathlib
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib import pyplot as plt
 
 from ma2mi_jax.clips.spotting import Spotted
-from ma2mi_jax.evaluation.drawing import amplified, save, visible_gain
+from ma2mi_jax.evaluation.drawing import amplified, fitted, fitted_lines, save, visible_gain
 from ma2mi_jax.evaluation.predictions import Predictions
 
 HEAT = colormaps["turbo"]
@@ -111,12 +110,10 @@ def figure6(path: pathlib.Path, rows: Sequence[HeatRow], title: str) -> None:
     )
     for line, row in zip(axes, rows, strict=True):
         _draw_pair(line, row, greatest)
-        line[0].set_ylabel(
-            row.caption, fontsize=7, rotation=0, ha="right", va="center", parse_math=False
-        )
+        told = fitted_lines(row.caption)
+        line[0].set_ylabel(told, fontsize=7, rotation=0, ha="right", va="center")
     _headings(axes[0], greatest)
-    figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
-    save(figure, path)
+    save(figure, path, f"{title}\n{SCALE}")
 
 
 def clip_picture(
@@ -177,18 +174,17 @@ def clip_picture(
     names = list(scores)
     mean, spread = np.array([scores[name] for name in names]).T
     bars.barh(
-        names,
+        range(len(names)),
         mean,
         xerr=spread,
         color=["tab:orange" if name == named else "tab:gray" for name in names],
         capsize=3,
     )
+    bars.set_yticks(range(len(names)), [fitted(name) for name in names])
     bars.axvline(1 / len(names), color="black", linewidth=0.8, linestyle=":")
     bars.set(xlim=(0, 1), xlabel="probability, mean ± std over the run's models; dotted: chance")
     bars.invert_yaxis()
-
-    figure.suptitle(f"{title}\n{SCALE}", fontsize=10, parse_math=False)
-    save(figure, path)
+    save(figure, path, f"{title}\n{SCALE}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +226,7 @@ def over_time(
         zip(top.subplots(1, SHOWN, squeeze=False)[0], shown, strict=False), start=1
     ):
         place.imshow(each.face)
-        place.set_title(f"{number}: {textwrap.fill(each.verdict, 22)}", fontsize=8)
+        place.set_title(f"{number}: {fitted(each.verdict, 22)}", fontsize=8)
     for place in top.axes:
         place.axis("off")
 
@@ -245,8 +241,7 @@ def over_time(
             strip.text(each.apex, 1.02 * highest, str(number), fontsize=8, ha="center")
     strip.set(xlabel=axis, ylabel="what comes and goes,\nover its median")
     strip.set_ylim(0, 1.15 * highest or 1)
-    figure.suptitle("candidates, the strongest first; grey: no class is named", fontsize=10)
-    save(figure, path)
+    save(figure, path, "candidates, the strongest first; grey: no class is named")
 
 
 def _maps(rows: Sequence[HeatRow]) -> list[str]:

@@ -64,13 +64,16 @@ class Answer:
         """Why no class is named; empty if one is."""
         if self.part.nothing:
             return self.part.nothing
-        (first, (best, spread)), (second, (next_best, _)) = sorted(
-            self.scores.items(), key=lambda item: -item[1][0]
-        )[:2]
-        if best - next_best < max(spread, CLOSE):
-            return (
-                f"{first} {best:.2f} and {second} {next_best:.2f}, ± {spread:.2f} over the models"
+        if len(self.classes) < 2:
+            return "the models know this class alone, so they cannot tell it from anything"
+        first, second = np.argsort(-self.probabilities.mean(0), kind="stable")[:2]
+        ahead = self.probabilities[:, first] - self.probabilities[:, second]
+        spread = _spread(ahead)
+        if ahead.mean() < max(spread, CLOSE):
+            both = " and ".join(
+                f"{self.classes[k]} {self.probabilities[:, k].mean():.2f}" for k in (first, second)
             )
+            return f"{both}, their difference ± {spread:.2f} over the models"
         return ""
 
     @property
@@ -98,8 +101,7 @@ class Answer:
     @property
     def scores(self) -> dict[str, tuple[float, float]]:
         """Class -> mean probability over the models, and its standard deviation."""
-        mean = self.probabilities.mean(0)
-        spread = self.probabilities.std(0, ddof=min(1, len(self.probabilities) - 1))
+        mean, spread = self.probabilities.mean(0), _spread(self.probabilities)
         rows = zip(self.classes, mean.tolist(), spread.tolist(), strict=True)
         return {name: (m, s) for name, m, s in rows}
 
@@ -126,6 +128,11 @@ class Answer:
             "probabilities": {c: {"mean": m, "std": s} for c, (m, s) in self.scores.items()},
             "votes": {c: int((votes == k).sum()) for k, c in enumerate(self.classes)},
         }
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """The standard deviation over models, (models, ...) given; 0 of a single one."""
+    return values.std(0, ddof=min(1, len(values) - 1))
 
 
 class Answers(NamedTuple):
@@ -329,9 +336,14 @@ def ask(
 
 
 def temperature_of(run: Finetuned | Model) -> float:
-    """At which the run's probabilities were honest on held-out subjects: `calibration`.
+    """At which the probabilities of a single model of the run were honest on held-out subjects:
+    `calibration`.
 
-    What was trained on all subjects has that of the run that scored it, or 1.
+    What is shown of a clip is the mean over all models. Where they disagree it is nearer to equal
+    classes than each of them is, so it is rather too unsure than too sure. A clip is held out
+    from one fold's models alone, so there is nothing that the mean could be calibrated on.
+
+    What was trained on all subjects has the temperature of the run that scored it, or 1.
     """
     if isinstance(run, Model):
         return (run.content["score"] or {"temperature": 1.0})["temperature"]

@@ -78,7 +78,8 @@ def counts(spec: DatasetSpec, dataset: Dataset) -> list[Block]:
     """How much there is, where it comes from, and what the reader has to tell."""
     clips = dataset.clips
     people = len({clip.subject for clip in clips} - {""})
-    rates = ", ".join(f"{n} at {fps:g}" for fps, n in _tally(clip.fps for clip in clips))
+    tallied = _tally(clip.fps for clip in clips)
+    rates = ", ".join(f"{n} at {fps:g}" if fps else f"{n} unknown" for fps, n in tallied)
     rows = [
         ("clips", len(clips)),
         ("published", registry.reader(spec.kind, spec.name).published or "unknown"),
@@ -88,7 +89,7 @@ def counts(spec: DatasetSpec, dataset: Dataset) -> list[Block]:
         ("classes", len(dataset.classes) or "none"),
         ("annotations", dataset.annotations or "none"),
         ("subjects", people or "unknown"),
-        ("frames per second", rates.replace("at 0", "unknown")),
+        ("frames per second", rates),
         ("face crop", ", ".join(f"{n} {how}" for how, n in _tally(map(cropped, clips)))),
         ("face detector", dataset.detector or "not used"),
     ]

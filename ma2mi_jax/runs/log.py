@@ -2,9 +2,11 @@
 TensorBoard."""
 
 import collections
+import itertools
 import json
 import pathlib
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,7 +32,7 @@ class MetricsLog:
       path: the run's folder.
       start: lines of steps >= `start` are dropped.
       log: is told of lines that cannot be read, or are missing.
-      every: so many steps lie between two lines.
+      every: so many steps lie between two lines from now on; None asks for no lost ones.
 
     Attributes:
       lines: all lines so far, as dictionaries.
@@ -45,8 +47,7 @@ class MetricsLog:
     ):
         file, before = path / METRICS, read_metrics(path, log)
         self.lines = [line for line in before if line["step"] < start]
-        written = set(range(0, start, every)) if every else set()
-        if lost := sorted(written - {line["step"] for line in self.lines}):
+        if every and (lost := _lost(self.lines, start, every)):
             log(
                 f"{file}: no lines of {len(lost)} steps before step {start} (first: step "
                 f"{lost[0]}); the run goes on without them"
@@ -107,6 +108,36 @@ class MetricsLog:
                 self._file.close()
             finally:
                 self._events.close()
+
+
+def _lost(lines: list[dict[str, Any]], start: int, every: int) -> list[int]:
+    """Steps before `start` whose lines are missing.
+
+    What lies between two lines is known by those around them, for an earlier session may have had
+    another `every`. Where it changes from a to b, less than a + b lies between two lines; where one
+    is lost, the sum of what is usual before and behind. Lines of looks come between the others.
+    """
+    there = [line["step"] for line in lines]
+    looks = {line["step"] for line in lines if "learned" in line}
+    steps = sorted(set(there) - looks) or sorted(set(there))
+    if not steps:
+        return list(range(0, start, every))
+    gaps = [after - before for before, after in itertools.pairwise(steps)]
+
+    def usual(near: list[int]) -> int:
+        return statistics.median_low(near) if near else every
+
+    lost = []
+    if steps[0] and not any(look < steps[0] for look in looks):
+        lost += range(0, steps[0], usual(gaps[:3]))
+    for i, gap in enumerate(gaps):
+        before, behind = usual(gaps[max(i - 3, 0) : i]), usual(gaps[i + 1 : i + 4])
+        looked = any(steps[i] < look < steps[i + 1] for look in looks)
+        if gap >= before + behind and not looked:
+            least = min(before, behind)
+            lost += range(steps[i] + least, steps[i + 1], least)
+    last, width = max(there), max(every, usual(gaps[-3:]), *gaps[-1:])
+    return lost + list(range(last + width, start, width))
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

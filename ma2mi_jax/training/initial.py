@@ -44,6 +44,8 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
         raise UserError(
             "[keep_reconstruction]: needs the DiT of a pre-training run; give its folder as [init]"
         )
+    if run.init == "none" or is_file:
+        _check_tuned(run, chosen)
     if run.init == "none":
         return Initial(chosen, "none")
     if is_file:
@@ -88,8 +90,18 @@ def read(run: FinetuneRun, listener: Listener = SILENT) -> Initial:
             "which leaves no DiT; leave [keep_reconstruction] out",
             objective=config.objective if is_pretraining else "fine-tuning",
         )
+    _check_tuned(run, config.architecture)
     pretrained = config if is_pretraining else None
     return Initial(config.architecture, identity, pretrained, weights)
+
+
+def _check_tuned(run: FinetuneRun, architecture: Architecture) -> None:
+    """Raises UserError if the encoder to tune is not there: the classifier alone would learn."""
+    if run.tune == "position" and architecture.fusion == "action":
+        raise UserError(
+            "[tune=position]: the networks have no position encoder (their [fusion] is action), so "
+            "that no encoder would learn; give [tune=action], or leave [tune] out"
+        )
 
 
 def learned(path: pathlib.Path, listener: Listener) -> tuple[model_folder.Config, Any, Any]:

@@ -238,8 +238,10 @@ def collapsed(found: Look, lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def caution(config: Config, found: Look) -> str:
-    """What a look says against statements about L_pos; empty if nothing."""
-    if found.get("position_grey", 0) <= TABLE or not config.position_loss:
+    """What a look says against statements about L_pos; empty if nothing, or if the run does not
+    train L_pos: MAER never does."""
+    trained = config.objective == "ma2mi" and config.position_loss
+    if found.get("position_grey", 0) <= TABLE or not trained:
         return ""
     side = config.architecture.places
     return (

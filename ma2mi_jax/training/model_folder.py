@@ -81,6 +81,7 @@ def write(
       UserError: something is there already, or the folder cannot be written.
     """
     check_free(path)
+    path = path.resolve()  # `.` has no name, which the part beside it needs
     head = {"format": FORMAT, "version": VERSION, "library": f"ma2mi_jax {__version__}"}
     named = {
         f"member{number}.{name}": np.asarray(leaf, np.float32)
@@ -94,7 +95,12 @@ def write(
         tensors.write(part / WEIGHTS, named, {"format": "flax"})
         files.write_json(part / CONFIG, {**head, "members": len(members), **content})
         (part / CARD).write_text(card, encoding="utf-8")
-        part.rename(path)
+        if path.exists():  # not replaced: a shell that stands in it would stand in no folder
+            for name in (WEIGHTS, CARD, CONFIG):  # the last one makes it a model folder
+                (part / name).rename(path / name)
+            part.rmdir()
+        else:
+            part.rename(path)
     except OSError as error:
         raise files.unwritable(path, error) from None
 

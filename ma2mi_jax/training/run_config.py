@@ -145,7 +145,7 @@ class PretrainRun:
     decay: float = _field(
         0.01, "share of the learning rate that is left at the end", "training", above=0, most=1
     )
-    weight_decay: float = _field(0.01, "of AdamW", "training")
+    weight_decay: float = _field(0.01, "of AdamW", "training", least=0)
     precision: Precision = _field("auto", "of the computation", "training", named="{}")
     seed: int = _field(0, "of weights, order, pairs and τ", "training", least=0)
     run: str | None = _field(
@@ -343,7 +343,7 @@ class FinetuneRun:
     decay: float = _field(
         0.01, "share of the learning rate that is left at the end", "training", above=0, most=1
     )
-    weight_decay: float = _field(0.1, "of AdamW", "training")
+    weight_decay: float = _field(0.1, "of AdamW", "training", least=0)
     augmentation: Augmentation = _field(
         "affine", "affine: rotation, crop, flip; crop: whole pixels, no rotation", "training"
     )
@@ -527,6 +527,32 @@ def _own_fields(spec: DatasetSpec) -> DatasetSpec:
 
 Run = PretrainRun | FinetuneRun
 KINDS: dict[str, type[Run]] = {"pretrain": PretrainRun, "finetune": FinetuneRun}
+
+
+def check_used(run: Run) -> None:
+    """Raises UserError if something was given that nothing in the run uses.
+
+    It is asked of runs that are yet to be made, and not by the objects themselves: a run that was
+    made with such a field stays open. What a plan of tables gives to all of its rows is let pass,
+    though it changes nothing in some of them.
+    """
+    given_vae = run.vae != SD_VAE_HUB
+    if isinstance(run, PretrainRun):
+        if given_vae and run.space == "pixel":
+            raise UserError(
+                "[vae={vae}]: [space=pixel] needs no autoencoder; leave [vae] out", vae=run.vae
+            )
+        return
+    if given_vae and not run.keep_reconstruction:
+        raise UserError(
+            "[vae={vae}]: is only for [keep_reconstruction]; give that too, or remove it",
+            vae=run.vae,
+        )
+    if run.augmentation == "crop" and run.rotation not in (0, FinetuneRun.rotation):
+        raise UserError(
+            "[rotation={angle}]: [augmentation=crop] does not rotate; leave one of them out",
+            angle=run.rotation,
+        )
 
 
 def _check_numbers(run: Run) -> None:

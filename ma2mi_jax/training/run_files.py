@@ -17,7 +17,7 @@ from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError, parameters_called
 from ma2mi_jax.runs import folder
 from ma2mi_jax.training import folds, model_folder
-from ma2mi_jax.training.run_config import KINDS, TESTED, PretrainRun, Run
+from ma2mi_jax.training.run_config import KINDS, TESTED, PretrainRun, Run, check_used
 
 RESULTS = {"pretrain": "summary.json", "finetune": "results.json"}  # says that a run is finished
 
@@ -148,9 +148,10 @@ def check(run: Run) -> None:
     """What can be said of a run before any long work; reads no clips and asks for no device.
 
     Raises:
-      UserError: its folder is taken; a field makes no sense for a dataset; a file that it names
-        cannot be read.
+      UserError: its folder is taken; a field makes no sense for a dataset, or is used by nothing;
+        a file that it names cannot be read.
     """
+    check_used(run)
     if not run.overwrite and (different := _other_there(run)):
         raise UserError(
             "[run={folder}]: another run is finished there ({different}); give another [run]",

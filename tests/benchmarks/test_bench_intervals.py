@@ -27,11 +27,26 @@ def test_drawn_runs_have_the_scores_and_spreads_that_are_asked_for():
     assert two.accuracies[0] == pytest.approx(0.7)
 
 
+def test_a_rare_class_is_shown_by_a_fifth_of_the_subjects():
+    rng = np.random.default_rng(0)
+    world = World(2000, (20, 20), 0.7, 0.0, rare=True)
+    (made,) = draw(rng, world, runs=1, seeds=1).confusions
+    labels = made[0].sum(-1)
+    assert (labels[:, intervals.RARE] > 0).mean() == pytest.approx(intervals.FEW, abs=0.03)
+    for score in (metrics.accuracy, metrics.uf1, metrics.uar):
+        true = intervals.truth(score, world, 0.7)
+        assert score(made[0].sum(0)) == pytest.approx(true, abs=0.02)
+    assert intervals.truth(metrics.uf1, world, 0.7) < 0.68
+    even = World(8, (4, 4), 0.7, 0.0)
+    assert intervals.truth(metrics.uf1, even, 0.7) == pytest.approx(0.7)
+
+
 def test_it_prints_every_way(capsys, monkeypatch):
     monkeypatch.setattr(intervals, "SUBJECTS", (8,))
     monkeypatch.setattr(intervals, "CLIPS", ((4, 4),))
     intervals.main(["--repeats=2"])
     said = capsys.readouterr().out
     assert all(said.count(f" {name} ") >= 5 for name in intervals.WAYS)
-    intervals.main(["--coverage", "--repeats=1"])
-    assert "difference" in capsys.readouterr().out
+    for flags in ([], ["--rare"]):
+        intervals.main(["--coverage", "--repeats=1", *flags])
+        assert "difference, uf1" in capsys.readouterr().out

@@ -190,7 +190,10 @@ def test_it_is_in_shards_and_each_has_its_count_and_checksum(source, tmp_path):
 def test_the_prepared_data_can_be_prepared_again(source, tmp_path):
     once = prepare(source, tmp_path / "once")
     twice = prepare(once, tmp_path / "twice")
-    frames = lambda where: {k: v for k, v in files(where).items() if k.endswith("array_record")}  # noqa: E731
+
+    def frames(where):
+        return {k: v for k, v in files(where).items() if k.endswith("array_record")}
+
     assert frames(tmp_path / "once") == frames(tmp_path / "twice")
     assert [c.id for c in once.clips] == [c.id for c in twice.clips]
 

@@ -214,7 +214,10 @@ def test_an_alias_becomes_the_name():
 
 def test_where_a_dataset_lies(tmp_path, monkeypatch):
     monkeypatch.delenv("MA2MI_DATA", raising=False)
-    place = lambda name, **chosen: registry.located(DatasetSpec(name, "target", **chosen))  # noqa: E731
+
+    def place(name, **chosen):
+        return registry.located(DatasetSpec(name, "target", **chosen))
+
     assert place("samm") == pathlib.Path("data/samm")
     monkeypatch.setenv("MA2MI_DATA", str(tmp_path))
     assert place("samm") == tmp_path / "samm"

@@ -59,6 +59,19 @@ def test_the_others_are_compared_with_the_first(three, capsys):
     assert max(len(line) for line in lines if "(" in line and "0." in line) <= 80
 
 
+def test_equal_runs_have_a_difference_of_zero_and_worlds_apart_no_p_of_zero(tmp_path, capsys):
+    how = {"clips": 200, "seed": 1, "seeds": 1}
+    one, same = (finetuning(tmp_path / name, 0.0, **how) for name in ("one", "same"))
+    compare.main([str(one), str(same)])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "accuracy +0.0000 +0.00 to +0.00 1.0000" in said
+    assert "-0.0" not in said
+    better = finetuning(tmp_path / "better", 1.0, **how)
+    compare.main([str(one), str(better)])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("<.0001") == 3
+
+
 def test_one_seed_and_other_folds_are_told(three, tmp_path, capsys):
     alone = finetuning(tmp_path / "alone", seeds=1)
     text = (alone / "predictions.csv").read_text()

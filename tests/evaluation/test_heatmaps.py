@@ -62,7 +62,7 @@ def test_heat_maps_of_a_kind_have_one_scale_over_all_rows():
 def test_the_face_is_seen_through_its_heat_map(tmp_path, monkeypatch):
     """The picture of a frame with heat in a corner is, there too, still much of the frame."""
     seen = []
-    monkeypatch.setattr(heatmaps, "save", lambda figure, path: seen.append(figure))
+    monkeypatch.setattr(heatmaps, "save", lambda figure, path, title: seen.append(figure))
     frame = np.full((64, 64, 3), 90, np.uint8)
     frame[::8] = 250
     heat = np.zeros((64, 64))
@@ -105,3 +105,17 @@ def test_pictures_have_a_column_for_each_map(tmp_path, missing):
         assert bars.std() > 10
         orange = (abs(bars.astype(int) - (14, 127, 255)).max(-1) < 3).sum()  # blue, green, red
         assert (orange > 1000) == (named is not None)
+
+
+@pytest.mark.parametrize("name", ["$a^$\0b\nc", "a\udcd6", 99 * "long "])
+def test_any_name_is_drawn(tmp_path, name):
+    """The tests make errors of warnings: also of one that no room is left for the pictures."""
+    frame = np.zeros((32, 32, 3), np.uint8)
+    row = heatmaps.HeatRow(frame, frame, np.ones((32, 32)), None, f"{name}\n{name}")
+    spotted = Spotted(1, 3, np.array([0.1, 0, 0.4, 1, 0.8], np.float32), 3.0)
+    heatmaps.figure6(tmp_path / "6.png", [row], name)
+    scores = {name: (0.7, 0.1), "fear": (0.3, 0.1)}
+    heatmaps.clip_picture(tmp_path / "clip.png", row, spotted, 0, "spotted", scores, name, name)
+    found = [heatmaps.Candidate(1, 2, name, True, frame)]
+    heatmaps.over_time(tmp_path / "time.png", [(np.arange(4), np.ones(4))], found, "seconds")
+    assert len(list(tmp_path.iterdir())) == 3

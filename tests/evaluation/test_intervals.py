@@ -166,9 +166,14 @@ def test_seeds_of_one_pre_training_count_once():
 
 def simulated(*, subjects, spread=0.03, **how):
     """The share of our intervals that hold the truth, over two accuracies and three scores."""
+    return np.mean(by_score(subjects=subjects, spread=spread, **how))
+
+
+def by_score(*, subjects, spread=0.03, rare=False, **how):
+    """The same, of each of SCORES."""
     rng = np.random.default_rng(0)
-    places = [World(subjects, (4, 14), accuracy, spread) for accuracy in (0.55, 0.85)]
-    return np.mean([coverage(rng, world, [ours], SCORES, **how) for world in places])
+    places = [World(subjects, (4, 14), accuracy, spread, rare=rare) for accuracy in (0.55, 0.85)]
+    return np.mean([coverage(rng, world, [ours], SCORES, **how)[0] for world in places], axis=0)
 
 
 @pytest.mark.parametrize("seeds", [2, 4])
@@ -190,8 +195,31 @@ def test_an_interval_is_called_what_it_is_worth(subjects):
     assert found["nominal"] == 0.95
 
 
+@pytest.mark.parametrize("subjects", [8, 20])
+def test_an_interval_of_uf1_is_called_what_it_is_worth_with_a_rare_class(subjects):
+    """A class that a fifth of the subjects show: one subject more or less moves UF1 by much."""
+    worth = by_score(subjects=subjects, rare=True, runs=1, seeds=2, repeats=300)
+    run = runs(np.ones((2, subjects), int))
+    called = [of_score(run, score)["coverage"] for score in SCORES]
+    assert worth == pytest.approx(called, abs=0.03)
+    if subjects == 8:
+        assert max(worth[1], called[1]) < 0.9 < min(worth[0], called[0])
+
+
+def test_no_p_is_printed_as_zero():
+    assert [intervals.shown_p(p) for p in (1.0, 0.04321, 1e-4)] == ["1.0000", "0.0432", "0.0001"]
+    assert intervals.shown_p(9e-5) == intervals.shown_p(0.0) == "<.0001"
+
+
 def test_labels():
     assert intervals.label({"coverage": 0.96}, 8) == "95 %"
     assert intervals.label({"coverage": 0.94}, 8) == "about 94 % (8 subjects)"
     few = of_difference(runs([1, 2]), runs([2, 1]), metrics.accuracy)  # fewer than were simulated
-    assert few["coverage"] == intervals.COVERAGE["difference"][0]
+    assert few["coverage"] == intervals.COVERAGE["difference"][metrics.accuracy][0]
+
+    worth = {"accuracy": 0.94, "uf1": 0.87, "uar": 0.93}
+    found = {name: {"coverage": each} for name, each in worth.items()}
+    assert intervals.labels(found, 8) == "about 94 %, of UF1 87 %, of UAR 93 % (8 subjects)"
+    assert intervals.labels(found, 8, ("accuracy", "uf1")) == "about 94 %, of UF1 87 % (8 subjects)"
+    fine = {name: {"coverage": 0.96} for name in worth}
+    assert intervals.labels(fine, 8) == "95 %"

@@ -24,7 +24,7 @@ def printed(tmp_path, capsys, seeds, aside=()):
 
 def test_over_subjects_and_seeds(tmp_path, capsys):
     said = printed(tmp_path, capsys, (2, 3))
-    assert "interval: about 93 % (3 subjects)" in said
+    assert "interval: about 93 %, of UF1 90 %, of UAR 92 % (3 subjects)" in said
     assert "difference interval: 95 % p" in said
     assert "interval and p over subjects and seeds of fine-tuning" in said
     assert "fixed" not in said

@@ -18,6 +18,7 @@ import pytest
 from ma2mi_jax.clips.clip import Clip, Dataset, Repair, SetAside
 from ma2mi_jax.clips.frames import ArrayFrames
 from ma2mi_jax.datasets import prepared
+from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.evaluation import inspection
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -40,6 +41,15 @@ def inspect(monkeypatch, tmp_path, capsys):
         return printed.out if code == 0 else printed.err
 
     return run
+
+
+def test_a_rate_below_one_is_no_unknown_one():
+    frames = ArrayFrames("", 0, 8)
+    clips = [Clip(str(i), frames, fps=fps) for i, fps in enumerate((0.5, 0.5, 0.5, 0, 0, 25))]
+    dataset = Dataset("folder", tuple(clips))
+    _, table, *_ = inspection.counts(DatasetSpec("folder", "source"), dataset)
+    rows = dict(table.rows)
+    assert rows["frames per second"] == "3 at 0.5, 2 unknown, 1 at 25"
 
 
 @pytest.fixture

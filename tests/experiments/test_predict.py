@@ -216,7 +216,7 @@ def test_several_short_expressions_are_candidates_in_order_of_strength(script, r
     assert 54 - 5 <= entry["onset"] < entry["apex"] == 54
 
 
-def answer(probabilities, **known):
+def answer(probabilities, classes=("a", "b"), **known):
     """Of models with these probabilities, about a part whose head is still unless it is `known`."""
     fields = {
         "clip": Clip("c", (), fps=25.0),
@@ -230,7 +230,7 @@ def answer(probabilities, **known):
         "searched": True,
     }
     return inference.Answer(
-        own_clips.ClipPart(**fields | known), ("a", "b"), np.array(probabilities, np.float32), {}
+        own_clips.ClipPart(**fields | known), classes, np.array(probabilities, np.float32), {}
     )
 
 
@@ -240,7 +240,7 @@ def test_a_verdict_is_a_class_only_where_there_is_no_doubt():
     assert answer(sure).doubt == ""
     split = answer([[0.9, 0.1], [0.2, 0.8]])
     assert split.verdict == inference.UNDECIDED
-    assert split.doubt == "a 0.55 and b 0.45, ± 0.49 over the models"
+    assert split.doubt == "a 0.55 and b 0.45, their difference ± 0.99 over the models"
     assert answer([[0.52, 0.48]] * 2).verdict == inference.UNDECIDED
 
     walking, still = head.Motion(0.05, 0, 0, 0, 0.9), Spotted(0, 4, np.zeros(9), 1.2)
@@ -254,6 +254,23 @@ def test_a_verdict_is_a_class_only_where_there_is_no_doubt():
     assert answer(sure, spotted=busy, longest=5).verdict == inference.NOTHING
     chosen = answer(sure, head=walking, spotted=still, searched=False)
     assert chosen.verdict == "a"  # a person says where it is
+
+
+def test_the_spread_is_that_of_the_difference():
+    """With two classes what one wins the other loses, so the difference has twice its spread."""
+    two = answer([[0.9, 0.1], [0.5, 0.5]])  # .4 ahead, ± .57; the first class ± .28
+    assert two.verdict == inference.UNDECIDED
+    assert two.doubt == "a 0.70 and b 0.30, their difference ± 0.57 over the models"
+    # Others take from both alike: the first is ± .21, and yet .2 ahead in either model.
+    four = answer([[0.6, 0.4, 0.0, 0.0], [0.3, 0.1, 0.3, 0.3]], classes=("a", "b", "c", "d"))
+    assert four.verdict == "a"
+    assert answer([[0.6, 0.4]]).verdict == "a", "of a single model"
+
+
+def test_of_one_class_there_is_nothing_to_decide():
+    alone = answer([[1.0], [1.0]], classes=("a",))
+    assert alone.verdict == inference.UNDECIDED
+    assert "alone" in alone.doubt
 
 
 def test_clips_of_one_name_keep_their_pictures_apart(clips):

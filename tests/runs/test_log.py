@@ -48,6 +48,47 @@ def test_lines_that_are_missing_before_a_checkpoint_are_told(tmp_path, kept, tol
     assert [told in line for line in said] == [True]
 
 
+def lost(tmp_path, steps, start, every, looks=()):
+    """What is said of missing lines when a run goes on from `start`."""
+    rows = [
+        json.dumps({"step": step, "loss": 1} | ({"learned": {}} if step in looks else {}))
+        for step in sorted({*steps, *looks})
+    ]
+    (tmp_path / log.METRICS).write_text("".join(f"{row}\n" for row in rows))
+    said = []
+    with log.MetricsLog(tmp_path, start, said.append, every=every):
+        pass
+    return " ".join(said)
+
+
+TENS = range(0, 100, 10)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every"),
+    [
+        *((TENS, every) for every in (1, 5, 7, 20, 1000)),  # another spacing than before
+        *(({*TENS, *range(100, 200, more)}, 10) for more in (5, 20)),  # and back again
+        ({*TENS, *range(105, 200, 7)}, 7),  # 98 lies before the step at which it went on
+    ],
+)
+def test_another_spacing_loses_no_lines(tmp_path, steps, every):
+    assert lost(tmp_path, steps, max(steps) + 1, every) == ""
+
+
+@pytest.mark.parametrize("look", [10, 20, 25, 40])
+def test_looks_are_lines_in_between(tmp_path, look):
+    assert lost(tmp_path, TENS, 100, 10, looks=range(0, 100, look)) == ""
+
+
+@pytest.mark.parametrize("every", [5, 10, 20])
+def test_what_is_lost_is_known_by_the_lines_around_it(tmp_path, every):
+    said = lost(tmp_path, set(TENS) - {30, 50, 60}, 100, every)
+    assert "no lines of 3 steps before step 100 (first: step 30)" in said
+    assert "1 steps before step 100 (first: step 0)" in lost(tmp_path, TENS[1:], 100, every)
+    assert "(first: step 60)" in lost(tmp_path, TENS[:5], 100, 20)
+
+
 def test_what_was_asked_is_written_again_when_a_run_goes_on(tmp_path):
     content = {"asked": {"steps": 2}, "resolved": {"steps": 2}}
     assert not folder.open_run(tmp_path, content, "summary.json")

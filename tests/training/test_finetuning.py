@@ -1,6 +1,7 @@
 """A fold in the batch is the fold alone; what is frozen stays; the classifier starts at zero."""
 
 import dataclasses
+import operator
 from functools import partial
 
 import chex
@@ -74,10 +75,8 @@ def test_probabilities_are_of_the_right_clips(together, data):
     states, tests, _ = together
     predict = jax.jit(partial(finetuning.predict, CONFIG))
     for k, (member, p) in enumerate(zip(MEMBERS, tests, strict=True)):
-        alone = [
-            np.asarray(predict(jax.tree.map(lambda x: x[k], states), data, np.array([clip])))[0]  # noqa: B023
-            for clip in member.fold.test
-        ]
+        state = jax.tree.map(operator.itemgetter(k), states)
+        alone = [np.asarray(predict(state, data, np.array([clip])))[0] for clip in member.fold.test]
         np.testing.assert_allclose(p, alone, atol=1e-5)
         assert np.ptp(p, axis=0).max() > 1e-4  # clips differ, so another order would be seen
 
@@ -98,9 +97,11 @@ def test_tuning_one_encoder_really_freezes_the_other(data, tune, frozen, free):
         after, _ = step(after, data, np.arange(4), jax.random.key(1), 10, True)
     chex.assert_trees_all_equal(after.params["miacnet"][frozen], before.params["miacnet"][frozen])
     chex.assert_trees_all_equal(after.batch_stats[frozen], before.batch_stats[frozen])
-    for tree in ("params", "batch_stats"):
-        pick = lambda s: (s.params["miacnet"] if tree == "params" else s.batch_stats)[free]  # noqa: B023, E731
-        changed = jax.tree.map(lambda a, b: bool((a != b).any()), pick(after), pick(before))
+    for now, then in (
+        (after.params["miacnet"], before.params["miacnet"]),
+        (after.batch_stats, before.batch_stats),
+    ):
+        changed = jax.tree.map(lambda a, b: bool((a != b).any()), now[free], then[free])
         assert all(jax.tree.leaves(changed))
 
 
@@ -227,13 +228,15 @@ def test_kept_reconstruction_adds_its_loss_and_reaches_dit_and_the_tuned_encoder
     assert float(metrics["loss"]) == pytest.approx(np.log(3) + float(copy) / 4, rel=1e-5)
     for _ in range(3):  # a zero classifier and a zero output pass nothing on at first
         after, _ = step(after, data, np.arange(4), jax.random.key(1), 10, True)
-    changed = lambda name, tree: any(  # noqa: E731
-        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), *tree(name)))
-    )
-    of_miacnet = lambda name: (after.params["miacnet"][name], before.params["miacnet"][name])  # noqa: E731
-    assert changed("position_encoder", of_miacnet)
-    assert not changed("action_encoder", of_miacnet)
-    assert changed("dit", lambda name: (after.params[name], before.params[name]))
+
+    def changed(now, then, name):
+        found = jax.tree.map(lambda a, b: bool((a != b).any()), now[name], then[name])
+        return any(jax.tree.leaves(found))
+
+    networks = after.params["miacnet"], before.params["miacnet"]
+    assert changed(*networks, "position_encoder")
+    assert not changed(*networks, "action_encoder")
+    assert changed(after.params, before.params, "dit")
 
 
 def test_reconstruction_reaches_the_position_encoder_where_it_alone_is_tuned(data):

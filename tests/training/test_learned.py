@@ -61,6 +61,7 @@ def test_f_p_that_is_blind_to_the_face_is_told(state):
     assert "12 x 12 places" in learned.caution(CONFIG, found)
     assert not learned.caution(CONFIG, found | {"position_grey": 0.5})
     assert not learned.caution(dataclasses.replace(CONFIG, position_loss=False), found)
+    assert not learned.caution(dataclasses.replace(CONFIG, objective="maer"), found)
 
 
 def test_a_look_at_an_untrained_network(state):

@@ -3,6 +3,7 @@ fine-tuning starts from."""
 
 import dataclasses
 import json
+import pathlib
 
 import chex
 import jax
@@ -72,6 +73,18 @@ def test_what_is_there_is_not_written_over(write):
     with pytest.raises(UserError, match=r"model: is there already; give another folder"):
         write(PRETRAINED)
     assert (folder / WEIGHTS).read_bytes() == before
+
+
+def test_the_folder_one_stands_in_is_filled(write, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    folder, _ = write(PRETRAINED)
+    content = json.loads((folder / CONFIG).read_text())
+    model_folder.write(pathlib.Path("."), content, members(PRETRAINED, 1), "# A card\n")
+    assert {path.name for path in pathlib.Path().iterdir()} == set(model_folder.FILES)
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "model"}
+    assert model_folder.read(here).config == PRETRAINED
 
 
 def test_weights_may_be_of_half_precision(write):
@@ -168,6 +181,16 @@ def test_fine_tuning_starts_from_a_model_folder_of_a_pre_training(write):
     assert start.identity["autoencoder"] == "1234"
     with pytest.raises(UserError, match="pooling=flatten: the networks of init were made with"):
         initial.read(FinetuneRun(TARGET, init=str(folder), pooling="flatten"))
+
+
+def test_an_encoder_that_is_not_there_cannot_be_tuned(write):
+    """The classifier alone would learn, under the name of a row of Table 2."""
+    blind = dataclasses.replace(TINY, fusion="action")
+    folder, _ = write(dataclasses.replace(PRETRAINED, architecture=blind))
+    for start in ({"init": "none", "preset": "tiny", "fusion": "action"}, {"init": str(folder)}):
+        with pytest.raises(UserError, match="tune=position: the networks have no position encoder"):
+            initial.read(FinetuneRun(TARGET, tune="position", **start))
+        initial.read(FinetuneRun(TARGET, tune="action", **start))
 
 
 def test_fine_tuning_starts_from_the_first_model_of_a_fine_tuning(write):

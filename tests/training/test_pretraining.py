@@ -1,6 +1,7 @@
 """The pre-training step: who learns from what; gradients do not depend on the number of devices."""
 
 import dataclasses
+import operator
 from functools import partial
 
 import chex
@@ -76,7 +77,10 @@ def norms(config, state, only=None):
         return value if only is None else sum(metrics[k] for k in only)
 
     grads = jax.jit(jax.grad(loss))(state.params)
-    norm = lambda tree: float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree))))  # noqa: E731
+
+    def norm(tree):
+        return float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree))))
+
     return (
         norm(grads["miacnet"]["action_encoder"]),
         norm(grads["miacnet"]["position_encoder"]),
@@ -165,7 +169,8 @@ def test_jit_pmap_and_shard_map_give_the_same_gradients(state, gradients):
     )
     ways["pmap"] = jax.tree.map(lambda x: x[0], copies)
     for copy in range(8):
-        chex.assert_trees_all_close(jax.tree.map(lambda x: x[copy], copies), ways["pmap"])  # noqa: B023
+        own = jax.tree.map(operator.itemgetter(copy), copies)
+        chex.assert_trees_all_close(own, ways["pmap"])
 
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(alone))
     for way, (grads, (way_stats, way_metrics)) in ways.items():

@@ -35,6 +35,8 @@ CROSS = {"protocol": "cross", "test_target": "samm"}
         (DFEW, {"learning_rate": 0.0}, "learning_rate=0.0: expected a number > 0"),
         (DFEW, {"learning_rate": float("nan")}, "learning_rate=nan"),
         (DFEW, {"learning_rate": float("inf")}, "learning_rate=inf"),
+        (DFEW, {"weight_decay": -1.0}, "weight_decay=-1.0: expected at least 0"),
+        (CASME2, {"weight_decay": -1.0}, "weight_decay=-1.0: expected at least 0"),
         (DFEW, {"epochs": 3, "steps": 3}, "epochs and steps both"),
         (FOLDER, {"objective": "maer"}, "source=folder has no labels"),
         (DFEW, {"wrong_labels": 0.5}, "wrong_labels=0.5: objective=ma2mi sees no labels"),

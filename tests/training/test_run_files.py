@@ -142,6 +142,35 @@ def test_drawn_faces_of_the_first_format_lie_nowhere(tmp_path):
     assert spec == DatasetSpec("synthetic", "target")
 
 
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            PretrainRun(DFEW, space="pixel", vae="mine"),
+            "vae=mine: space=pixel needs no autoencoder",
+        ),
+        (FinetuneRun(CASME2, vae="mine"), "vae=mine: is only for keep_reconstruction"),
+        (FinetuneRun(CASME2, augmentation="crop", rotation=9.0), "augmentation=crop does not rot"),
+    ],
+)
+def test_what_nothing_would_use_is_refused_but_a_run_that_has_it_stays_open(run, message, tmp_path):
+    run = dataclasses.replace(run, run=str(tmp_path / "run"))
+    with pytest.raises(UserError, match=message):
+        run_files.check(run)
+    run.folder.mkdir()
+    files.write_json(run.folder / "config.json", run_files.to_json(run, {}) | {"command": ""})
+    assert run_files.read(run.folder).asked == run
+
+
+def test_what_a_plan_gives_to_all_its_rows_is_let_pass(tmp_path):
+    place = {"run": str(tmp_path / "run")}
+    run_files.check(PretrainRun(DFEW, objective="maer", tau_rotation=9.0, delta=(1, 4), **place))
+    run_files.check(PretrainRun(DFEW, space="pixel", latent="sample", **place))
+    run_files.check(FinetuneRun(CASME2, frozen_statistics="batch", **place))
+    run_files.check(FinetuneRun(CASME2, reconstruction_weight=0.5, **place))
+    run_files.check(FinetuneRun(CASME2, augmentation="crop", rotation=0.0, **place))
+
+
 # ----- before any long work -----------------------------------------------------------------------
 
 
