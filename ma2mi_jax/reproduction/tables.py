@@ -124,7 +124,7 @@ def _against_baseline(part: Part, found: Mapping[str, Scores | str]) -> list[Blo
     if alike:
         compared = {key: difference(scores, base) for key, scores in alike.items()}
         rows = [[label_of[key], *_difference_cells(each)] for key, each in compared.items()]
-        worth = _worth([each["accuracy"] for each in compared.values()], base)
+        worth = _worth(list(compared.values()), base)
         caption = (
             f"Each row minus “{label}”, over the same subjects. Interval: {worth}; p: of the "
             "t-test that belongs to it."
@@ -203,7 +203,7 @@ def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
         f"Protocol {record['protocol']}, {one['subjects']} subjects; "
         f"predictions pooled over folds, {epoch}{sheet}",
         f"Mean ± standard deviation over {' or '.join(map(str, counts))} seed(s). "
-        f"Interval: {_worth([s.summary['seeds']['accuracy'] for s in there], there[0])}",
+        f"Interval: {_worth([s.summary['seeds'] for s in there], there[0])}",
     ]
     absent = dict.fromkeys(name for scores in there for name in scores.summary["absent_classes"])
     if absent:
@@ -219,9 +219,9 @@ def _caption(target: str, found: Mapping[str, Scores | str]) -> str:
 
 
 def _worth(found: Sequence[Mapping[str, Any]], scores: Scores) -> str:
-    """What the intervals of a table are, of the rows' accuracies or differences of it."""
-    fixed = sum(each["over"] == "subjects" for each in found)
-    label = intervals.label(found[0], scores.summary["subjects"])
+    """What the intervals of a table are; `found` are the rows' scores by name, or differences."""
+    fixed = sum(each["accuracy"]["over"] == "subjects" for each in found)
+    label = intervals.labels(found[0], scores.summary["subjects"], ("accuracy", "uf1"))
     if not fixed:
         return f"{label}, over subjects and seeds"
     held = "over subjects alone, because of one seed; the trainings are held fixed"
@@ -234,11 +234,11 @@ def _difference_cells(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
     cells = []
     for name, scale, digits in (("accuracy", 100, 2), ("uf1", 1, 4)):
         each = compared[name]
-        low, high = (f"{scale * end:+.{digits - 1}f}" for end in each["interval95"])
+        low, high = (f"{scale * end:+z.{digits - 1}f}" for end in each["interval95"])
         cells += [
-            f"{scale * each['difference']:+.{digits}f}",
+            f"{scale * each['difference']:+z.{digits}f}",
             f"{low} to {high}",
-            f"{each['p']:.4f}",
+            intervals.shown_p(each["p"]),
         ]
     return cells
 

@@ -133,6 +133,13 @@ def carry_out(run: FinetuneRun, listener: Listener = SILENT, check=None) -> Trai
     dataset = shared.dataset
     for note in dataset.notes:
         listener.log(note)
+    if len(dataset.classes) < 2:
+        raise UserError(
+            "[target={name}]: expected clips of two classes or more, found {found} alone; give a "
+            "dataset or a sheet with more",
+            name=run.target,
+            found=dataset.classes[0],
+        )
     told = told_classes(shared) if shared.class_of else {}
     for name, of in shared.class_of.items():
         clips = told["clips_of"][name]

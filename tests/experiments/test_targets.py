@@ -144,3 +144,15 @@ def test_clips_of_ones_own_from_a_sheet_to_a_prediction(command, tmp_path):
     assert "faces are found by haar" in done.stdout
     (entry,) = predicted["clips"]
     assert entry["prediction"] in ("happiness", "disgust")
+
+
+def test_clips_of_one_class_cannot_be_told_apart(tmp_path):
+    for name in ("anna", "ben"):
+        miniatures.clip(tmp_path / name, range(1, 10), "{}.jpg", 5)
+    text = "subject,clip,onset,apex,label\nanna,anna,1,5,fear\nben,ben,1,5,Fear\n"
+    (tmp_path / "annotations.csv").write_text(text)
+    spec = DatasetSpec("csv", "target", root=str(tmp_path))
+    run = FinetuneRun(spec, preset="smoke", run=str(tmp_path / "run"))
+    with pytest.raises(UserError, match="expected clips of two classes or more, found fear alone"):
+        finetuning_run.carry_out(run)
+    assert not (tmp_path / "run").exists()

@@ -105,7 +105,7 @@ def test_a_table_has_the_papers_number_and_ours_side_by_side(tmp_path):
     assert "2 seed(s)" in content[0].caption
     for block in (content[0], content[-1]):
         assert "over subjects and seeds" in block.caption
-    assert "Interval: about 93 % (3 subjects)" in content[0].caption
+    assert "Interval: about 93 %, of UF1 90 % (3 subjects)" in content[0].caption
     assert "Interval: 95 %" in content[-1].caption
     low, high = against["MA2MI"]["interval"][0].split(" to ")
     assert float(low) < gain < float(high)
