@@ -37,10 +37,8 @@ def read(
     The arguments and the errors are those of `casme2.read`.
     """
     places = micro.subjects_folders(root, "(sub|s)?_?[0-9]+")
-    for place in places:
-        if folders := micro.clips_by_subject(TRAITS, place, cache=cache):
-            break
-    else:
+    place, folders = micro.first_clips(TRAITS, places, cache=cache)
+    if not folders:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, place, ".*4dme", annotations)

@@ -46,10 +46,9 @@ def read(
 
     The arguments and the errors are those of `casme2.read`.
     """
-    for frames in micro.subjects_folders(root, "[0-9]{3}"):
-        if folders := micro.clips_by_subject(TRAITS, frames, cache=cache):
-            break
-    else:
+    places = micro.subjects_folders(root, "[0-9]{3}")
+    frames, folders = micro.first_clips(TRAITS, places, cache=cache)
+    if not folders:
         raise disk.not_found("target", TRAITS.name, root, SHOWN)
 
     sheet = micro.find_sheet(TRAITS.name, root, frames, "SAMM_Micro", annotations)

@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -216,6 +216,16 @@ def clips_by_subject(traits: Traits, frames: str | None, *, cache: str) -> dict[
         if name := traits.subject_name(subject):
             clips[f"{name}/{clip}"] = images
     return clips
+
+
+def first_clips(
+    traits: Traits, places: Iterable[str], *, cache: str
+) -> tuple[str, dict[str, ImageFolder]]:
+    """The first of `places` that holds images, with its clips by id; ("", {}) if none does."""
+    for place in places:
+        if clips := clips_by_subject(traits, place, cache=cache):
+            return place, clips
+    return "", {}
 
 
 def subjects_folders(root: str, subject: str, depth: int = 2) -> list[str]:
