@@ -2,6 +2,9 @@
 picture of their intervals."""
 
 import csv
+import dataclasses
+import functools
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,44 +19,80 @@ from ma2mi_jax.training.finished import Finetuned
 COLUMNS = ("run", "minus", "score", "value", "low", "high", "p", "seeds", "subjects", "n")
 
 
-def compare(paths: Sequence[pathlib.Path]) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """A method: one finished run, or several that were pre-trained apart.
+
+    Attributes:
+      name: their folders, joined by commas.
+      runs: the runs.
+      parts: the predictions of each, over the same clips in the same order.
+    """
+
+    name: str
+    runs: Sequence[Finetuned]
+    parts: Sequence[Predictions]
+
+    @functools.cached_property
+    def together(self) -> Predictions:
+        """The predictions of all its runs."""
+        return predictions.pooled(self.parts)
+
+
+def compare(sides: Sequence[Sequence[pathlib.Path]]) -> dict[str, Any]:
     """What finished runs scored, and how the others differ from the first.
 
     Args:
-      paths: folders of two runs or more.
+      sides: two or more; each the folder of a run, or the folders of several that were pre-trained
+        apart. Such runs are pooled, and an interval counts each pre-training once.
 
     Returns:
-      `n`, `subjects`, `classes`; `runs`, each with its folder (`run`), protocol, init, seeds,
-      command, and for every score `mean`, `std`, `interval95` and so on; `differences`, each with
-      its folder (`run`), that of the first (`minus`), and for every score what
-      `intervals.of_difference` says; `cautions`, sentences about what else differs.
+      `n`, `subjects`, `classes`; `runs`, one for each side, each with the name of the side (`run`:
+      its folders, joined by commas), for every score `mean`, `std`, `interval95` and so on over all
+      seeds, and `folders`, a list with `run`, `protocol`, `init`, `command` and the mean
+      `accuracy`, `uf1` and `uar` of each; `differences`, each with the side (`run`), the first
+      (`minus`), and for every score what `intervals.of_difference` says; `cautions`, sentences
+      about what else differs and what is held fixed.
 
     Raises:
-      UserError: fewer than two, or the same one twice; one is not a finished run with a score; or
-        it was made over other clips, subjects, labels or classes than the first.
+      UserError: fewer than two sides, or a run twice; two runs of a side start from the same
+        pre-training; one is not a finished run with a score; or it was made over other clips,
+        subjects, labels or classes than the first.
     """
-    different = {path.resolve() for path in paths}
-    if len(paths) < 2 or len(different) < len(paths):
+    paths = [path for side in sides for path in side]
+    if len(sides) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise UserError(
             "{paths}: expected two different runs or more; the others are compared with the first",
             paths=", ".join(map(str, paths)),
         )
-    runs = [_read(path) for path in paths]
-    names = runs[0].classes
-    for run in runs[1:]:
-        _check_classes(run, runs[0])
-    first = predictions.read_predictions(paths[0] / predictions.FILE, names)
-    found = [first, *(predictions.read_other(path, first.clips, names) for path in paths[1:])]
+    read = [[_read(path) for path in side] for side in sides]
+    first = read[0][0]
+    for run in itertools.chain(*read):
+        _check_classes(run, first)
+    for runs in read:
+        _check_apart(runs)
+    names = first.classes
+    clips = predictions.read_predictions(first.path / predictions.FILE, names).clips
+    found = [
+        Side(
+            ",".join(str(run.path) for run in runs),
+            runs,
+            [predictions.read_other(run.path, clips, names) for run in runs],
+        )
+        for runs in read
+    ]
+    base = found[0]
     return {
-        "n": len(first.clips),
-        "subjects": len({clip.subject for clip in first.clips}),
+        "n": len(clips),
+        "subjects": len({clip.subject for clip in clips}),
         "classes": list(names),
-        "runs": [_scored(run, of, names) for run, of in zip(runs, found, strict=True)],
+        "runs": [_scored(side, names) for side in found],
         "differences": [
-            {"run": str(path), "minus": str(paths[0])} | predictions.compare(of, first, len(names))
-            for path, of in zip(paths[1:], found[1:], strict=True)
+            {"run": side.name, "minus": base.name}
+            | predictions.compare(side.together, base.together, len(names))
+            for side in found[1:]
         ],
-        "cautions": list(_cautions(runs, found)),
+        "cautions": list(_cautions(found)),
     }
 
 
@@ -80,28 +119,72 @@ def _check_classes(run: Finetuned, first: Finetuned) -> None:
         )
 
 
-def _scored(run: Finetuned, found: Predictions, names: Sequence[str]) -> dict[str, Any]:
-    record = run_files.read_results(run.path, "finetune")
-    seeds = predictions.summary(found, names)["seeds"]
+def _check_apart(runs: Sequence[Finetuned]) -> None:
+    """Two fine-tunings of one pre-training would count as two pre-trainings."""
+    start: dict[str, Finetuned] = {}
+    for run in runs:
+        init = _init(run)
+        if init in start and init not in ("", "none"):
+            raise UserError(
+                "{run}: starts from {init}, as {other} does, so that they are one pre-training; "
+                "give one of them, fine-tuned with more seeds",
+                run=run.path,
+                init=init,
+                other=start[init].path,
+            )
+        start[init] = run
+
+
+def _init(run: Finetuned) -> str:
+    """What a run started from: a folder, a file, or `none`."""
+    return run_files.read_results(run.path, "finetune").get("init", "")
+
+
+def _scored(side: Side, names: Sequence[str]) -> dict[str, Any]:
+    """What compare.json says of a side."""
+    folders = []
+    for run, part in zip(side.runs, side.parts, strict=True):
+        summary = predictions.summary(part, names)
+        folders.append(
+            {
+                "run": str(run.path),
+                "protocol": run_files.read_results(run.path, "finetune")["protocol"],
+                "init": _init(run),
+                "command": run.stored.command,
+                **{name: summary[name] for name in SCORES},
+            }
+        )
     return {
-        "run": str(run.path),
-        "protocol": record["protocol"],
-        "init": record.get("init", ""),
-        "command": run.stored.command,
-        **seeds,
+        "run": side.name,
+        **predictions.summary(side.together, names)["seeds"],
+        "folders": folders,
     }
 
 
-def _cautions(runs: Sequence[Finetuned], found: Sequence[Predictions]) -> list[str]:
+def _cautions(sides: Sequence[Side]) -> list[str]:
     """What the intervals do not know of."""
-    said = [*filter(None, [cautions.few_subjects(len({c.subject for c in found[0].clips}))])]
-    for run, of in zip(runs[1:], found[1:], strict=True):
-        if list(of.folds) != list(found[0].folds):
-            said.append(
-                f"{run.path}: other folds than {runs[0].path}, so its models learned from other "
-                "subjects"
-            )
-    if len(runs) > 2:
+    base = sides[0]
+    said = [*filter(None, [cautions.few_subjects(len({c.subject for c in base.together.clips}))])]
+    first = base.parts[0].folds
+    for side in sides:
+        for run, part in zip(side.runs, side.parts, strict=True):
+            if list(part.folds) != list(first):
+                said.append(
+                    f"{run.path}: other folds than {base.runs[0].path}, so its models learned "
+                    "from other subjects"
+                )
+    once = [
+        str(side.runs[0].path)
+        for side in sides
+        if len(side.runs) == 1 and _init(side.runs[0]) not in ("", "none")
+    ]
+    if once:
+        said.append(
+            f"pre-trained once, which is held fixed: {', '.join(once)}. Pre-trained again, with "
+            "another seed or on another processor, they may land outside the interval; runs that "
+            "were pre-trained apart are compared together if commas join them (RUN,RUN)"
+        )
+    if len(sides) > 2:
         said.append("p is of each pair alone, not corrected for the number of pairs")
     return said
 
@@ -140,7 +223,7 @@ def draw(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     """The picture: each run's scores above, the differences to the first below."""
     letters = lettered(found)
     scores = {
-        f"{letters[each['run']]}  {pathlib.Path(each['run']).name}": {
+        f"{letters[each['run']]}  {_short(each)}": {
             name: (each[name]["mean"], *each[name]["interval95"]) for name in SCORES
         }
         for each in found["runs"]
@@ -153,6 +236,12 @@ def draw(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     }
     title = f"{found['subjects']} subjects, N = {found['n']}"
     drawing.compared(path, scores, differences, title)
+
+
+def _short(side: Mapping[str, Any]) -> str:
+    """The name of a side in a picture: of its first folder, and how many more there are."""
+    first, *more = (pathlib.Path(each["run"]).name for each in side["folders"])
+    return f"{first} and {len(more)} more" if more else first
 
 
 def lettered(found: Mapping[str, Any]) -> dict[str, str]:

@@ -145,6 +145,20 @@ def read_other(run: pathlib.Path, clips: Sequence[Clip], names: Sequence[str]) -
     return Predictions(clips, folds, theirs.seeds, theirs.probabilities[:, order])
 
 
+def pooled(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of runs that were pre-trained apart, together: each counts as one training.
+
+    Args:
+      parts: of one run or more, with the same clips in the same order.
+    """
+    return dataclasses.replace(
+        parts[0],
+        seeds=[seed for part in parts for seed in part.seeds],
+        probabilities=np.concatenate([part.probabilities for part in parts]),
+        runs=[number for number, part in enumerate(parts) for _ in part.seeds],
+    )
+
+
 def _what_differs(there: Sequence[Clip], here: Sequence[Clip], names: Sequence[str]) -> str:
     """How the clips of two runs differ, in words; empty if they do not."""
     theirs, ours = ({clip.id: clip for clip in clips} for clips in (there, here))

@@ -8,8 +8,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from ma2mi_jax.errors import UserError
 from ma2mi_jax.evaluation import intervals
 from ma2mi_jax.evaluation.blocks import Block, Table, Text
@@ -17,6 +15,7 @@ from ma2mi_jax.evaluation.predictions import (
     FILE,
     Predictions,
     compare,
+    pooled,
     read_other,
     read_predictions,
     summary,
@@ -65,10 +64,7 @@ def read_scores(folders: Sequence[pathlib.Path]) -> Scores:
     names = records[0]["classes"]
     first = read_predictions(folders[0] / FILE, names)
     parts = [first, *(read_other(folder, first.clips, names) for folder in folders[1:])]
-    seeds = [seed for part in parts for seed in part.seeds]
-    probabilities = np.concatenate([part.probabilities for part in parts])
-    runs = [number for number, part in enumerate(parts) for _ in part.seeds]
-    together = dataclasses.replace(first, seeds=seeds, probabilities=probabilities, runs=runs)
+    together = pooled(parts)
     return Scores(together, summary(together, names), records)
 
 

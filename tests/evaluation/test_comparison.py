@@ -3,13 +3,14 @@
 import csv
 
 import compare
+import numpy as np
 import pytest
 from stored_runs import NAMES, write_config, write_results
 
 from ma2mi_jax import files
 from ma2mi_jax.datasets.registry import DatasetSpec
 from ma2mi_jax.errors import UserError
-from ma2mi_jax.evaluation import comparison
+from ma2mi_jax.evaluation import comparison, intervals, metrics
 from ma2mi_jax.evaluation import predictions as scored
 from ma2mi_jax.training.run_config import FinetuneRun, PretrainRun
 
@@ -94,7 +95,7 @@ def test_runs_over_other_samples_are_refused_with_what_differs(three, tmp_path):
 
     def refusal(**how):
         with pytest.raises(UserError) as error:
-            comparison.compare([first, finetuning(other, **how)])
+            comparison.compare([[first], [finetuning(other, **how)]])
         return str(error.value)
 
     more = refusal(clips=26)
@@ -110,7 +111,7 @@ def test_runs_over_other_samples_are_refused_with_what_differs(three, tmp_path):
         swapped.replace("clip0,s0,s0,1,happiness", "clip0,s0,s0,1,disgust")
     )
     with pytest.raises(UserError) as error:
-        comparison.compare([first, other])
+        comparison.compare([[first], [other]])
     told = "(1 have another subject, such as clip4, s9 there and s1 here; "
     told += "1 have another label, such as clip0, disgust there and happiness here)"
     assert told in str(error.value)
@@ -119,13 +120,13 @@ def test_runs_over_other_samples_are_refused_with_what_differs(three, tmp_path):
     record = files.read_json(other / "results.json")
     files.write_json(other / "results.json", record | {"classes": ["happiness", "fear"]})
     with pytest.raises(UserError, match=r"its classes are happiness, fear, and those of .* are"):
-        comparison.compare([first, other])
+        comparison.compare([[first], [other]])
 
 
 def test_what_is_no_run_with_a_score_is_refused(three, tmp_path):
     def refusal(*paths):
         with pytest.raises(UserError) as error:
-            comparison.compare(paths)
+            comparison.compare([[path] for path in paths])
         return str(error.value)
 
     assert "expected two different runs or more" in refusal(three[0])
@@ -137,3 +138,56 @@ def test_what_is_no_run_with_a_score_is_refused(three, tmp_path):
     record = files.read_json(three[1] / "results.json")
     files.write_json(three[1] / "results.json", record | {"no_score": "nobody is left"})
     assert "trained on all subjects, so that it has no score" in refusal(*three)
+
+
+def test_runs_that_commas_join_are_one_method_pre_trained_several_times(tmp_path, capsys):
+    """The interval is that of the seeds counted once a pre-training, not of six seeds."""
+    hits = {"a-0": 0.3, "a-1": 0.35, "b-0": 0.5, "b-1": 0.8, "b-2": 0.95}
+    a0, a1, b0, b1, b2 = (finetuning(tmp_path / name, share) for name, share in hits.items())
+    for path in (a0, a1, b0, b1, b2):
+        record = files.read_json(path / "results.json")
+        files.write_json(path / "results.json", record | {"init": f"runs/pre-{path.name}"})
+    compare.main([f"{a0},{a1}", f"{b0},{b1},{b2}"])
+    said = capsys.readouterr().out
+    found = files.read_json(a0 / "compare.json")
+    assert [each["run"] for each in found["runs"]] == [f"{a0},{a1}", f"{b0},{b1},{b2}"]
+    ours, theirs = (
+        [scored.read_predictions(path / "predictions.csv", NAMES) for path in paths]
+        for paths in ((b0, b1, b2), (a0, a1))
+    )
+    a, b = (
+        np.concatenate([scored.confusions_by_subject(p, p.classes, len(NAMES)) for p in parts])
+        for parts in (ours, theirs)
+    )
+    expected = intervals.of_difference(a, b, metrics.accuracy, ([0, 0, 1, 1, 2, 2], [0, 0, 1, 1]))
+    of_seeds = intervals.of_difference(a, b, metrics.accuracy)
+    between = found["differences"][0]["accuracy"]
+    assert between["interval95"] == pytest.approx(expected["interval95"])
+    assert between["interval95"][0] < of_seeds["interval95"][0]
+    assert [each["accuracy"] for each in found["runs"][1]["folders"]] == [
+        pytest.approx(metrics.accuracy(a[k : k + 2].sum(1)).mean()) for k in (0, 2, 4)
+    ]
+    assert "6 in 3 runs" in said
+    assert "over subjects and over pre-trainings (A, B;" in said
+    assert "pre-trained once" not in said
+
+
+def test_one_pre_training_is_told_and_the_same_one_twice_refused(three, tmp_path, capsys):
+    none, maer, ma2mi = three
+    for path, init in ((none, "none"), (maer, "runs/maer"), (ma2mi, "runs/ma2mi")):
+        record = files.read_json(path / "results.json")
+        files.write_json(path / "results.json", record | {"init": init})
+    compare.main([str(none), str(maer), str(ma2mi)])
+    assert f"pre-trained once, which is held fixed: {maer}, {ma2mi}." in capsys.readouterr().out
+
+    again = finetuning(tmp_path / "again", 0.8)
+    record = files.read_json(again / "results.json")
+    files.write_json(again / "results.json", record | {"init": "runs/ma2mi"})
+    with pytest.raises(UserError, match=r"starts from runs/ma2mi, as .*from-ma2mi does"):
+        compare.main([str(none), f"{ma2mi},{again}"])
+
+
+def test_a_folder_may_have_a_comma_in_its_name(three, tmp_path, capsys):
+    comma = finetuning(tmp_path / "a,b", 0.8)
+    compare.main([str(three[0]), str(comma)])
+    assert f"B  {comma}" in capsys.readouterr().out
