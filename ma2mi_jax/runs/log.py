@@ -2,11 +2,9 @@
 TensorBoard."""
 
 import collections
-import itertools
 import json
 import pathlib
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,6 +21,8 @@ METRICS = "metrics.jsonl"
 
 class MetricsLog:
     """`metrics.jsonl` (an object on each line) and TensorBoard events in a run's folder.
+
+    Each line names the step of the line before it (`after`), so that a missing one is seen.
 
     Use it as a context manager. A resumed run goes on from its checkpoint and writes the lines
     after it again; so the lines of those steps are dropped first. Of several processes the first
@@ -47,11 +47,8 @@ class MetricsLog:
     ):
         file, before = path / METRICS, read_metrics(path, log)
         self.lines = [line for line in before if line["step"] < start]
-        if every and (lost := _lost(self.lines, start, every)):
-            log(
-                f"{file}: no lines of {len(lost)} steps before step {start} (first: step "
-                f"{lost[0]}); the run goes on without them"
-            )
+        if every and (missing := _missing(self.lines, start, every)):
+            log(f"{file}: lines are missing, {', '.join(missing)}; the run goes on without them")
         self._writes = processes.is_first()
         if not self._writes:
             return
@@ -78,7 +75,9 @@ class MetricsLog:
           learned: a look at what was learned (`training.learned`), where one was taken.
           apart: what stands in the line alone, and is not shown in TensorBoard.
         """
-        line = {"step": step} | {name: float(value) for name, value in values.items()}
+        after = self.lines[-1]["step"] if self.lines else None
+        line = {"step": step, "after": after}
+        line |= {name: float(value) for name, value in values.items()}
         line |= apart or {}
         if learned:
             line["learned"] = dict(learned)
@@ -110,34 +109,21 @@ class MetricsLog:
                 self._events.close()
 
 
-def _lost(lines: list[dict[str, Any]], start: int, every: int) -> list[int]:
-    """Steps before `start` whose lines are missing.
-
-    What lies between two lines is known by those around them, for an earlier session may have had
-    another `every`. Where it changes from a to b, less than a + b lies between two lines; where one
-    is lost, the sum of what is usual before and behind. Lines of looks come between the others.
-    """
-    there = [line["step"] for line in lines]
-    looks = {line["step"] for line in lines if "learned" in line}
-    steps = sorted(set(there) - looks) or sorted(set(there))
-    if not steps:
-        return list(range(0, start, every))
-    gaps = [after - before for before, after in itertools.pairwise(steps)]
-
-    def usual(near: list[int]) -> int:
-        return statistics.median_low(near) if near else every
-
-    lost = []
-    if steps[0] and not any(look < steps[0] for look in looks):
-        lost += range(0, steps[0], usual(gaps[:3]))
-    for i, gap in enumerate(gaps):
-        before, behind = usual(gaps[max(i - 3, 0) : i]), usual(gaps[i + 1 : i + 4])
-        looked = any(steps[i] < look < steps[i + 1] for look in looks)
-        if gap >= before + behind and not looked:
-            least = min(before, behind)
-            lost += range(steps[i] + least, steps[i + 1], least)
-    last, width = max(there), max(every, usual(gaps[-3:]), *gaps[-1:])
-    return lost + list(range(last + width, start, width))
+def _missing(lines: list[dict[str, Any]], start: int, every: int) -> list[str]:
+    """Between which steps before `start` lines are missing. Each line names the one before it;
+    those of earlier versions do not, and tell nothing."""
+    steps = [None, *(line["step"] for line in lines)]
+    found = [
+        f"before step {line['step']}" if before is None else f"from {before} to {line['step']}"
+        for before, line in zip(steps, lines, strict=False)
+        if line.get("after", before) != before
+    ]
+    last = lines[-1] if lines else {"step": 0}
+    # `every` may have been another for the last lines
+    usual = max(every, last["step"] - (last.get("after") or 0))
+    if start and (not lines or start - last["step"] > usual):
+        found.append(f"before step {start}")
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

@@ -276,7 +276,7 @@ def carry_out(run: PretrainRun, listener: Listener = SILENT) -> Finished:
     last_look = newest.get("learned")
     if last_look and (said := learned.caution(config, last_look)):
         listener.log(said)
-    names = [k for k in newest if k not in ("step", "epoch", "learning_rate", "learned")]
+    names = [k for k in newest if k not in ("step", "after", "epoch", "learning_rate", "learned")]
     final = {k: float(np.mean([line[k] for line in tail])) for k in names}
     state, vae_params = processes.own((state, vae_params))
     done = Finished(

@@ -36,27 +36,18 @@ def test_a_damaged_line_costs_no_other_and_is_told(tmp_path, broken):
     assert not log.read_metrics(tmp_path / "elsewhere")
 
 
-@pytest.mark.parametrize(
-    ("kept", "told"), [((0, 2), "2 steps before step 8 (first: step 4)"), ((), "4 steps")]
-)
-def test_lines_that_are_missing_before_a_checkpoint_are_told(tmp_path, kept, told):
-    rows = [f'{{"step": {step}, "loss": 1}}\n' for step in kept]
-    (tmp_path / log.METRICS).write_text("".join(rows))
-    said = []
-    with log.MetricsLog(tmp_path, 8, said.append, every=2):
-        pass
-    assert [told in line for line in said] == [True]
+def written(folder, steps):
+    """The lines of a log with these steps."""
+    with log.MetricsLog(folder) as open_log:
+        for step in steps:
+            open_log.write(step, {"loss": 1})
+    return (folder / log.METRICS).read_text().splitlines(keepends=True)
 
 
-def lost(tmp_path, steps, start, every, looks=()):
-    """What is said of missing lines when a run goes on from `start`."""
-    rows = [
-        json.dumps({"step": step, "loss": 1} | ({"learned": {}} if step in looks else {}))
-        for step in sorted({*steps, *looks})
-    ]
-    (tmp_path / log.METRICS).write_text("".join(f"{row}\n" for row in rows))
+def gone_on(folder, start, every):
+    """What is said when a run goes on from `start`."""
     said = []
-    with log.MetricsLog(tmp_path, start, said.append, every=every):
+    with log.MetricsLog(folder, start, said.append, every=every):
         pass
     return " ".join(said)
 
@@ -65,28 +56,41 @@ TENS = range(0, 100, 10)
 
 
 @pytest.mark.parametrize(
-    ("steps", "every"),
+    ("without", "told"),
     [
-        *((TENS, every) for every in (1, 5, 7, 20, 1000)),  # another spacing than before
-        *(({*TENS, *range(100, 200, more)}, 10) for more in (5, 20)),  # and back again
-        ({*TENS, *range(105, 200, 7)}, 7),  # 98 lies before the step at which it went on
+        ({0}, "lines are missing, before step 10; the run"),
+        ({30, 50, 60}, "lines are missing, from 20 to 40, from 40 to 70; the run"),
+        ({50, 60, 70, 80, 90}, "lines are missing, before step 100; the run"),
+        (set(TENS), "lines are missing, before step 100; the run"),
+        (set(), ""),
     ],
 )
-def test_another_spacing_loses_no_lines(tmp_path, steps, every):
-    assert lost(tmp_path, steps, max(steps) + 1, every) == ""
+def test_lines_that_are_missing_before_a_checkpoint_are_told(tmp_path, without, told):
+    rows = written(tmp_path, TENS)
+    kept = [row for step, row in zip(TENS, rows, strict=True) if step not in without]
+    (tmp_path / log.METRICS).write_text("".join(kept))
+    said = gone_on(tmp_path, 100, every=10)
+    assert told in said
+    assert bool(said) == bool(told)
 
 
-@pytest.mark.parametrize("look", [10, 20, 25, 40])
-def test_looks_are_lines_in_between(tmp_path, look):
-    assert lost(tmp_path, TENS, 100, 10, looks=range(0, 100, look)) == ""
+@pytest.mark.parametrize("every", [1, 5, 10, 20, 1000])
+@pytest.mark.parametrize(
+    "steps", [TENS, (0, 10, 20, 25, 30, 50, 57, 64, 71, 78, 85, 92, 99)], ids=["tens", "mixed"]
+)
+def test_another_spacing_and_looks_in_between_lose_no_lines(tmp_path, steps, every):
+    written(tmp_path, steps)
+    assert gone_on(tmp_path, 100, every) == ""
 
 
-@pytest.mark.parametrize("every", [5, 10, 20])
-def test_what_is_lost_is_known_by_the_lines_around_it(tmp_path, every):
-    said = lost(tmp_path, set(TENS) - {30, 50, 60}, 100, every)
-    assert "no lines of 3 steps before step 100 (first: step 30)" in said
-    assert "1 steps before step 100 (first: step 0)" in lost(tmp_path, TENS[1:], 100, every)
-    assert "(first: step 60)" in lost(tmp_path, TENS[:5], 100, 20)
+def test_lines_of_an_earlier_version_do_not_say_what_came_before(tmp_path):
+    rows = [json.dumps({"step": step, "loss": 1}) + "\n" for step in (0, 10, 40)]
+    (tmp_path / log.METRICS).write_text("".join(rows))
+    with log.MetricsLog(tmp_path, 50, every=10) as open_log:
+        open_log.write(50, {"loss": 1})
+        open_log.write(60, {"loss": 1})
+    assert gone_on(tmp_path, 70, every=10) == ""
+    assert [line.get("after") for line in log.read_metrics(tmp_path)] == [None, None, None, 40, 50]
 
 
 def test_what_was_asked_is_written_again_when_a_run_goes_on(tmp_path):

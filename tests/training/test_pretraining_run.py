@@ -77,7 +77,7 @@ def test_a_whole_run_whose_log_is_lost_is_finished_without_it(run, carry_out):
     for name in ("summary.json", "metrics.jsonl"):
         (run.folder / name).unlink()
     done, told = carry_out()
-    assert any("no lines of 3 steps" in line for line in told)
+    assert any("lines are missing, before step 6" in line for line in told)
     assert (done.lines, done.final, done.averaged) == ([], {}, 0)
     summary = json.loads((run.folder / "summary.json").read_text())
     assert (summary["steps"], summary["final"], summary["learned"]) == (STEPS, {}, None)
