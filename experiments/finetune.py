@@ -130,7 +130,8 @@ def print_comparison(found) -> None:
             "land outside the interval"
         )
     else:
-        caption += " and seeds of fine-tuning"
+        held = "" if found["init"] == "none" else "; the pre-training is held fixed"
+        caption += f" and seeds of fine-tuning{held}"
     cli.table("the same subjects, two runs", columns, rows, caption)
 
 

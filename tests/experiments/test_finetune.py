@@ -8,13 +8,13 @@ from ma2mi_jax.evaluation.predictions import compare, summary
 from ma2mi_jax.reproduction.tables import read_scores
 
 
-def printed(tmp_path, capsys, seeds, aside=()):
+def printed(tmp_path, capsys, seeds, aside=(), init="start"):
     """The tables of a run with `seeds[0]` seeds, compared with one of `seeds[1]`; `aside` are the
     clips that it set aside."""
     for name, count in zip(("ours", "theirs"), seeds, strict=True):
         write_results(tmp_path / name, seed=len(name), seeds=count, hits=0.5)
     ours, theirs = (read_scores([tmp_path / name]).predictions for name in ("ours", "theirs"))
-    rest = {"epoch_reported": "last", "target": "synthetic", "protocol": "loso", "init": "start"}
+    rest = {"epoch_reported": "last", "target": "synthetic", "protocol": "loso", "init": init}
     found = summary(ours, NAMES) | rest | {"oracle": {}, "annotations": ""}
     found["set_aside"] = [{"id": id, "reason": reason} for id, reason in aside]
     found["compare"] = {"run": "theirs"} | compare(ours, theirs, len(NAMES))
@@ -26,7 +26,10 @@ def test_over_subjects_and_seeds(tmp_path, capsys):
     said = printed(tmp_path, capsys, (2, 3))
     assert "interval: about 93 %, of UF1 90 %, of UAR 92 % (3 subjects)" in said
     assert "difference interval: 95 % p" in said
-    assert "interval and p over subjects and seeds of fine-tuning" in said
+    told = "interval and p over subjects and seeds of fine-tuning"
+    assert f"{told}; the pre-training is held fixed" in said
+    said = printed(tmp_path, capsys, (2, 3), init="none")
+    assert told in said
     assert "fixed" not in said
 
 
