@@ -20,6 +20,20 @@ COLUMNS = ("run", "minus", "score", "value", "low", "high", "p", "seeds", "subje
 
 
 @dataclasses.dataclass(frozen=True)
+class Scored:
+    """A finished run that has a score, and its results.json."""
+
+    run: Finetuned
+    record: Mapping[str, Any]
+
+    @property
+    def init(self) -> str:
+        """The pre-training that it started from: a folder or a file; empty if from scratch."""
+        init = self.record.get("init", "")
+        return "" if init == "none" else init
+
+
+@dataclasses.dataclass(frozen=True)
 class Side:
     """A method: one finished run, or several that were pre-trained apart.
 
@@ -30,7 +44,7 @@ class Side:
     """
 
     name: str
-    runs: Sequence[Finetuned]
+    runs: Sequence[Scored]
     parts: Sequence[Predictions]
 
     @functools.cached_property
@@ -66,18 +80,22 @@ def compare(sides: Sequence[Sequence[pathlib.Path]]) -> dict[str, Any]:
             paths=", ".join(map(str, paths)),
         )
     read = [[_read(path) for path in side] for side in sides]
-    first = read[0][0]
-    for run in itertools.chain(*read):
-        _check_classes(run, first)
+    first = read[0][0].run
+    for each in itertools.chain(*read):
+        _check_classes(each.run, first)
     for runs in read:
         _check_apart(runs)
     names = first.classes
-    clips = predictions.read_predictions(first.path / predictions.FILE, names).clips
+    ours = predictions.read_predictions(first.path / predictions.FILE, names)
+    clips = ours.clips
     found = [
         Side(
-            ",".join(str(run.path) for run in runs),
+            ",".join(str(each.run.path) for each in runs),
             runs,
-            [predictions.read_other(run.path, clips, names) for run in runs],
+            [
+                ours if each.run is first else predictions.read_other(each.run.path, clips, names)
+                for each in runs
+            ],
         )
         for runs in read
     ]
@@ -96,15 +114,16 @@ def compare(sides: Sequence[Sequence[pathlib.Path]]) -> dict[str, Any]:
     }
 
 
-def _read(path: pathlib.Path) -> Finetuned:
+def _read(path: pathlib.Path) -> Scored:
     run = finished.read_finetuned(path)
-    if "no_score" in run_files.read_results(path, "finetune"):
+    record = run_files.read_results(path, "finetune")
+    if "no_score" in record:
         raise UserError(
             "{path}: trained on all subjects, so that it has no score; give runs that leave "
             "subjects out",
             path=path,
         )
-    return run
+    return Scored(run, record)
 
 
 def _check_classes(run: Finetuned, first: Finetuned) -> None:
@@ -119,38 +138,33 @@ def _check_classes(run: Finetuned, first: Finetuned) -> None:
         )
 
 
-def _check_apart(runs: Sequence[Finetuned]) -> None:
+def _check_apart(runs: Sequence[Scored]) -> None:
     """Two fine-tunings of one pre-training would count as two pre-trainings."""
-    start: dict[str, Finetuned] = {}
-    for run in runs:
-        init = _init(run)
-        if init in start and init not in ("", "none"):
+    start: dict[str, Scored] = {}
+    for each in runs:
+        if each.init in start:
             raise UserError(
                 "{run}: starts from {init}, as {other} does, so that they are one pre-training; "
                 "give one of them, fine-tuned with more seeds",
-                run=run.path,
-                init=init,
-                other=start[init].path,
+                run=each.run.path,
+                init=each.init,
+                other=start[each.init].run.path,
             )
-        start[init] = run
-
-
-def _init(run: Finetuned) -> str:
-    """What a run started from: a folder, a file, or `none`."""
-    return run_files.read_results(run.path, "finetune").get("init", "")
+        if each.init:
+            start[each.init] = each
 
 
 def _scored(side: Side, names: Sequence[str]) -> dict[str, Any]:
     """What compare.json says of a side."""
     folders = []
-    for run, part in zip(side.runs, side.parts, strict=True):
+    for each, part in zip(side.runs, side.parts, strict=True):
         summary = predictions.summary(part, names)
         folders.append(
             {
-                "run": str(run.path),
-                "protocol": run_files.read_results(run.path, "finetune")["protocol"],
-                "init": _init(run),
-                "command": run.stored.command,
+                "run": str(each.run.path),
+                "protocol": each.record["protocol"],
+                "init": each.record.get("init", ""),
+                "command": each.run.stored.command,
                 **{name: summary[name] for name in SCORES},
             }
         )
@@ -167,17 +181,13 @@ def _cautions(sides: Sequence[Side]) -> list[str]:
     said = [*filter(None, [cautions.few_subjects(len({c.subject for c in base.together.clips}))])]
     first = base.parts[0].folds
     for side in sides:
-        for run, part in zip(side.runs, side.parts, strict=True):
+        for each, part in zip(side.runs, side.parts, strict=True):
             if list(part.folds) != list(first):
                 said.append(
-                    f"{run.path}: other folds than {base.runs[0].path}, so its models learned "
-                    "from other subjects"
+                    f"{each.run.path}: other folds than {base.runs[0].run.path}, so its models "
+                    "learned from other subjects"
                 )
-    once = [
-        str(side.runs[0].path)
-        for side in sides
-        if len(side.runs) == 1 and _init(side.runs[0]) not in ("", "none")
-    ]
+    once = [side.name for side in sides if len(side.runs) == 1 and side.runs[0].init]
     if once:
         said.append(
             f"pre-trained once, which is held fixed: {', '.join(once)}. Pre-trained again, with "
